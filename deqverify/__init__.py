@@ -1,0 +1,1 @@
+"""deqverify: property-based verification of deep equilibrium models."""

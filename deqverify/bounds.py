@@ -1,0 +1,261 @@
+"""Every tolerance of the project: the allowed error of one comparison, as a sum of named terms.
+
+A :class:`Budget` carries two errors through the formulas of THEORY.md, entry by entry, to first order plus the products that a loose
+claim makes large:
+
+* *rounding* that a backward-stable implementation in this dtype must be forgiven. For a solve with U it is the
+  residual ``u (3m ‖|L||U|‖₁ + m + 8) (‖z‖₁ + ‖φ‖₁)``: Higham, *Accuracy and Stability of Numerical Algorithms*, Theorem 9.4,
+  for the LU of this very U; ``m + 8`` for forming γS and one product. Amplified by ``‖U⁻¹‖₁ = 1/(1−γ)``, exactly.
+* the *claimed* solver accuracy, amplified the same way (THEORY.md §1 item 3; ``‖·‖₁ ≤ √m ‖·‖₂``).
+
+Data points are columns; the 1-norm serves equilibria, the maximum norm adjoints, since U contracts so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from deqverify.claims import DIRECT, Claims
+from deqverify.dtypes import Array, dtype
+from deqverify.theory.closed_form import ClosedForm
+
+DISCRIMINATING = 0.1
+"""A bound is informative when it allows at most this share of the quantity compared."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An allowed error, by term. Terms are floats or arrays of one shape, never negative."""
+
+    terms: dict[str, Array]
+
+    @property
+    def total(self) -> Array:
+        return np.asarray(sum(self.terms.values()), dtype=np.float64)
+
+    def at(self, index: tuple[int, ...]) -> dict[str, float]:
+        """The terms of one entry."""
+        shape = self.total.shape
+        return {name: float(np.broadcast_to(value, shape)[index]) for name, value in self.terms.items()}
+
+    def __add__(self, other: Bound) -> Bound:
+        names = [*self.terms, *(name for name in other.terms if name not in self.terms)]
+        return Bound({name: np.asarray(self.terms.get(name, 0.0) + other.terms.get(name, 0.0)) for name in names})
+
+    def __mul__(self, factor: float | Array) -> Bound:
+        return Bound({name: np.asarray(value * factor) for name, value in self.terms.items()})
+
+    __rmul__ = __mul__
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The dtype that is computed in and the dtype that results are stored in."""
+
+    unit: float
+    storage: float
+    tiny: float
+    largest: float
+
+    @classmethod
+    def of(cls, name: str, computes_in: str | None = None) -> Arithmetic:
+        stored, computed = dtype(name), dtype(computes_in or name)
+        storage = stored.unit_roundoff if computed.name != stored.name else 0.0
+        return cls(computed.unit_roundoff, storage, stored.tiny, stored.largest)
+
+
+FLOAT64 = Arithmetic.of("float64")
+
+
+class Errors:
+    """Entrywise bounds on the errors of one implementation's answers to one problem, for one accuracy a pass.
+
+    ``forward`` and ``backward`` are ``(tolerance, relative)``, zero tolerance for rounding alone. Everything is a bound on
+    ``|computed − true|`` with the shape of the quantity, but ``z`` and ``adjoint``, which hold one norm a data point.
+    """
+
+    def __init__(
+        self, exact: ClosedForm, arithmetic: Arithmetic, forward: tuple[float, bool], backward: tuple[float, bool]
+    ):
+        self.exact, self.arithmetic = exact, arithmetic
+        self.forward, self.backward = forward, backward
+        problem = exact.problem
+        self.amplification = 1.0 / (1.0 - problem.gamma)
+        self.solve_rounding = arithmetic.unit * (3 * problem.m * exact.growth + problem.m + 8)
+        self.underflow = (problem.m + problem.n + problem.p) * arithmetic.tiny
+
+    @cached_property
+    def residual(self) -> Array:
+        """``‖φ + γSẑ − ẑ‖₁`` of each data point, (n,)."""
+        z = np.abs(self.exact.Z).sum(axis=0)
+        phi = np.abs(self.exact.problem.Phi).sum(axis=0)
+        claimed = _claimed(self.forward, z) * np.sqrt(self.exact.problem.m)
+        return self.solve_rounding * (z + phi) + claimed + self.underflow
+
+    @cached_property
+    def z(self) -> Array:
+        """``‖ẑ − z*‖₁`` of each data point, (n,)."""
+        stored = self.arithmetic.storage * np.abs(self.exact.Z).sum(axis=0)
+        return self.residual * self.amplification + stored
+
+    @cached_property
+    def certificate(self) -> Array:
+        """Of ``‖φ + γSẑ − ẑ‖₁/(1−γ)``, (n,): rounding ẑ for storage costs a residual of up to twice that rounding."""
+        stored = 2 * self.arithmetic.storage * np.abs(self.exact.Z).sum(axis=0)
+        return (self.residual + stored) * self.amplification
+
+    @cached_property
+    def F(self) -> Array:
+        """Outputs, (p, n): a product with one row of B."""
+        B = np.abs(self.exact.problem.B)
+        rounding = (self.exact.problem.m + 1) * self.arithmetic.unit * (B @ np.abs(self.exact.Z))
+        return B.max(axis=1)[:, None] * self.z + rounding + self.underflow
+
+    @cached_property
+    def dF(self) -> Array:
+        """``∂L/∂F``, (p, n): curvature times the error of F, and the rounding of its formula."""
+        problem = self.exact.problem
+        spread = problem.loss.smoothness(problem.Y) * self.F.max(axis=0, initial=0.0)
+        rounding = (problem.p + 6) * self.arithmetic.unit * problem.loss.terms(self.exact.F, problem.Y)
+        return spread + rounding + self.underflow
+
+    @cached_property
+    def cotangent(self) -> Array:
+        """``BᵀdF``, (m, n)."""
+        B = np.abs(self.exact.problem.B)
+        unit = (self.exact.problem.p + 1) * self.arithmetic.unit + self.arithmetic.storage
+        return B.T @ (self.dF + unit * np.abs(self.exact.dF)) + self.underflow
+
+    def adjoint_from(self, cotangent: Array | float) -> Array:
+        """``‖Λ̂ − Λ‖_∞`` of each data point, (n,), when the right side is off by ``cotangent`` (m, n) or nothing."""
+        adjoint = np.abs(self.exact.adjoint).max(axis=0)
+        right = np.abs(self.exact.cotangent).max(axis=0)
+        residual = self.solve_rounding * (adjoint + right) + _claimed(self.backward, adjoint) + self.underflow
+        given = np.broadcast_to(cotangent, self.exact.adjoint.shape).max(axis=0)
+        return (residual + given) * self.amplification + self.arithmetic.storage * adjoint
+
+    @cached_property
+    def adjoint(self) -> Array:
+        """Of the adjoint that a whole model computes, (n,)."""
+        return self.adjoint_from(self.cotangent)
+
+    def adjoint_certificate(self) -> Array:
+        """Of ``‖c + γSᵀΛ̂ − Λ̂‖_∞/(1−γ)`` for a given cotangent c, (n,)."""
+        stored = self.arithmetic.storage * np.abs(self.exact.adjoint).max(axis=0)
+        return self.adjoint_from(0.0) + 2 * stored * self.amplification
+
+    def pulled(self, adjoint: Array) -> dict[str, Array]:
+        """The gradients in A, Phi and gamma, given the adjoint's error (n,)."""
+        exact, problem = self.exact, self.exact.problem
+        unit, m, n = self.arithmetic.unit, problem.m, problem.n
+        Z, L = np.abs(exact.Z), np.abs(exact.adjoint)
+        M, eM = self._outer(adjoint)
+        S, eS = exact.S, self.softmax
+        eSM = S * eM + (eS + 2 * unit * S) * M
+        SM = S * M
+        column = eSM.sum(axis=0) + (m + 2) * unit * SM.sum(axis=0)
+        eA = eSM + S * column + eS * SM.sum(axis=0) + 2 * unit * (SM + S * SM.sum(axis=0)) + self.underflow
+        SZ = S @ Z
+        gamma = np.sum(adjoint * (Z.sum(axis=0) + self.z)) + np.sum(L.max(axis=0, initial=0.0) * self.z)
+        gamma = gamma + np.sum(L * (eS @ Z)) + (m * n + m + 2) * unit * np.sum(L * SZ) + self.underflow
+        Phi = np.broadcast_to(adjoint, (m, n))
+        return self._stored({"A": eA, "Phi": Phi, "gamma": np.asarray(gamma)})
+
+    @cached_property
+    def softmax(self) -> Array:
+        """Of S, (m, m): relative, with the rounding of the exponent's argument, ``u|a − max|``."""
+        problem = self.exact.problem
+        logit = problem.A.max(axis=0) - problem.A
+        return self.exact.S * self.arithmetic.unit * (problem.m + 4 + logit) + self.arithmetic.tiny
+
+    def gauge(self, adjoint: Array) -> Array:
+        """Of ``1ᵀ ∂L/∂A``, (m,): whatever M is, only rounding keeps it from zero; it scales with M."""
+        exact, unit, m = self.exact, self.arithmetic.unit, self.exact.problem.m
+        M, eM = self._outer(adjoint)
+        column = (exact.S * (M + eM)).sum(axis=0)
+        rounding = (self.softmax.sum(axis=0) + (3 * m + 8) * unit) * column + m * self.underflow
+        stored = self.arithmetic.storage * np.abs(exact.gradient["A"]).sum(axis=0)
+        return np.asarray(rounding + stored)
+
+    def _outer(self, adjoint: Array) -> tuple[Array, Array]:
+        """``|M| = γ|Λ||Z|ᵀ`` and the error of M, (m, m)."""
+        problem = self.exact.problem
+        Z, L = np.abs(self.exact.Z), np.abs(self.exact.adjoint)
+        M = L @ Z.T
+        eM = (L @ self.z)[:, None] + ((Z + self.z) @ adjoint)[None, :]
+        eM = eM + (problem.n + 2) * self.arithmetic.unit * M + self.underflow
+        return problem.gamma * M, problem.gamma * eM
+
+    @cached_property
+    def gradient(self) -> dict[str, Array]:
+        """Every block of the gradient of the objective."""
+        exact, problem = self.exact, self.exact.problem
+        Z, dF = np.abs(exact.Z), np.abs(exact.dF)
+        eB = self.dF @ (Z + self.z).T + (dF @ self.z)[:, None] + (problem.n + 1) * self.arithmetic.unit * dF @ Z.T
+        return self.pulled(self.adjoint) | self._stored({"B": eB + self.underflow})
+
+    def _stored(self, errors: dict[str, Array]) -> dict[str, Array]:
+        values = self.exact.gradient
+        return {block: e + self.arithmetic.storage * np.abs(values[block]) for block, e in errors.items()}
+
+
+def _claimed(accuracy: tuple[float, bool], size: Array) -> Array:
+    tolerance, relative = accuracy
+    return tolerance * size if relative else np.full(size.shape, tolerance)
+
+
+class Budget:
+    """The bounds of one comparison: :class:`Errors` for rounding alone and with the claimed accuracies.
+
+    Raises nothing: a value that leaves the dtype's range gets an infinite bound, so that its example counts as uninformative.
+    """
+
+    def __init__(self, exact: ClosedForm, claims: Claims, dtype_name: str):
+        self.exact, self.claims, self.dtype_name = exact, claims, dtype_name
+        self.arithmetic = Arithmetic.of(dtype_name, claims.computes_in.get(dtype_name))
+        backward = claims.backward or DIRECT
+        forward_claim = (claims.forward.tolerance, claims.forward.relative)
+        backward_claim = (backward.tolerance, backward.relative)
+        self.rounding = Errors(exact, self.arithmetic, (0.0, True), (0.0, True))
+        loose = claims.forward.tolerance > 0 or backward.tolerance > 0
+        self.claimed = Errors(exact, self.arithmetic, forward_claim, backward_claim) if loose else self.rounding
+
+    def bound(self, select: Callable[[Errors], Array | float]) -> Bound:
+        """The bound on the quantity that ``select`` names, its two terms apart."""
+        rounding = np.asarray(select(self.rounding), dtype=np.float64)
+        terms = {f"rounding in {self.dtype_name}, amplified": rounding}
+        if self.claimed is not self.rounding:
+            terms["claimed solver accuracy, amplified"] = np.asarray(select(self.claimed)) - rounding
+        return Bound(terms)
+
+    @property
+    def in_range(self) -> bool:
+        """Whether all that a model computes stays well inside the dtype; beyond it overflow is nobody's fault."""
+        exact, limit = self.exact, self.arithmetic.largest / 64
+        peak = np.abs(exact.adjoint).sum() * np.abs(exact.Z).sum()
+        return bool(peak < limit and all(np.abs(g).sum() < limit for g in exact.gradient.values()))
+
+    def squared(self, *blocks: str) -> Bound:
+        """Of ``Σ ‖gradient‖²`` over ``blocks``: ``2|g|e + e²``."""
+        gradient = self.exact.gradient
+        return self.bound(
+            lambda e: sum(
+                float(np.sum(2 * np.abs(gradient[k]) * e.gradient[k] + e.gradient[k] ** 2)) for k in blocks
+            )
+        )
+
+    @cached_property
+    def theory(self) -> Errors:
+        """The errors of the float64 closed forms themselves."""
+        return Errors(self.exact, FLOAT64, (0.0, True), (0.0, True))
+
+    def along(self, direction: Mapping[str, Array]) -> Bound:
+        """Of ``⟨∇L, direction⟩``: every block's errors weighted by the direction, and the sum's own rounding in float64."""
+        bound = self.bound(lambda e: sum(float(np.sum(np.abs(d) * e.gradient[k])) for k, d in direction.items()))
+        size = sum(float(np.sum(np.abs(d * self.exact.gradient[k]))) for k, d in direction.items())
+        count = sum(np.size(d) for d in direction.values())
+        return bound + Bound({"rounding of the inner product": np.asarray(count * FLOAT64.unit * size)})

@@ -1,0 +1,1 @@
+"""Implementations under verification: the protocol, framework bases, loading, and one file an adapter."""

@@ -1,0 +1,81 @@
+"""What the suite asks of a DEQ: one method, ``vjp``, on batch-first native arrays."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from deqverify.cells import Cell
+from deqverify.cells.base import Theta
+from deqverify.claims import Claims
+from deqverify.problem import Problem
+
+
+class Status(enum.Enum):
+    """What an implementation reports about a solve, as a sentence."""
+
+    CONVERGED = "the solver reports that it converged"
+    CAPPED = "the solver reports that it stopped before it converged"
+    DIVERGED = "the solver reports that it diverged"
+    NOT_REPORTED = "the solver reports nothing"
+
+    @property
+    def admits_failure(self) -> bool:
+        """Whether the caller was told not to trust the answer."""
+        return self in (Status.CAPPED, Status.DIVERGED)
+
+
+@dataclass
+class Solution:
+    """An equilibrium and what was reported with it.
+
+    ``z`` is native, (n, m). ``residual`` and ``trace`` are in the norm that the library uses. ``backward_status``
+    is asked after a pull and reports on that backward solve.
+    """
+
+    z: Any
+    status: Status = Status.NOT_REPORTED
+    iterations: int | None = None
+    residual: float | None = None
+    trace: list[float] | None = None
+    backward_status: Callable[[], Status] | None = None
+
+
+@dataclass
+class Cotangents:
+    """What a pull gives: the gradients in every parameter and in x, native, and the backward solve's status."""
+
+    theta: dict[str, Any]
+    x: Any
+    status: Status = Status.NOT_REPORTED
+
+
+Pull = Callable[[Any], Cotangents]
+"""Pulls a cotangent (n, m) back through the equilibrium; may be called again."""
+
+
+@runtime_checkable
+class Layer(Protocol):
+    """An implementation that solves for an equilibrium. ``framework`` is ``"numpy"`` or ``"torch"``.
+
+    Optional: ``limited(max_iterations)``, the same layer with both iteration caps lowered, for the law about caps.
+    """
+
+    name: str
+    framework: str
+    claims: Claims
+
+    def vjp(self, cell: Cell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        """The equilibrium of ``z = f(z; θ, x)`` for x (n, m), from ``z0`` where one is given, and its pull."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """An implementation that is whole: it takes a problem and returns ``L`` and ``{"A", "B", "Phi", "gamma"}``, float64."""
+
+    name: str
+    claims: Claims
+
+    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]: ...

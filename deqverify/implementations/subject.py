@@ -1,0 +1,188 @@
+"""An implementation bound to a dtype and a device, as the laws see it: NumPy in columns, and no library's name.
+
+Whatever the implementation does comes out as one of three things: an answer, :class:`Reported` (it says itself that
+the answer is not converged) or :class:`TargetFailure` (it raised, exited, skipped or returned the wrong shape).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from deqverify.cells import LinearSoftmaxCell
+from deqverify.claims import Claims
+from deqverify.dtypes import Array
+from deqverify.dtypes import dtype as known_dtype
+from deqverify.implementations.protocol import Cotangents, Layer, Model, Pull, Solution, Status
+from deqverify.problem import Problem
+
+CELL = LinearSoftmaxCell()
+
+
+class Interrupted(BaseException):
+    """Raised by the suite's own clock; passes through everything."""
+
+
+class TargetFailure(Exception):
+    """The implementation crashed on a legal problem: a verdict, not a traceback."""
+
+    def __init__(self, summary: str, details: str = ""):
+        super().__init__(summary)
+        self.details = details
+
+
+class Reported(Exception):
+    """The implementation says itself that its answer is not converged: the evidence cannot decide."""
+
+
+@contextmanager
+def _calling(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt, TargetFailure):
+        raise
+    except BaseException as error:  # SystemExit and skips are BaseExceptions too
+        details = "".join(traceback.format_exception(error)[-6:])
+        raise TargetFailure(f"{what} raised {type(error).__name__}: {error}", details) from error
+
+
+@dataclass
+class Answer:
+    """One solve: z (m, n) in float64, the status, native arrays for those who look, and the pull."""
+
+    z: Array
+    solution: Solution
+    native_pull: Pull
+
+    @property
+    def status(self) -> Status:
+        return self.solution.status
+
+
+class Subject:
+    """``implementation`` in ``dtype`` on ``device``. Accepts a layer, a model, or a function ``solve(step, z0) -> z``.
+
+    Raises TypeError for anything else and ValueError for a dtype or device that it does not claim.
+    """
+
+    def __init__(self, implementation: Any, dtype: str | None = None, device: str = "cpu", name: str | None = None):
+        self.implementation = as_implementation(implementation)
+        self.claims: Claims = self.implementation.claims
+        self.name = name or self.implementation.name
+        self.dtype = known_dtype(dtype or self.claims.dtypes[0]).name
+        self.device = device
+        if self.dtype not in self.claims.dtypes:
+            raise ValueError(f"dtype: {self.name} claims {', '.join(self.claims.dtypes)}, not {self.dtype}")
+        if device.split(":")[0] not in self.claims.devices:
+            raise ValueError(f"device: {self.name} claims {', '.join(self.claims.devices)}, not {device}")
+
+    @property
+    def is_layer(self) -> bool:
+        return isinstance(self.implementation, Layer)
+
+    @cached_property
+    def framework(self) -> Any:
+        """The bridge of the layer's framework, imported when first needed."""
+        if self.implementation.framework == "numpy":
+            from deqverify.implementations.numpy_base import NumpyFramework
+
+            return NumpyFramework()
+        from deqverify.implementations.torch_base import TorchFramework
+
+        return TorchFramework()
+
+    def native(self, values: Any) -> Any:
+        return self.framework.native(values, self.dtype, self.device)
+
+    def parameters(self, problem: Problem) -> dict[str, Any]:
+        """θ, native."""
+        return {"A": self.native(problem.A), "gamma": self.native(problem.gamma)}
+
+    def solve(self, problem: Problem, z0: Array | None = None, layer: Any = None, Phi: Array | None = None) -> Answer:
+        """Solves ``problem`` (from z0, (m, n)); ``Phi`` replaces the features, NaN allowed. Status not looked at."""
+        x = self.native((problem.Phi if Phi is None else Phi).T)
+        start = None if z0 is None else self.native(z0.T)
+        return self.solve_native(self.parameters(problem), x, start, layer)
+
+    def solve_native(self, theta: dict[str, Any], x: Any, z0: Any = None, layer: Any = None) -> Answer:
+        with _calling("vjp"):
+            solution, pull = (layer or self.implementation).vjp(CELL, theta, x, z0)
+            z = self._columns(solution.z, tuple(x.shape), "z")
+        return Answer(z, solution, pull)
+
+    def equilibrium(self, problem: Problem, z0: Array | None = None) -> Array:
+        """z, (m, n). Raises :class:`Reported` where the layer says that it is not converged."""
+        answer = self.solve(problem, z0)
+        _heed(answer.status)
+        return answer.z
+
+    def pull(self, answer: Answer, cotangent: Array) -> dict[str, Array]:
+        """Gradients in A, gamma and Phi (m, n) for a cotangent (m, n); heeds both statuses."""
+        _heed(answer.status)
+        found, status = self.pull_status(answer, cotangent)
+        _heed(status)
+        return found
+
+    def pull_native(self, answer: Answer, cotangent: Any) -> Cotangents:
+        with _calling("pull"):
+            return answer.native_pull(cotangent)
+
+    def pull_status(self, answer: Answer, cotangent: Array) -> tuple[dict[str, Array], Status]:
+        found = self.pull_native(answer, self.native(cotangent.T))
+        with _calling("pull"):
+            shape = tuple(cotangent.T.shape)
+            gradients = {name: self.framework.to_numpy(value) for name, value in found.theta.items()}
+            return gradients | {"Phi": self._columns(found.x, shape, "the gradient in x")}, found.status
+
+    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Array]]:
+        """L and the gradient in A, B, Phi and gamma, through the layer's own framework; heeds both statuses."""
+        if not self.is_layer:
+            with _calling("value_and_grad"):
+                value, found = self.implementation.value_and_grad(problem)
+                return float(value), {name: np.asarray(g, dtype=np.float64) for name, g in found.items()}
+        answer = self.solve(problem)
+        _heed(answer.status)
+        with _calling("readout"):
+            B, Y = self.native(problem.B), self.native(problem.Y)
+            value, dz, dB = self.framework.readout(problem.loss, answer.solution.z, B, Y)
+            cotangent = self.framework.to_numpy(dz).T
+        gradient = self.pull(answer, cotangent)
+        return value, gradient | {"B": self.framework.to_numpy(dB)}
+
+    def limited(self, max_iterations: int) -> Any:
+        with _calling("limited"):
+            return self.implementation.limited(max_iterations)
+
+    def _columns(self, array: Any, shape: tuple[int, ...], what: str) -> Array:
+        if tuple(array.shape) != shape:
+            raise TargetFailure(f"{what} has shape {tuple(array.shape)}, expected {shape} (data points first)")
+        return self.framework.to_numpy(array).T
+
+
+def as_implementation(candidate: Any) -> Any:
+    """``candidate`` itself if it is a layer or a model; a PyTorch layer around it if it is a plain function."""
+    if isinstance(candidate, Subject):
+        return candidate.implementation
+    if isinstance(candidate, type):
+        raise TypeError(f"deq: got the class {candidate.__name__}; pass an instance, {candidate.__name__}()")
+    if isinstance(candidate, Layer | Model):
+        return candidate
+    if callable(candidate):
+        from deqverify.implementations.torch_base import TorchFixedPoint
+
+        return TorchFixedPoint(candidate)
+    raise TypeError(
+        f"deq: {candidate!r} is not a DEQ; give it name, framework, claims and vjp (deqverify.implementations.protocol.Layer), "
+        "subclass TorchLayer, or pass a function solve(step, z0) -> z"
+    )
+
+
+def _heed(status: Status) -> None:
+    if status.admits_failure:
+        raise Reported(status.value)

@@ -1,0 +1,91 @@
+"""PyTorch: the bridge from problems to tensors, and the base that makes a layer of a plain ``fixed_point(step, z0)``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from deqverify.cells import Cell
+from deqverify.cells.base import Theta
+from deqverify.claims import Accuracy, Claims
+from deqverify.dtypes import Array
+from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
+from deqverify.losses import Loss
+
+
+class TorchFramework:
+    """The bridge between problems (float64, columns) and PyTorch layers (their dtype and device, rows)."""
+
+    name = "torch"
+
+    def native(self, values: Any, dtype: str, device: str) -> torch.Tensor:
+        return torch.tensor(np.asarray(values), dtype=getattr(torch, dtype), device=device)
+
+    def to_numpy(self, array: torch.Tensor) -> Array:
+        return np.array(array.detach().to("cpu", torch.float64).numpy())
+
+    def readout(self, loss: Loss, z: torch.Tensor, B: torch.Tensor, Y: torch.Tensor) -> tuple[float, Any, Any]:
+        """``L``, ``∂L/∂z`` (n, m) and ``∂L/∂B`` (p, m) by autograd; in float32 for the half precisions, then rounded."""
+        wide = torch.promote_types(z.dtype, torch.float32)
+        state, weights = (t.detach().to(wide).requires_grad_() for t in (z, B))
+        with torch.enable_grad():
+            value = loss.value(weights @ state.T, Y.to(wide))
+        dz, dB = torch.autograd.grad(value, (state, weights))
+        return float(value), dz.to(z.dtype), dB.to(B.dtype)
+
+    def kind(self, array: torch.Tensor) -> tuple[str, str]:
+        """dtype and device of a native array."""
+        return str(array.dtype).removeprefix("torch."), array.device.type
+
+    def random_state(self) -> str:
+        return hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest()
+
+
+class TorchLayer:
+    """A layer whose gradient comes from PyTorch's autograd. Subclasses say ``fixed_point`` and ``claims``.
+
+    ``fixed_point(step, z0)`` returns z with its graph, or a :class:`Solution` around it: what the library's users would
+    call ``backward()`` on. ``step`` closes over parameters and inputs that require gradients.
+    """
+
+    framework = "torch"
+    name = "torch layer"
+    claims = Claims()
+
+    def fixed_point(self, step: Callable[[torch.Tensor], torch.Tensor], z0: torch.Tensor) -> Any:
+        raise NotImplementedError("fixed_point: a TorchLayer says how z = step(z) is solved")
+
+    def equilibrium(self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor | None) -> Any:
+        """Override this instead where more than the step is needed, as a direct solver does."""
+        return self.fixed_point(cell.step(theta, x), torch.zeros_like(x) if z0 is None else z0)
+
+    def vjp(self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor | None = None) -> tuple[Solution, Pull]:
+        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        inputs = x.detach().requires_grad_()
+        with torch.enable_grad():
+            answer = self.equilibrium(cell, leaves, inputs, z0)
+        solution = answer if isinstance(answer, Solution) else Solution(answer)
+        wanted = (*leaves.values(), inputs)
+        output = solution.z
+
+        def pull(cotangent: torch.Tensor) -> Cotangents:
+            found = torch.autograd.grad(output, wanted, cotangent, retain_graph=True, allow_unused=True)
+            *parts, dx = (torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True))
+            status = solution.backward_status() if solution.backward_status else Status.NOT_REPORTED
+            return Cotangents(dict(zip(leaves, parts, strict=True)), dx, status)
+
+        solution.z = output.detach()
+        return solution, pull
+
+
+class TorchFixedPoint(TorchLayer):
+    """A layer around a plain function ``solve(step, z0) -> z``, with its claims."""
+
+    def __init__(self, solve: Callable[..., Any], claims: Claims | None = None, name: str | None = None):
+        self.fixed_point = solve  # type: ignore[method-assign]
+        self.claims = claims or Claims(Accuracy(1e-6), Accuracy(1e-6))
+        self.name = name or getattr(solve, "__name__", type(solve).__name__)

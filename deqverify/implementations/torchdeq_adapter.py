@@ -1,0 +1,86 @@
+"""torchdeq (PyPI), called as its README does: ``z_list, info = deq(f, z0)`` in training mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torchdeq import get_deq
+
+from deqverify.claims import Accuracy, Claims
+from deqverify.implementations.protocol import Solution, Status
+from deqverify.implementations.torch_base import TorchLayer
+
+SOLVERS = {"fixed_point": "fixed_point_iter", "anderson": "anderson", "broyden": "broyden"}
+
+
+class TorchDeq(TorchLayer):
+    """One configuration of torchdeq. Its documented defaults: f_tol = 1e-3, b_tol = 1e-6, at most 40 steps, absolute stopping.
+
+    ``info`` holds the residual of every data point, which counts as a report. The backward solve's statistics reach
+    a user only through ``backward_writer=``; the option ``writer`` passes one.
+    """
+
+    def __init__(self, options: dict[str, Any], claims: Claims, name: str, writer: bool):
+        self._options, self._writer = options, writer
+        self.claims, self.name = claims, name
+        self._deq = get_deq(**options).train()
+        relative = options.get("f_stop_mode") == "rel"
+        self._key, self._tolerance = ("rel_lowest" if relative else "abs_lowest"), options["f_tol"]
+
+    def fixed_point(self, step: Callable[[torch.Tensor], torch.Tensor], z0: torch.Tensor) -> Solution:
+        backward: list[dict[str, torch.Tensor]] = []
+        extra = {"backward_writer": backward.append} if self._writer else {}
+        states, info = self._deq(step, z0, **extra)
+        solution = Solution(states[-1], _status(info[self._key], self._tolerance))
+        solution.iterations = int(info["nstep"].max()) if z0.shape[0] else 0
+        solution.residual = float(info[self._key].max()) if z0.shape[0] else 0.0
+        if self._writer:
+            key = "rel_lowest" if self._options["b_stop_mode"] == "rel" else "abs_lowest"
+            solution.backward_status = lambda: _status(backward[-1][key], self._options["b_tol"])
+        return solution
+
+    def limited(self, max_iterations: int) -> TorchDeq:
+        options = self._options | {"f_max_iter": max_iterations, "b_max_iter": max_iterations}
+        return TorchDeq(options, self.claims, self.name, self._writer)
+
+
+def _status(residuals: torch.Tensor, tolerance: float) -> Status:
+    return Status.CONVERGED if bool((residuals < tolerance).all()) else Status.CAPPED
+
+
+def torchdeq(*flags: str) -> TorchDeq:
+    """``torchdeq[flags]``: ``ift`` (implicit differentiation; without it, the default), one of ``fixed_point``, ``anderson``,
+    ``broyden`` (both passes), ``rel`` (relative stopping, both passes), ``writer`` (backward statistics asked for), ``phantom``
+    (the default backward pass, asked for by name and therefore not claimed exact). ValueError for any other.
+    """
+    chosen, solver = set(flags), "fixed_point_iter"
+    for flag in flags:
+        if flag in SOLVERS:
+            solver = SOLVERS[flag]
+        elif flag not in ("ift", "rel", "writer", "phantom"):
+            known = ", ".join(["ift", *SOLVERS, "rel", "writer", "phantom"])
+            raise ValueError(f"torchdeq has no option {flag!r}; use some of {known}")
+    mode = "rel" if "rel" in chosen else "abs"
+    options = {
+        "ift": "ift" in chosen,
+        "f_solver": solver,
+        "b_solver": solver,
+        "f_max_iter": 40,
+        "b_max_iter": 40,
+        "f_tol": 1e-3,
+        "b_tol": 1e-6,
+        "f_stop_mode": mode,
+        "b_stop_mode": mode,
+    }
+    relative = mode == "rel"
+    claims = Claims(
+        forward=Accuracy(1e-3, relative),
+        backward=Accuracy(1e-6, relative),
+        where="torchdeq.core.DEQBase, docstring; torchdeq.solver.stat.SolverStat",
+    )
+    if "phantom" in chosen:
+        claims = replace(claims, backward=None)
+    return TorchDeq(options, claims, f"torchdeq[{','.join(flags)}]" if flags else "torchdeq", "writer" in chosen)

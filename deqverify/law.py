@@ -1,0 +1,158 @@
+"""The ``law`` decorator: a statement that every correct implementation satisfies, its body and strategies kept apart.
+
+Hypothesis tests cannot be configured twice, so a law is no test: each (law, implementation, effort) builds its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypothesis.strategies import SearchStrategy
+
+from deqverify.comparison import Measurement
+from deqverify.implementations.subject import Subject
+from deqverify.trial import Body, Effort, Failure, Trial, replay, run_trial
+
+FAMILIES = ("equilibrium", "equivariance", "gradient", "adjoint", "dissipation", "trust_region", "status", "conduct")
+"""The modules of ``deqverify.properties``, in reporting order."""
+
+NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
+    "equilibrium": (lambda s: s.is_layer, "it is a whole model and shows no equilibrium"),
+    "pull": (lambda s: s.is_layer and s.claims.backward is not None, "no exact pull-back is claimed"),
+    "gradient": (lambda s: s.claims.backward is not None, "no exact gradient is claimed"),
+    "relative": (lambda s: s.claims.forward.relative, "its accuracy is claimed in absolute terms"),
+    "starts": (lambda s: s.claims.starts, "it takes no start"),
+    "separable": (lambda s: s.claims.separable, "batch separability is not claimed"),
+    "status": (lambda s: s.claims.status, "no status is claimed"),
+    "limited": (lambda s: hasattr(s.implementation, "limited"), "it offers no way to lower its iteration cap"),
+}
+"""What a law may need of an implementation: how that is seen, and the sentence for when it is missing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """A law: call it with an implementation, ``law(deq)``, to have it asserted.
+
+    ``cost`` divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what can no
+    longer be trusted once it is violated.
+    """
+
+    id: str
+    statement: str
+    source: str
+    needs: tuple[str, ...]
+    anomaly: str
+    at_stake: str
+    cost: int
+    body: Body
+    draws: Callable[[Subject], SearchStrategy[dict[str, Any]]]
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.body) or ""
+
+    @property
+    def family(self) -> str:
+        return self.body.__module__.rpartition(".")[2]
+
+    def missing(self, subject: Subject) -> str | None:
+        """Why ``subject`` is not judged by this law, or None."""
+        return next((NEEDS[need][1] for need in self.needs if not NEEDS[need][0](subject)), None)
+
+    def trial(self, subject: Subject, effort: Effort) -> Trial:
+        examples = max(1, -(-effort.examples // self.cost))
+        scaled = Effort(examples, effort.seconds, effort.seed, effort.derandomize, effort.database)
+        return run_trial(self.body, self.draws(subject), subject, scaled)
+
+    def __call__(self, deq: Any, examples: int = 100, dtype: str | None = None, device: str = "cpu") -> None:
+        """Asserts the law on ``deq`` (a layer, a model or ``solve(step, z0)``): AssertionError with the smallest counterexample.
+
+        Where the claims that it needs are not made, the test is skipped (``unittest.SkipTest``).
+        """
+        subject = deq if isinstance(deq, Subject) else Subject(deq, dtype, device)
+        if reason := self.missing(subject):
+            import unittest
+
+            raise unittest.SkipTest(f"{self.id} is not claimed: {reason}")
+        self._raise(self.trial(subject, Effort(examples)))
+
+    def replay(self, deq: Any, dtype: str | None = None, device: str = "cpu", **arguments: Any) -> None:
+        """Asserts the law on one example, ``deq`` an implementation or a target's name: what a violation's snippet calls."""
+        if isinstance(deq, str):
+            from deqverify.implementations.loading import load
+
+            deq = load(deq)
+        self._raise(replay(self.body, Subject(deq, dtype, device), arguments))
+
+    def _raise(self, trial: Trial) -> None:
+        if trial.error:
+            raise RuntimeError(f"{self.id} could not run:\n{trial.error}")
+        if trial.failure:
+            raise AssertionError(f"{self.id}: {self.statement}\n{describe(trial.failure)}\n{self.at_stake}")
+
+
+def describe(failure: Failure) -> str:
+    """What was seen, in lines: measured against allowed with the terms, or the crash."""
+    seen = failure.seen
+    if isinstance(seen, Measurement):
+        lines = [f"{seen.what}: measured {seen.measured:.3g}, allowed {seen.allowed:.3g}"]
+        lines += [f"    {value:.3g}  {name}" for name, value in seen.terms.items() if value]
+        return "\n".join([*lines, f"    compared with a quantity of size {seen.scale:.3g}"])
+    if seen is not None:
+        return f"{seen.what}: {seen.seen}"
+    return failure.message
+
+
+_REGISTRY: dict[str, Law] = {}
+
+
+def law(
+    id: str,
+    *,
+    statement: str,
+    source: str,
+    draws: Callable[[Subject], SearchStrategy[dict[str, Any]]],
+    needs: tuple[str, ...],
+    anomaly: str,
+    at_stake: str,
+    cost: int = 1,
+) -> Callable[[Body], Law]:
+    """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it.
+
+    The same id from the same source file is one law (a checkout may be imported under two names); from another file it is a
+    ValueError, as is an unknown need.
+    """
+    if unknown := [need for need in needs if need not in NEEDS]:
+        raise ValueError(f"needs: {unknown[0]!r} is not one of {', '.join(NEEDS)}")
+
+    def register(body: Body) -> Law:
+        known = _REGISTRY.get(id)
+        if known:
+            if _file(known.body) != _file(body):
+                raise ValueError(f"id: the law {id!r} exists already, in {_file(known.body)}")
+            return known
+        _REGISTRY[id] = Law(id, statement, source, needs, anomaly, at_stake, cost, body, draws)
+        return _REGISTRY[id]
+
+    return register
+
+
+def laws() -> dict[str, Law]:
+    """Every law by id, family by family."""
+    for family in FAMILIES:
+        importlib.import_module(f"deqverify.properties.{family}")
+    return dict(sorted(_REGISTRY.items(), key=lambda item: _order(item[1])))
+
+
+def _order(entry: Law) -> tuple[int, int]:
+    position = FAMILIES.index(entry.family) if entry.family in FAMILIES else len(FAMILIES)
+    return position, entry.body.__code__.co_firstlineno
+
+
+def _file(body: Body) -> Path:
+    return Path(inspect.getfile(body)).resolve()

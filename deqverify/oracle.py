@@ -1,0 +1,255 @@
+"""Answers obtained another way: rigorous enclosures in ball arithmetic (python-flint's Arb).
+
+Nothing here uses an implicit-differentiation formula, and nothing is shared with an implementation: a softmax, a linear
+solve and a loss, each a ball that provably contains the true value. Derivatives are central differences of the enclosed
+objective at two steps. The precision doubles until an enclosure is as narrow as asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from flint import arb, arb_mat, ctx
+
+from deqverify.dtypes import Array
+from deqverify.losses import CrossEntropy, Logistic, Loss, Squared
+from deqverify.problem import BLOCKS, Problem
+
+Direction = Mapping[str, Array]
+"""A direction in parameter space: some of the blocks of :data:`deqverify.problem.BLOCKS`."""
+
+_FIRST_BITS = 128
+_MOST_BITS = 1 << 14
+_STEP_BITS = 84  # a step of 2⁻⁸⁴ ≈ 5e-26: truncation near 1e-50 relative, far below any dtype under test
+
+
+class OracleError(ArithmeticError):
+    """No enclosure as narrow as asked was found at the highest precision."""
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """``|true − value| ≤ radius``, entry by entry (float64, outward rounded)."""
+
+    value: Array
+    radius: Array
+
+
+class Oracle:
+    """Enclosures for one problem; matrices that are used again are kept, one set a precision."""
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        self._kept: dict[int, tuple[arb_mat, arb_mat]] = {}
+
+    def softmax(self) -> Enclosure:
+        """S, (m, m)."""
+        return self._narrow(lambda: self._system()[0], lambda _: True)
+
+    def equilibrium(self, relative: float = 2.0**-60) -> Enclosure:
+        """z*, (m, n): each column's radii are at most ``relative`` times its largest entry."""
+        Phi = self.problem.Phi
+        if not Phi.size:
+            return Enclosure(np.zeros(Phi.shape), np.zeros(Phi.shape))
+
+        def narrow(e: Enclosure) -> bool:
+            return bool(np.all(e.radius.max(axis=0) <= relative * np.abs(e.value).max(axis=0)))
+
+        return self._narrow(lambda: self._system()[1].solve(_matrix(Phi)), narrow)
+
+    def residual(self, Z: Array) -> Array:
+        """``φ + γSẑ − ẑ`` for finite candidates Z (m, n): exact to the last bit of float64, or to
+        2⁻¹⁰⁰ of the largest summand where they cancel."""
+        if not Z.size:
+            return np.zeros(Z.shape)
+
+        def evaluate() -> arb_mat:
+            return _matrix(self.problem.Phi) - self._system()[1] * _matrix(Z)
+
+        return self._narrow(evaluate, _to_the_bit(_largest(self.problem.Phi, Z))).value
+
+    def adjoint_residual(self, adjoint: Array, cotangent: Array) -> Array:
+        """``c + γSᵀΛ̂ − Λ̂`` for finite candidates (m, n), likewise."""
+        if not adjoint.size:
+            return np.zeros(adjoint.shape)
+
+        def evaluate() -> arb_mat:
+            return _matrix(cotangent) - self._system()[1].transpose() * _matrix(adjoint)
+
+        return self._narrow(evaluate, _to_the_bit(_largest(adjoint, cotangent))).value
+
+    def error(self, Z: Array) -> Array:
+        """Upper bounds on ``|ẑ − z*|`` for finite candidates Z, (m, n), good to 2⁻⁴⁰ of ``|z*|``."""
+        star = self.equilibrium(2.0**-80)
+        return np.abs(Z - star.value) + star.radius + 2.0**-53 * np.abs(star.value)
+
+    def objective(self) -> Enclosure:
+        """L, without axes."""
+        return self._narrow(lambda: self._loss(self.problem, None, 0), _to_the_bit(_largest(self.problem.Y) ** 2))
+
+    def derivative(self, direction: Direction, accuracy: float) -> float:
+        """``⟨∇L, direction⟩`` to within ``accuracy`` (absolute), or to 2⁻⁴⁰ relative where that is wider.
+
+        Central differences ``(L(θ + hd) − L(θ − hd))/2h`` at h and h/2; they differ by ¾ of the truncation at h, so
+        their distance and both radii bound what is claimed. Raises ValueError for an unknown block or a wrong shape.
+        """
+        _check_direction(self.problem, direction)
+        step = _step(self.problem, direction)
+        if step == 0.0:
+            return 0.0
+        bits = 2 * _FIRST_BITS
+        while bits <= _MOST_BITS:
+            with ctx.workprec(bits):
+                wide = self._difference(direction, step)
+                fine = self._difference(direction, step / 2)
+                if wide is not None and fine is not None:
+                    slack = 2 * float((wide - fine).abs_upper()) + float(fine.rad())
+                    if slack <= max(accuracy, 2.0**-40 * float(fine.abs_lower())):
+                        return float(fine.mid())
+            bits *= 2
+        raise OracleError(f"no derivative to within {accuracy:.1e} at {_MOST_BITS} bits")
+
+    def _difference(self, direction: Direction, step: float) -> arb | None:
+        try:
+            ahead = self._loss(self.problem, direction, step)
+            behind = self._loss(self.problem, direction, -step)
+        except ZeroDivisionError:  # flint could not prove U invertible at this precision
+            return None
+        return (ahead[0, 0] - behind[0, 0]) / (2 * arb(step))
+
+    def _narrow(self, evaluate: Callable[[], arb_mat], enough: Callable[[Enclosure], bool]) -> Enclosure:
+        bits = _FIRST_BITS
+        while bits <= _MOST_BITS:
+            with ctx.workprec(bits):
+                try:
+                    enclosure = _enclosure(evaluate())
+                except ZeroDivisionError:
+                    enclosure = None
+            if enclosure is not None and np.isfinite(enclosure.radius).all() and enough(enclosure):
+                return enclosure
+            bits *= 2
+        raise OracleError(f"no enclosure as narrow as asked at {_MOST_BITS} bits")
+
+    def _system(self) -> tuple[arb_mat, arb_mat]:
+        """S and U at the present precision."""
+        if ctx.prec not in self._kept:
+            S = _softmax(_rows(self.problem.A))
+            self._kept[ctx.prec] = (S, _identity_minus(arb(self.problem.gamma), S))
+        return self._kept[ctx.prec]
+
+    def _loss(self, problem: Problem, direction: Direction | None, step: float) -> arb_mat:
+        moved = {block: _moved(getattr(problem, block), direction, block, step) for block in BLOCKS}
+        if not problem.n:
+            return arb_mat(1, 1, [arb(0)])
+        if direction is None or not ({"A", "gamma"} & set(direction)):
+            U = self._system()[1]
+        else:
+            U = _identity_minus(moved["gamma"][0][0], _softmax(moved["A"]))
+        F = arb_mat(moved["B"]) * U.solve(arb_mat(moved["Phi"]))
+        return arb_mat(1, 1, [_loss_value(problem.loss, F.tolist(), problem.Y)])
+
+
+def _loss_value(loss: Loss, F: list[list[arb]], Y: Array) -> arb:
+    p, n = Y.shape
+    total = arb(0)
+    if isinstance(loss, Squared):
+        for j in range(p):
+            for i in range(n):
+                r = F[j][i] - arb(Y[j, i])
+                total += r * r
+    elif isinstance(loss, Logistic):
+        for j in range(p):
+            for i in range(n):
+                f = F[j][i]
+                # softplus(f) = max(f, 0) + log(1 + exp(−|f|)), by the sign of the midpoint, exact either way
+                soft = f + (-f).exp().log1p() if f.mid() > 0 else f.exp().log1p()
+                total += soft - arb(Y[j, i]) * f + arb(loss.ridge) * f * f
+    elif isinstance(loss, CrossEntropy):
+        for i in range(n):
+            column = [F[j][i] for j in range(p)]
+            log_sum = _log_sum_exp(column)
+            for j in range(p):
+                f = column[j]
+                total += arb(Y[j, i]) * (log_sum - f) + arb(loss.ridge) * f * f
+    else:
+        raise TypeError(f"loss: the oracle does not know {loss!r}")
+    return total
+
+
+def _log_sum_exp(column: list[arb]) -> arb:
+    top = max(f.mid() for f in column)
+    return top + sum(((f - top).exp() for f in column), arb(0)).log()
+
+
+def _softmax(A: list[list[arb]]) -> arb_mat:
+    m = len(A)
+    columns = []
+    for j in range(m):
+        top = max(A[i][j].mid() for i in range(m))  # subtracted for range; any number will do
+        weights = [(A[i][j] - top).exp() for i in range(m)]
+        total = sum(weights, arb(0))
+        columns.append([w / total for w in weights])
+    return arb_mat(m, m, [columns[j][i] for i in range(m) for j in range(m)])
+
+
+def _identity_minus(gamma: arb, S: arb_mat) -> arb_mat:
+    m = S.nrows()
+    return arb_mat(m, m, [int(i == j) - gamma * S[i, j] for i in range(m) for j in range(m)])
+
+
+def _rows(array: Array) -> list[list[arb]]:
+    return [[arb(x) for x in row] for row in np.atleast_2d(array).tolist()]
+
+
+def _matrix(array: Array) -> arb_mat:
+    return arb_mat(_rows(array))
+
+
+def _moved(value: Array | float, direction: Direction | None, block: str, step: float) -> list[list[arb]]:
+    rows = _rows(np.asarray(value, dtype=np.float64))
+    if direction is None or block not in direction:
+        return rows
+    h, along = arb(step), np.atleast_2d(direction[block]).tolist()
+    return [[x + h * arb(d) for x, d in zip(row, drow, strict=True)] for row, drow in zip(rows, along, strict=True)]
+
+
+def _enclosure(matrix: arb_mat) -> Enclosure:
+    rows, columns = matrix.nrows(), matrix.ncols()
+    entries = matrix.entries()
+    value = np.array([float(x.mid()) for x in entries]).reshape(rows, columns)
+    radius = np.array([float(x.rad()) for x in entries]).reshape(rows, columns)
+    return Enclosure(value, np.nextafter(radius, np.inf) if radius.any() else radius)
+
+
+def _to_the_bit(scale: float) -> Callable[[Enclosure], bool]:
+    """Narrow to float64's last bit, or to 2⁻¹⁰⁰ of ``scale``: a ball about an exact zero never narrows relatively."""
+    return lambda e: bool(np.all(e.radius <= 2.0**-53 * np.abs(e.value) + 2.0**-100 * scale))
+
+
+def _largest(*arrays: Array) -> float:
+    return max(float(np.abs(a).max(initial=0.0)) for a in arrays)
+
+
+def _check_direction(problem: Problem, direction: Direction) -> None:
+    for block, along in direction.items():
+        if block not in BLOCKS:
+            raise ValueError(f"direction: {block!r} is not one of {', '.join(BLOCKS)}")
+        if np.shape(along) != np.shape(getattr(problem, block)):
+            raise ValueError(f"direction: {block} has shape {np.shape(along)}, the problem's {block} another")
+
+
+def _step(problem: Problem, direction: Direction) -> float:
+    """A power of two small against every block's own scale (1 − γ for γ), 0 for the zero direction."""
+    largest = 0.0
+    for block, along in direction.items():
+        length = float(np.abs(along).max(initial=0.0))
+        if block == "gamma":
+            scale = min(problem.gamma, 1.0 - problem.gamma)
+        elif block == "A":
+            scale = 1.0
+        else:
+            scale = float(np.abs(getattr(problem, block)).max(initial=0.0)) or 1.0
+        largest = max(largest, length / scale)
+    return 0.0 if largest == 0.0 else 2.0 ** (-_STEP_BITS - np.ceil(np.log2(largest)))

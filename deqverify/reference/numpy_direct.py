@@ -1,0 +1,42 @@
+"""The reference in NumPy: one LU of ``U = I − K``, used again transposed for the adjoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from deqverify.cells import LinearCell
+from deqverify.cells.base import Theta
+from deqverify.claims import Claims
+from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
+
+
+class NumpyDirect:
+    """Solves a linear cell directly: ``z = U⁻¹x`` and ``λ = U⁻ᵀc`` (THEORY.md §1, §2); no start is used."""
+
+    framework = "numpy"
+    name = "reference[numpy]"
+    claims = Claims(dtypes=("float64", "float32"), starts=False, where="deqverify/reference/numpy_direct.py")
+
+    def vjp(self, cell: LinearCell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        K = cell.matrix(theta)
+        factors = scipy.linalg.lu_factor(np.eye(K.shape[0], dtype=K.dtype) - K, check_finite=False)
+
+        def solve(rhs: Any, transposed: bool) -> Any:
+            if not rhs.size:
+                return rhs.copy()
+            return scipy.linalg.lu_solve(factors, rhs.T, trans=int(transposed), check_finite=False).T
+
+        z = solve(x, transposed=False)
+
+        def pull(cotangent: Any) -> Cotangents:
+            adjoint = solve(cotangent, transposed=True)
+            return Cotangents(cell.pullback(theta, z, adjoint), adjoint, _finite(adjoint))
+
+        return Solution(z, _finite(z)), pull
+
+
+def _finite(array: Any) -> Status:
+    return Status.CONVERGED if np.isfinite(array).all() else Status.DIVERGED

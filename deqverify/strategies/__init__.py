@@ -1,0 +1,24 @@
+"""Hypothesis strategies, public: problems of every regime, and what a law draws beside a problem."""
+
+from deqverify.strategies.arrays import numbers, signals
+from deqverify.strategies.problems import (
+    contraction_factors,
+    features,
+    logits,
+    loss_functions,
+    problems,
+    targets,
+    well_conditioned_problems,
+)
+
+__all__ = [
+    "contraction_factors",
+    "features",
+    "logits",
+    "loss_functions",
+    "numbers",
+    "problems",
+    "signals",
+    "targets",
+    "well_conditioned_problems",
+]

@@ -1,0 +1,178 @@
+"""Problems of every regime, by construction: nothing is drawn and then thrown away.
+
+The simplest problem, to which everything shrinks, is m = n = p = 1, A = 0, B = 1, Φ = 1, Y = 0, γ = ½ with squared loss.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from deqverify.dtypes import Array, dtype, round_to
+from deqverify.losses import CrossEntropy, Logistic, Loss, Squared
+from deqverify.problem import Problem
+from deqverify.strategies.arrays import signals
+
+LOGIT_REGIMES = ("gaussian", "constant columns", "wide", "one-hot", "permutation", "identity")
+FEATURE_REGIMES = ("gaussian", "nonnegative", "zero column", "duplicated", "collinear", "nearly collinear", "deficient")
+NARROW = "m < min(p, n)"
+SIZE_REGIMES = ("any", NARROW)
+
+_RIDGES = st.sampled_from([0.5, 0.125, 0.015625])
+_NARROW_DTYPES = ("float16", "bfloat16")
+
+
+def contraction_factors(dtype_name: str = "float64", largest: float = 1 - 1e-6) -> SearchStrategy[float]:
+    """γ in (0, ``largest``], a number of the dtype: ½ first, then .9, .1, values approaching 1, and any.
+
+    Shrinks to ½. In float16 and bfloat16 γ stays at most 0.9: beyond it their own spacing decides the answer.
+    """
+    if not 0 < largest < 1:
+        raise ValueError(f"largest: γ lies strictly between 0 and 1, got {largest!r}")
+    if dtype_name in _NARROW_DTYPES:
+        largest = min(largest, 0.9)
+    menu = [g for g in (0.5, 0.9, 0.125, 0.75, 0.99, 0.999, 1 - 1e-4, 1 - 1e-6) if g <= largest] or [largest]
+    spread = st.floats(min(1e-3, largest / 2), largest)
+    return (st.sampled_from(menu) | spread).map(lambda g: _below_one(g, dtype_name))
+
+
+def _below_one(gamma: float, dtype_name: str) -> float:
+    return min(float(round_to(gamma, dtype_name)), dtype(dtype_name).below_one)
+
+
+@st.composite
+def logits(draw: DrawFn, m: int, regimes: tuple[str, ...] = LOGIT_REGIMES) -> Array:
+    """A, (m, m): Gaussian, or its columns constant, three times wider, nearly one-hot, or S near a permutation or the identity.
+
+    Shrinks to zero, where S is 1/m everywhere. Three draws and the edits.
+    """
+    _check_regimes("regimes", regimes, LOGIT_REGIMES)
+    base = draw(signals((m, m)))
+    regime = draw(st.sampled_from(regimes))
+    if regime == "wide":
+        return 3.0 * base
+    if regime == "constant columns":
+        return np.broadcast_to(base[0], (m, m)).copy()
+    if regime == "one-hot":
+        return base + 30.0 * (np.arange(m)[:, None] == np.abs(base).argmax(axis=0))
+    if regime == "permutation":
+        return base + 20.0 * np.roll(np.eye(m), 1, axis=0)
+    if regime == "identity":
+        return base + 20.0 * np.eye(m)
+    return base
+
+
+@st.composite
+def features(
+    draw: DrawFn, m: int, n: int, dtype_name: str = "float64", regimes: tuple[str, ...] = FEATURE_REGIMES
+) -> Array:
+    """Φ, (m, n): Gaussian, nonnegative, with a zero column, duplicated, (nearly) collinear or rank-deficient, and scaled.
+
+    The scale is a power of two such that fourth powers stay inside the dtype's normal range. Shrinks to ones at
+    scale 1. Four draws and the edits.
+    """
+    _check_regimes("regimes", regimes, FEATURE_REGIMES)
+    base = draw(signals((m, n), background=1.0))
+    regime = draw(st.sampled_from(regimes))
+    exponent = draw(scales(dtype_name))
+    if n:
+        if regime == "nonnegative":
+            base = np.abs(base)
+        elif regime == "zero column":
+            base[:, -1] = 0.0
+        elif regime == "duplicated":
+            base = base[:, np.arange(n) // 2]
+        elif regime == "collinear":
+            base = base[:, :1] * (1.0 + np.arange(n))
+        elif regime == "nearly collinear":
+            base = base[:, :1] + 1e-12 * base
+        elif regime == "deficient":
+            rank = max(1, min(m, n) - 1)
+            base = base[:, :rank] @ np.cos(np.arange(rank * n)).reshape(rank, n)
+    return base * 2.0**exponent
+
+
+def scales(dtype_name: str = "float64") -> SearchStrategy[int]:
+    """Exponents of two for features; 0 most often, and a range in which fourth powers are normal numbers."""
+    if dtype_name in _NARROW_DTYPES:
+        return st.sampled_from([0, 0, 0, 1, -1])
+    widest = 200 if dtype_name == "float64" else 26
+    return st.just(0) | st.sampled_from([-3, 3, -10, 10, -26, 26]) | st.integers(-widest, widest)
+
+
+def loss_functions() -> SearchStrategy[Loss]:
+    """A loss: squared first, then logistic and cross-entropy with a ridge that every dtype holds exactly."""
+    return st.just(Squared()) | _RIDGES.map(Logistic) | _RIDGES.map(CrossEntropy)
+
+
+@st.composite
+def targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
+    """Y, (p, n), as ``loss`` takes it: Gaussian; labels 0 and 1; one-hot columns. Shrinks to zero, or to class 0."""
+    base = draw(signals((p, n), edits=1))
+    if isinstance(loss, Logistic):
+        return (base > 0).astype(np.float64)
+    if isinstance(loss, CrossEntropy):
+        return (np.arange(p)[:, None] == base.argmax(axis=0)).astype(np.float64) if n else base
+    return base
+
+
+@st.composite
+def sizes(draw: DrawFn, largest: int, least_n: int = 1, regimes: tuple[str, ...] = SIZE_REGIMES) -> tuple[int, int, int]:
+    """(m, p, n). Half of all draws and more have a width below both p and n, the regime that the theorem is about."""
+    _check_regimes("regimes", regimes, SIZE_REGIMES)
+    if largest < 2:
+        raise ValueError(f"largest: needs at least 2 for a width below p and n, got {largest}")
+    bound = largest if draw(_RARELY) == 0 else min(largest, 4)
+    if draw(st.sampled_from(regimes)) == NARROW:
+        m = draw(st.integers(1, bound - 1))
+        return m, draw(st.integers(m + 1, bound)), draw(st.integers(m + 1, bound))
+    return draw(st.integers(1, bound)), draw(st.integers(1, bound)), draw(st.integers(least_n, bound))
+
+
+_RARELY = st.integers(0, 3).map(lambda k: (k + 1) % 4)  # 0, the largest sizes, once in four draws
+
+
+@st.composite
+def problems(
+    draw: DrawFn,
+    dtype_name: str = "float64",
+    largest_gamma: float = 1 - 1e-6,
+    largest: int = 8,
+    losses: SearchStrategy[Loss] | None = None,
+    size_regimes: tuple[str, ...] = SIZE_REGIMES,
+    feature_regimes: tuple[str, ...] = FEATURE_REGIMES,
+    least_n: int = 1,
+) -> Problem:
+    """A whole problem, its values numbers of ``dtype_name``, sizes at most ``largest``.
+
+    Draws sizes, γ, A, Φ, B, a loss and Y from the strategies of this module; about 1 ms. Shrinks part by part
+    to the simplest problem (this module's docstring).
+    """
+    dtype(dtype_name)
+    m, p, n = draw(sizes(largest, least_n, size_regimes))
+    gamma = draw(contraction_factors(dtype_name, largest_gamma))
+    A = draw(logits(m))
+    Phi = draw(features(m, n, dtype_name, feature_regimes))
+    B = draw(signals((p, m), background=1.0))
+    loss = draw(loss_functions() if losses is None else losses)
+    Y = draw(targets(loss, p, n))
+    return Problem(A, B, Phi, Y, gamma, loss).rounded_to(dtype_name)
+
+
+@st.composite
+def well_conditioned_problems(draw: DrawFn, dtype_name: str = "float64", largest_gamma: float = 0.9) -> Problem:
+    """Problems for training laws: m < min(p, n), γ ≤ ``largest_gamma``, singular values of Φ in [½, 2], squared or ridged loss."""
+    m, p, n = draw(sizes(5, regimes=(NARROW,)))
+    gamma = draw(contraction_factors(dtype_name, largest_gamma))
+    left = np.linalg.qr(draw(signals((m, m), edits=0)) + 4.0 * np.eye(m))[0]
+    right = np.linalg.qr(draw(signals((n, m), edits=0)) + 4.0 * np.eye(n, m))[0]
+    Phi = left * np.linspace(0.5, 2.0, m) @ right.T if m > 1 else right.T
+    loss = draw(loss_functions())
+    A, B = draw(signals((m, m))), draw(signals((p, m), background=1.0))
+    return Problem(A, B, Phi, draw(targets(loss, p, n)), gamma, loss).rounded_to(dtype_name)
+
+
+def _check_regimes(name: str, regimes: tuple[str, ...], known: tuple[str, ...]) -> None:
+    if unknown := [regime for regime in regimes if regime not in known]:
+        raise ValueError(f"{name}: {unknown[0]!r} is not one of {', '.join(known)}")

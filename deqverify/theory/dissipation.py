@@ -1,0 +1,97 @@
+"""The linear rate without any assumption on the width (THEORY.md §3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deqverify.dtypes import Array
+from deqverify.problem import Problem
+from deqverify.theory.closed_form import ClosedForm, softmax_jacobian
+
+
+def rate_floor(problem: Problem) -> float:
+    """``λ̲ = 1/(m(1+γ)²)``, below the smallest eigenvalue of D whatever the width (item 2)."""
+    return 1.0 / (problem.m * (1.0 + problem.gamma) ** 2)
+
+
+def shallow_gradient(exact: ClosedForm) -> Array:
+    """``G = ∇L₀(W) = dF Φᵀ`` at ``W = BU⁻¹``, (p, m), by way of the shallow model alone."""
+    problem = exact.problem
+    return problem.loss.gradient(exact.W @ problem.Phi, problem.Y) @ problem.Phi.T
+
+
+def dissipation(exact: ClosedForm) -> tuple[float, float]:
+    """``gᵀDg`` in its two parts: ``‖X‖²`` and ``Σ_k ‖γ J_k Wᵀ x_k‖²`` with ``X = GU⁻ᵀ`` (item 1).
+
+    Gradient flow loses the objective at the rate of their sum, which is ``‖∂L/∂B‖² + ‖∂L/∂A‖²`` (item 3).
+    """
+    X = exact.solve(shallow_gradient(exact).T).T
+    image = exact.problem.gamma * softmax_jacobian(exact.S, exact.W.T @ X)
+    return float(np.sum(X**2)), float(np.sum(image**2))
+
+
+def flow_velocity(exact: ClosedForm, grad_A: Array, grad_B: Array) -> Array:
+    """``Ẇ = −(∂B + γ W dS) U⁻¹``, the shallow model's velocity when A and B follow the given gradients; (p, m)."""
+    dS = softmax_jacobian(exact.S, grad_A)
+    return -exact.solve_transposed((grad_B + exact.problem.gamma * exact.W @ dS).T).T
+
+
+@dataclass(frozen=True)
+class Infimum:
+    """``lower ≤ L* ≤ attained = L₀(W)``; ``lower`` carries the rounding of its own evaluation."""
+
+    attained: float
+    lower: float
+    W: Array
+
+
+def infimum(problem: Problem, newton_steps: int = 30) -> Infimum:
+    """Encloses ``L* = inf L₀`` by Newton's method on the convex shallow problem.
+
+    Upper end: the attained value. Lower end, for a loss with curvature ρ > 0 everywhere: convexity along the
+    reachable outputs ``WΦ`` gives ``L* ≥ L₀(W) − ‖dF P‖²/(2ρ)``, P the projector onto the row space of Φ
+    (all right singular vectors, so no rank is decided). With ρ = 0 the lower end is 0, which every loss here has.
+    """
+    loss, Phi, Y = problem.loss, problem.Phi, problem.Y
+    p, m = problem.p, problem.m
+    W = np.zeros((p, m))
+    value = float(loss.value(W @ Phi, Y))
+    for _ in range(newton_steps):
+        G = loss.gradient(W @ Phi, Y) @ Phi.T
+        H = np.einsum("ai,bi,ijk->ajbk", Phi, Phi, loss.hessian(W @ Phi, Y)).reshape(m * p, m * p)
+        step = np.linalg.lstsq(H, G.T.ravel(), rcond=None)[0].reshape(m, p).T
+        moved, scale = W, 1.0
+        while scale > 1e-9:  # halving: the smallest useful fraction of a Newton step
+            moved = W - scale * step
+            if (lowered := float(loss.value(moved @ Phi, Y))) <= value:
+                break
+            scale /= 2
+        else:
+            break
+        stalled = lowered == value
+        W, value = moved, lowered
+        if stalled:
+            break
+    rho = loss.curvature(np.inf)
+    if rho <= 0 or not problem.n:
+        return Infimum(value, min(0.0, value), W)
+    V = np.linalg.svd(Phi, full_matrices=False)[2]
+    slack = float(np.sum((loss.gradient(W @ Phi, Y) @ V.T) ** 2)) / (2.0 * rho)
+    rounding = 8 * (m + p * problem.n + 8) * 2.0**-53 * (value + float(np.sum(Y**2)))
+    return Infimum(value, max(0.0, value - slack - rounding), W)
+
+
+def polyak_lojasiewicz(problem: Problem, level: float) -> float:
+    """κ with ``½‖∇L₀‖² ≥ κ(L₀ − L*)`` on ``{L₀ ≤ level}``: ``ρ σ²_min(Φ)`` (item 6).
+
+    σ_min is the smallest singular value above the computed error of the decomposition, lowered by that error; rank-deficient data
+    with values inside the error give 0, and the inequality says nothing rather than something false.
+    """
+    values = np.linalg.svd(problem.Phi, compute_uv=False)
+    if not values.size:
+        return 0.0
+    error = 4 * max(problem.m, problem.n) * 2.0**-53 * float(values[0])
+    nonzero = values[values > 0.0] - error
+    return problem.loss.curvature(level) * max(float(nonzero[-1]), 0.0) ** 2 if nonzero.size else 0.0

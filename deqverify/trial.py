@@ -1,0 +1,142 @@
+"""One law tried on one implementation: a fresh Hypothesis test, its evidence and its smallest failure."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import unittest
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis.errors import Flaky
+from hypothesis.strategies import SearchStrategy
+
+from deqverify.comparison import Fact, Measurement
+from deqverify.implementations.subject import Interrupted, Reported, TargetFailure
+
+Evidence = Measurement | Fact
+Body = Callable[..., Iterable[Evidence]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to try: examples, seconds (soft, checked before each example), seed, and where failures are kept."""
+
+    examples: int = 100
+    seconds: float = 60.0
+    seed: int | None = None
+    derandomize: bool = False
+    database: Path | None = None
+
+
+@dataclass
+class Failure:
+    """The smallest counterexample found: what was seen, and the drawn arguments."""
+
+    kind: str
+    seen: Evidence | None
+    message: str
+    arguments: dict[str, Any]
+    details: str = ""
+
+
+@dataclass
+class Trial:
+    """The evidence of one trial. ``error`` is a defect of the suite itself, never of the implementation."""
+
+    examples: int = 0
+    informative: int = 0
+    reported: int = 0
+    worst: float = 0.0
+    seconds: float = 0.0
+    seconds_in_target: float = 0.0
+    failure: Failure | None = None
+    stopped: str | None = None
+    error: str | None = None
+    last: dict[str, Any] = field(default_factory=dict)
+
+
+class _Violated(AssertionError):
+    pass
+
+
+def run_trial(body: Body, strategy: SearchStrategy[dict[str, Any]], subject: Any, effort: Effort) -> Trial:
+    """Draws up to ``effort.examples`` argument dictionaries and judges each; shrinks the first failure found.
+
+    The body yields evidence. The first that does not hold ends the example as a failure, as does a crash of the
+    implementation; its own report of non-convergence ends it undecided.
+    """
+    trial = Trial()
+    started = time.monotonic()
+
+    def example(arguments: dict[str, Any]) -> None:
+        if time.monotonic() - started > effort.seconds:
+            raise Interrupted("time limit")
+        trial.last = arguments
+        failure = _judge(trial, body, subject, arguments)
+        if failure:
+            trial.failure = failure
+            raise _Violated(failure.message)
+
+    test = given(arguments=strategy)(example)
+    if effort.seed is not None:
+        test = seed(effort.seed)(test)
+    try:
+        _configured(test, effort)()
+    except (_Violated, Flaky):
+        pass
+    except Interrupted as limit:
+        trial.stopped = str(limit)
+    except Exception as error:
+        if trial.failure is None:
+            trial.error = "".join(traceback.format_exception(error)[-8:])
+    trial.seconds = time.monotonic() - started
+    return trial
+
+
+def _configured(test: Any, effort: Effort) -> Any:
+    keep = effort.database and not effort.derandomize
+    database = DirectoryBasedExampleDatabase(effort.database) if keep and effort.database else None
+    return settings(
+        max_examples=effort.examples,
+        derandomize=effort.derandomize and effort.seed is None,
+        database=database,
+        deadline=None,
+        phases=(Phase.reuse, Phase.generate, Phase.target, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,
+        print_blob=False,
+    )(test)
+
+
+def replay(body: Body, subject: Any, arguments: dict[str, Any]) -> Trial:
+    """Judges one given example: what the snippet of a violation calls."""
+    trial = Trial(last=arguments)
+    trial.failure = _judge(trial, body, subject, arguments)
+    return trial
+
+
+def _judge(trial: Trial, body: Body, subject: Any, arguments: dict[str, Any]) -> Failure | None:
+    trial.examples += 1
+    informative = False
+    try:
+        for seen in body(subject, **arguments):
+            if not seen.holds:
+                trial.informative += 1
+                return Failure("wrong", seen, seen.what, arguments)
+            trial.worst = max(trial.worst, seen.ratio)
+            informative = informative or seen.informative
+    except Reported:
+        trial.reported += 1
+        return None
+    except TargetFailure as crash:
+        return Failure("crash", None, str(crash), arguments, crash.details)
+    except unittest.SkipTest as skip:
+        return Failure("crash", None, f"raised {type(skip).__name__}: {skip}", arguments)
+    trial.informative += informative
+    return None

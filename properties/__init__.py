@@ -1,0 +1,1 @@
+"""The laws: every correct DEQ satisfies them. One function a law, one file a family; installed as ``deqverify.properties``."""

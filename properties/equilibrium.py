@@ -1,0 +1,142 @@
+"""The equilibrium exists, is unique, and is where ball arithmetic says (THEORY.md §1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from hypothesis import strategies as st
+
+from deqverify.comparison import Fact, Measurement, compare
+from deqverify.dtypes import Array, round_to
+from deqverify.implementations.subject import Subject
+from deqverify.law import law
+from deqverify.oracle import Oracle
+from deqverify.problem import Problem
+from deqverify.strategies import problems, signals
+from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
+
+WRONG = "wrong equilibrium"
+STAKE = "Outputs, losses and every gradient are built on this state: none of them can be trusted."
+
+
+@law(
+    "existence",
+    statement="‖φ + γSẑ − ẑ‖₁/(1−γ), which bounds ‖ẑ − z*‖₁, is within the claimed accuracy",
+    source="THEORY.md §1 items 1, 3; Banach; Kawaguchi 2021, arXiv 2102.07346, §2",
+    needs=("equilibrium",),
+    anomaly=WRONG,
+    at_stake=STAKE,
+    draws=any_problem(),
+)
+def existence(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """For every A (m, m), Φ (m, n) and γ in (0, 1) the layer returns a finite ẑ whose own residual certifies it.
+
+    No other solution is consulted: the cell contracts in the 1-norm at rate γ, so a small residual proves that ẑ is near the one
+    equilibrium. The residual is evaluated in ball arithmetic. Bound: ``Errors.certificate``. Catches a solver that
+    stops early without saying so.
+    """
+    z = deq.equilibrium(problem)
+    yield finite("ẑ", z)
+    bounds = budget(deq, problem)
+    residual = np.abs(Oracle(problem).residual(z)).sum(axis=0)
+    certificate = residual * bounds.rounding.amplification
+    size = np.abs(bounds.exact.Z).sum(axis=0)
+    yield compare("certificate ‖φ + γSẑ − ẑ‖₁/(1−γ)", certificate, bounds.bound(lambda e: e.certificate), size)
+
+
+def _starts(problem: Problem) -> st.SearchStrategy[Array]:
+    return signals((problem.m, problem.n), background=1.0).map(lambda z: z * np.abs(problem.Phi).max(initial=1.0))
+
+
+@law(
+    "uniqueness",
+    statement="the equilibrium does not depend on the start z₀",
+    source="THEORY.md §1 item 1; Banach",
+    needs=("equilibrium", "starts"),
+    anomaly=WRONG,
+    at_stake="Two calls that differ in their start give two models; warm starts change results.",
+    draws=any_problem(start=_starts),
+)
+def uniqueness(deq: Subject, problem: Problem, start: Array) -> Iterator[Measurement | Fact]:
+    """Solving from a drawn z₀ (m, n) and from the layer's own start gives the same ẑ.
+
+    Bound: each is within its accuracy of z*, so twice ``Errors.z``. Catches a solver that returns
+    its start, or stops at whatever it has.
+    """
+    z = deq.equilibrium(problem)
+    other = deq.equilibrium(problem, round_to(start, deq.dtype))
+    yield finite("ẑ", other)
+    bounds = budget(deq, problem)
+    distance = np.abs(z - other).sum(axis=0)
+    size = np.abs(bounds.exact.Z).sum(axis=0)
+    yield compare("‖ẑ(z₀) − ẑ‖₁", distance, 2 * bounds.bound(lambda e: e.z), size)
+
+
+@law(
+    "enclosure",
+    statement="ẑ lies in the enclosure of z*, widened by the claimed accuracy",
+    source="THEORY.md §1; ball arithmetic",
+    needs=("equilibrium",),
+    anomaly=WRONG,
+    at_stake=STAKE,
+    draws=any_problem(),
+)
+def enclosure(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """``‖ẑ − z*‖₁`` of every data point, against a rigorous enclosure of z* (m, n) from a solve in ball arithmetic.
+
+    Bound: ``Errors.z``. Catches anything that is wrong with the forward pass, a row softmax or γ applied twice included.
+    """
+    z = deq.equilibrium(problem)
+    yield finite("ẑ", z)
+    bounds = budget(deq, problem)
+    error = Oracle(problem).error(z).sum(axis=0)
+    size = np.abs(bounds.exact.Z).sum(axis=0)
+    own = own_rounding("the enclosure", 4 * problem.m * 2.0**-53 * size)
+    yield compare("‖ẑ − z*‖₁", error, bounds.bound(lambda e: e.z) + own, size)
+
+
+@law(
+    "mass",
+    statement="1ᵀẑ = 1ᵀφ/(1−γ) for every data point",
+    source="THEORY.md §1 item 4",
+    needs=("equilibrium",),
+    anomaly="wrong equilibrium: mass is not conserved",
+    at_stake="The weights do not sum to one along the axis they should: another model is being solved.",
+    draws=any_problem(),
+)
+def mass(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """The columns of S sum to one, so summing ``z = γSz + φ`` fixes the mass of z exactly.
+
+    Bound: ``Errors.z``, since ``|1ᵀ(ẑ − z*)| ≤ ‖ẑ − z*‖₁``. Catches a row softmax, which the eigenvalue bound of §3 survives.
+    """
+    z = deq.equilibrium(problem)
+    yield finite("ẑ", z)
+    bounds = budget(deq, problem)
+    expected = problem.Phi.sum(axis=0) / (1.0 - problem.gamma)
+    size = np.abs(bounds.exact.Z).sum(axis=0)
+    phi = np.abs(problem.Phi).sum(axis=0)
+    own = own_rounding("the sums", (problem.m + 2) * 2.0**-53 * (size + phi / (1 - problem.gamma)))
+    yield compare("|1ᵀẑ − 1ᵀφ/(1−γ)|", np.abs(z.sum(axis=0) - expected), bounds.bound(lambda e: e.z) + own, size)
+
+
+@law(
+    "positivity",
+    statement="φ ≥ 0 implies z* ≥ φ ≥ 0, entry by entry",
+    source="THEORY.md §1 item 5",
+    needs=("equilibrium",),
+    anomaly=WRONG,
+    at_stake="The sign of a state is not what the model says; anything read as a probability or an amount is not one.",
+    draws=lambda deq: cases(problems(deq.dtype, feature_regimes=("nonnegative",))),
+)
+def positivity(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """``U⁻¹ = Σ γᵏSᵏ ≥ I`` entrywise, so nonnegative features (m, n) give states at least as large.
+
+    Bound: ``Errors.z`` below φ. Catches a wrong sign of γS, and solvers that overshoot.
+    """
+    z = deq.equilibrium(problem)
+    yield finite("ẑ", z)
+    bounds = budget(deq, problem)
+    size = np.abs(bounds.exact.Z).sum(axis=0)
+    shortfall = np.maximum(problem.Phi - z, 0.0).max(axis=0, initial=0.0)
+    yield compare("max(φ − ẑ, 0)", shortfall, bounds.bound(lambda e: e.z), size)

@@ -1,0 +1,144 @@
+"""What an implementation says of its own answers: a wrong one that is not reported is the defect this project exists for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from hypothesis import strategies as st
+
+from deqverify.bounds import Bound, Budget
+from deqverify.claims import Accuracy
+from deqverify.comparison import Fact, Measurement, compare
+from deqverify.dtypes import Array
+from deqverify.implementations.protocol import Status
+from deqverify.implementations.subject import Subject
+from deqverify.law import law
+from deqverify.oracle import Oracle
+from deqverify.problem import Problem
+from deqverify.properties.common import any_problem, budget, cases, cotangents, finite
+from deqverify.strategies import problems
+
+SILENT = "silently wrong"
+STAKE = "Nothing in a training log tells the runs with right answers from those with wrong ones."
+
+
+def _judge_residual(
+    what: str, status: Status, residual: Array, sizes: Array, claim: Accuracy, bounds: Budget, rounding: Array
+) -> Iterator[Measurement | Fact]:
+    """That a residual (m, n) is within the claim in the 2-norm of each data point, unless its failure was reported."""
+    if status.admits_failure:
+        yield Fact(what, True, status.value)
+        return
+    norms = np.sqrt(np.sum(residual**2, axis=0))
+    claimed = claim.tolerance * (sizes if claim.relative else np.ones_like(sizes))
+
+    allowed = Bound({f"rounding in {bounds.dtype_name}": rounding, f"claimed: {claim}": claimed})
+    yield compare(f"{what}, though {status.value}", norms, allowed, sizes)
+
+
+def _judge_equilibrium(deq: Subject, problem: Problem, layer: object = None) -> Iterator[Measurement | Fact]:
+    answer = deq.solve(problem, layer=layer)
+    if not answer.status.admits_failure:
+        yield finite(f"ẑ, though {answer.status.value},", answer.z)
+        residual = Oracle(problem).residual(answer.z)
+    else:
+        residual = np.zeros(problem.Phi.shape)
+    bounds = budget(deq, problem)
+    errors, z = bounds.rounding, np.abs(bounds.exact.Z).sum(axis=0)
+    rounding = errors.solve_rounding * (z + np.abs(problem.Phi).sum(axis=0)) + errors.underflow
+    rounding = rounding + 2 * bounds.arithmetic.storage * z
+    sizes = np.sqrt(np.sum((answer.z + residual) ** 2, axis=0)) if np.isfinite(answer.z).all() else z
+    claim = deq.claims.forward
+    yield from _judge_residual("‖f(ẑ) − ẑ‖₂", answer.status, residual, sizes, claim, bounds, rounding)
+
+
+@law(
+    "status-forward",
+    statement="an equilibrium whose residual exceeds the claimed tolerance is reported as not converged",
+    source="the implementation's own claim",
+    needs=("equilibrium", "status"),
+    anomaly=SILENT,
+    at_stake=STAKE,
+    draws=any_problem(),
+)
+def status_forward(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """The residual ``f(ẑ) − ẑ`` of every data point, in the 2-norm, as claimed, unless the status admits failure.
+
+    The residual is evaluated in ball arithmetic. Bound: the claim itself, not amplified, and the rounding of evaluating f once in the dtype.
+    Catches "converged" said of anything, and solvers that stop at their cap without a word.
+    """
+    yield from _judge_equilibrium(deq, problem)
+
+
+@law(
+    "status-backward",
+    statement="an adjoint whose residual exceeds the claimed tolerance is reported as not converged",
+    source="the implementation's own claim",
+    needs=("pull", "status"),
+    anomaly=SILENT,
+    at_stake=STAKE,
+    draws=lambda deq: cases(problems(deq.dtype), cotangent=cotangents(deq)),
+)
+def status_backward(deq: Subject, problem: Problem, cotangent: Array) -> Iterator[Measurement | Fact]:
+    """The residual ``c + γSᵀΛ̂ − Λ̂`` of every data point for a drawn cotangent c (m, n), likewise.
+
+    Asked whatever the forward pass reported, since the adjoint of a linear cell does not depend on ẑ. Bound: the claim and
+    one evaluation's rounding. Catches backward solves capped without a word: the gradient arrives, wrong, and nothing says so.
+    """
+    answer = deq.solve(problem)
+    found, status = deq.pull_status(answer, cotangent)
+    if answer.status.admits_failure:  # the caller was told to distrust this solve as a whole
+        status = answer.status
+    adjoint = found["Phi"]
+    bounds = budget(deq, problem, cotangent)
+    if not bounds.in_range:
+        return
+    if not status.admits_failure:
+        yield finite(f"Λ̂, though {status.value},", adjoint)
+    residual = Oracle(problem).adjoint_residual(np.nan_to_num(adjoint), cotangent)
+    errors, peak = bounds.rounding, np.abs(bounds.exact.adjoint).max(axis=0)
+    rounding = errors.solve_rounding * (peak + np.abs(cotangent).max(axis=0)) + errors.underflow
+    rounding = np.sqrt(problem.m) * (rounding + 2 * bounds.arithmetic.storage * peak)
+    sizes = np.sqrt(np.sum((adjoint + residual) ** 2, axis=0))
+    claim = deq.claims.backward or Accuracy()
+    yield from _judge_residual("‖c + γSᵀΛ̂ − Λ̂‖₂", status, residual, sizes, claim, bounds, rounding)
+
+
+@law(
+    "status-cap",
+    statement="a solve stopped at a low cap is either accurate or reported",
+    source="the implementation's own claim",
+    needs=("equilibrium", "status", "limited"),
+    anomaly=SILENT,
+    at_stake=STAKE,
+    draws=any_problem(cap=lambda problem: st.integers(1, 6)),
+)
+def status_cap(deq: Subject, problem: Problem, cap: int) -> Iterator[Measurement | Fact]:
+    """As ``status-forward``, with the iteration cap lowered to 1 … 6.
+
+    Catches loops that never run below some cap and say nothing.
+    """
+    yield from _judge_equilibrium(deq, problem, deq.limited(cap))
+
+
+@law(
+    "status-nan",
+    statement="an equilibrium that holds NaN is never reported as converged",
+    source="IEEE 754: a NaN satisfies no tolerance",
+    needs=("equilibrium", "status"),
+    anomaly=SILENT,
+    at_stake=STAKE,
+    draws=any_problem(column=lambda problem: st.integers(0, problem.n - 1)),
+)
+def status_nan(deq: Subject, problem: Problem, column: int) -> Iterator[Measurement | Fact]:
+    """One data point's features are NaN; if any state is not finite, the status is not "converged".
+
+    Catches comparisons that a NaN passes, such as ``not (residual > tolerance)``.
+    """
+    poisoned = problem.Phi.copy()
+    poisoned[:, column] = np.nan
+    answer = deq.solve(problem, Phi=poisoned)
+    clean = bool(np.isfinite(answer.z).all())
+    good = clean or answer.status is not Status.CONVERGED
+    yield Fact("the status of a state with NaN", good, answer.status.value, informative=not clean)

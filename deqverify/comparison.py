@@ -19,6 +19,7 @@ class Measurement:
     allowed: float
     terms: dict[str, float]
     scale: float
+    discriminates: bool = True
 
     @property
     def holds(self) -> bool:
@@ -33,8 +34,8 @@ class Measurement:
 
     @property
     def informative(self) -> bool:
-        """Whether the bound could have told a wrong answer: it allows a small share of what was compared."""
-        return not self.holds or 0.0 < self.scale and self.allowed <= DISCRIMINATING * self.scale
+        """Whether a bound could have told a wrong answer: for some entry it allows a small share of what was compared."""
+        return self.discriminates or not self.holds
 
 
 def compare(what: str, measured: npt.ArrayLike, bound: Bound, scale: npt.ArrayLike) -> Measurement:
@@ -46,14 +47,16 @@ def compare(what: str, measured: npt.ArrayLike, bound: Bound, scale: npt.ArrayLi
     values = np.asarray(measured, dtype=np.float64)
     allowed = np.broadcast_to(bound.total, values.shape)
     if not values.size:
-        return Measurement(what, 0.0, 0.0, {}, 0.0)
+        return Measurement(what, 0.0, 0.0, {}, 0.0, False)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(values == 0, 0.0, values / allowed)
     ratio = np.where(np.isnan(values), np.inf, np.where(np.isinf(allowed), 0.0, ratio))
     index = np.unravel_index(int(np.argmax(ratio)), values.shape)
-    size = float(np.broadcast_to(np.asarray(scale, dtype=np.float64), values.shape)[index])
+    sizes = np.broadcast_to(np.asarray(scale, dtype=np.float64), values.shape)
+    discriminates = bool(np.any((sizes > 0) & (allowed <= DISCRIMINATING * sizes)))
     widened = Bound({name: np.broadcast_to(term, values.shape) for name, term in bound.terms.items()})
-    return Measurement(what, float(values[index]), float(allowed[index]), widened.at(index), size)
+    worst = float(values[index]), float(allowed[index]), widened.at(index), float(sizes[index])
+    return Measurement(what, *worst, discriminates)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Law:
     """A law: call it with an implementation, ``law(deq)``, to have it asserted.
 
     ``cost`` divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what can no
-    longer be trusted once it is violated.
+    longer be trusted once it is violated. Crashes leave a law undecided unless it ``judges_crashes``.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Law:
     anomaly: str
     at_stake: str
     cost: int
+    judges_crashes: bool
     body: Body
     draws: Callable[[Subject], SearchStrategy[dict[str, Any]]]
 
@@ -65,9 +67,14 @@ class Law:
         return next((NEEDS[need][1] for need in self.needs if not NEEDS[need][0](subject)), None)
 
     def trial(self, subject: Subject, effort: Effort) -> Trial:
-        examples = max(1, -(-effort.examples // self.cost))
-        scaled = Effort(examples, effort.seconds, effort.seed, effort.derandomize, effort.database)
-        return run_trial(self.body, self.draws(subject), subject, scaled)
+        """Tries the law on ``subject``; a seed is mixed with the law's id, so that laws see different problems."""
+        seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id}".encode())
+        own = replace(effort, examples=max(1, -(-effort.examples // self.cost)), seed=seed)
+        trial = run_trial(self.body, self.draws(subject), subject, own, self.judges_crashes)
+        if trial.crashed and not trial.failure and not trial.decisive:
+            # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
+            return run_trial(self.body, self.draws(subject), subject, own, crashes_fail=True)
+        return trial
 
     def __call__(self, deq: Any, examples: int = 100, dtype: str | None = None, device: str = "cpu") -> None:
         """Asserts the law on ``deq`` (a layer, a model or ``solve(step, z0)``): AssertionError with the smallest counterexample.
@@ -121,6 +128,7 @@ def law(
     anomaly: str,
     at_stake: str,
     cost: int = 1,
+    judges_crashes: bool = False,
 ) -> Callable[[Body], Law]:
     """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it.
 
@@ -136,7 +144,7 @@ def law(
             if _file(known.body) != _file(body):
                 raise ValueError(f"id: the law {id!r} exists already, in {_file(known.body)}")
             return known
-        _REGISTRY[id] = Law(id, statement, source, needs, anomaly, at_stake, cost, body, draws)
+        _REGISTRY[id] = Law(id, statement, source, needs, anomaly, at_stake, cost, judges_crashes, body, draws)
         return _REGISTRY[id]
 
     return register

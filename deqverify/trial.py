@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import traceback
-import unittest
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,20 +21,27 @@ Evidence = Measurement | Fact
 Body = Callable[..., Iterable[Evidence]]
 
 
+LEAST_SHARE = 0.05
+"""Below this share of informative examples a law without a failure is inconclusive."""
+
+
 @dataclass(frozen=True)
 class Effort:
-    """How hard to try: examples, seconds (soft, checked before each example), seed, and where failures are kept."""
+    """How hard to try: examples, seconds (soft, checked before each example), seed, and where failures are kept.
+
+    Without a seed each run draws anew. Hypothesis's own ``derandomize`` is not used: it depends on the test function alone, so
+    that all laws would see the same problems.
+    """
 
     examples: int = 100
     seconds: float = 60.0
     seed: int | None = None
-    derandomize: bool = False
     database: Path | None = None
 
 
 @dataclass
 class Failure:
-    """The smallest counterexample found: what was seen, and the drawn arguments."""
+    """The smallest counterexample found: what was seen, and the drawn arguments. ``kind`` is "wrong", "crash" or "hang"."""
 
     kind: str
     seen: Evidence | None
@@ -51,24 +57,37 @@ class Trial:
     examples: int = 0
     informative: int = 0
     reported: int = 0
+    crashed: int = 0
     worst: float = 0.0
     seconds: float = 0.0
-    seconds_in_target: float = 0.0
     failure: Failure | None = None
     stopped: str | None = None
     error: str | None = None
     last: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Informative examples among all."""
+        return self.informative / self.examples if self.examples else 0.0
+
+    @property
+    def decisive(self) -> bool:
+        """Whether enough examples were informative for "holds" to mean something."""
+        return self.share >= LEAST_SHARE
 
 
 class _Violated(AssertionError):
     pass
 
 
-def run_trial(body: Body, strategy: SearchStrategy[dict[str, Any]], subject: Any, effort: Effort) -> Trial:
+def run_trial(
+    body: Body, strategy: SearchStrategy[dict[str, Any]], subject: Any, effort: Effort, crashes_fail: bool = False
+) -> Trial:
     """Draws up to ``effort.examples`` argument dictionaries and judges each; shrinks the first failure found.
 
-    The body yields evidence. The first that does not hold ends the example as a failure, as does a crash of the
-    implementation; its own report of non-convergence ends it undecided.
+    The body yields evidence; the first that does not hold ends the example as a failure. The implementation's own report of
+    non-convergence ends it undecided, and so does a crash unless ``crashes_fail``: one root cause is one violation,
+    and a rare crash must not hide a wrong answer.
     """
     trial = Trial()
     started = time.monotonic()
@@ -77,7 +96,7 @@ def run_trial(body: Body, strategy: SearchStrategy[dict[str, Any]], subject: Any
         if time.monotonic() - started > effort.seconds:
             raise Interrupted("time limit")
         trial.last = arguments
-        failure = _judge(trial, body, subject, arguments)
+        failure = _judge(trial, body, subject, arguments, crashes_fail)
         if failure:
             trial.failure = failure
             raise _Violated(failure.message)
@@ -99,12 +118,9 @@ def run_trial(body: Body, strategy: SearchStrategy[dict[str, Any]], subject: Any
 
 
 def _configured(test: Any, effort: Effort) -> Any:
-    keep = effort.database and not effort.derandomize
-    database = DirectoryBasedExampleDatabase(effort.database) if keep and effort.database else None
     return settings(
         max_examples=effort.examples,
-        derandomize=effort.derandomize and effort.seed is None,
-        database=database,
+        database=DirectoryBasedExampleDatabase(effort.database) if effort.database else None,
         deadline=None,
         phases=(Phase.reuse, Phase.generate, Phase.target, Phase.shrink),
         suppress_health_check=list(HealthCheck),
@@ -117,11 +133,13 @@ def _configured(test: Any, effort: Effort) -> Any:
 def replay(body: Body, subject: Any, arguments: dict[str, Any]) -> Trial:
     """Judges one given example: what the snippet of a violation calls."""
     trial = Trial(last=arguments)
-    trial.failure = _judge(trial, body, subject, arguments)
+    trial.failure = _judge(trial, body, subject, arguments, crashes_fail=True)
     return trial
 
 
-def _judge(trial: Trial, body: Body, subject: Any, arguments: dict[str, Any]) -> Failure | None:
+def _judge(
+    trial: Trial, body: Body, subject: Any, arguments: dict[str, Any], crashes_fail: bool
+) -> Failure | None:
     trial.examples += 1
     informative = False
     try:
@@ -135,8 +153,7 @@ def _judge(trial: Trial, body: Body, subject: Any, arguments: dict[str, Any]) ->
         trial.reported += 1
         return None
     except TargetFailure as crash:
-        return Failure("crash", None, str(crash), arguments, crash.details)
-    except unittest.SkipTest as skip:
-        return Failure("crash", None, f"raised {type(skip).__name__}: {skip}", arguments)
+        trial.crashed += 1
+        return Failure("crash", None, str(crash), arguments, crash.details) if crashes_fail else None
     trial.informative += informative
     return None

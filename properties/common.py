@@ -28,9 +28,12 @@ def cases(draw: DrawFn, base: SearchStrategy[Problem], **extras: Extra) -> dict[
     return {"problem": problem} | {name: draw(extra(problem)) for name, extra in extras.items()}
 
 
-def any_problem(**extras: Extra) -> Callable[[Subject], SearchStrategy[dict[str, Any]]]:
-    """Draws problems of every regime in the subject's dtype, and the extras."""
-    return lambda deq: cases(problems(deq.dtype), **extras)
+def any_problem(least_m: int = 1, least_n: int = 1, **extras: Extra) -> Callable[[Subject], SearchStrategy[dict[str, Any]]]:
+    """Draws problems of every regime in the subject's dtype, and the extras.
+
+    The least sizes are raised where a law says nothing below them: softmax gradients at m = 1, neighbours at n = 1.
+    """
+    return lambda deq: cases(problems(deq.dtype, least_m=least_m, least_n=least_n), **extras)
 
 
 def budget(deq: Subject, problem: Problem, cotangent: Array | None = None) -> Budget:
@@ -41,11 +44,12 @@ def budget(deq: Subject, problem: Problem, cotangent: Array | None = None) -> Bu
 def cotangents(deq: Subject) -> Extra:
     """Cotangents (m, n) of every scale, numbers of the subject's dtype."""
 
-    def strategy(problem: Problem) -> SearchStrategy[Array]:
-        entries = signals((problem.m, problem.n), background=1.0)
-        return st.builds(lambda c, k: round_to(c * 2.0**k, deq.dtype), entries, scales(deq.dtype))
+    return lambda problem: _scaled(problem.m, problem.n, deq.dtype)
 
-    return strategy
+
+@st.composite
+def _scaled(draw: DrawFn, m: int, n: int, dtype_name: str) -> Array:
+    return round_to(draw(signals((m, n), 1.0)) * 2.0 ** draw(scales(dtype_name)), dtype_name)
 
 
 def finite(what: str, array: Array) -> Fact:

@@ -17,13 +17,35 @@ from deqverify.properties.common import any_problem, budget, finite
 
 
 @law(
+    "answers",
+    statement="every legal problem gets an answer: nothing is raised, shapes are right",
+    source="the protocol",
+    needs=("equilibrium",),
+    anomaly="crash",
+    at_stake="A training run ends, hours in, on an input that is legal.",
+    judges_crashes=True,
+    draws=any_problem(),
+)
+def answers(deq: Subject, problem: Problem) -> Iterator[Fact]:
+    """A solve and a pull on a problem of any regime and scale end with arrays of the shapes given, (n, m).
+
+    Exact: no tolerance applies. Whether the answer is right, or reported as not converged, other laws judge; they leave a crash
+    undecided. Catches linear algebra errors of accelerated solvers on degenerate data, and empty or one-element dimensions.
+    """
+    answer = deq.solve(problem)
+    if deq.claims.backward is not None:
+        deq.pull_status(answer, problem.Phi)
+    yield Fact("a solve and a pull", True, "answered")
+
+
+@law(
     "poisoned-column",
     statement="a data point with NaN features leaves the others alone",
     source="THEORY.md §1: z* of a data point depends on A, γ and its own φ",
     needs=("equilibrium", "separable"),
     anomaly="one bad input corrupts the batch",
     at_stake="A single corrupt record changes the predictions for every other one in its batch.",
-    draws=any_problem(column=lambda problem: st.integers(0, problem.n - 1)),
+    draws=any_problem(least_n=2, column=lambda problem: st.integers(0, problem.n - 1)),
 )
 def poisoned_column(deq: Subject, problem: Problem, column: int) -> Iterator[Measurement | Fact]:
     """Solving with one column of Φ (m, n) replaced by NaN gives the other columns as they were.

@@ -214,7 +214,7 @@ def _backtrack(
     anomaly=WRONG,
     at_stake="Weights drift where the model cannot see it, until they overflow or round.",
     cost=8,
-    draws=_training,
+    draws=lambda deq: cases(well_conditioned_problems(deq.dtype, least_m=2)),
 )
 def column_sums(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """Ten steps of gradient descent; A is carried in float64 and rounded for the implementation only.

@@ -38,7 +38,7 @@ def _same(what: str, deq: Subject, problem: Problem, first: Array, second: Array
     needs=("equilibrium",),
     anomaly=WRONG,
     at_stake="The order of the features changes the model.",
-    draws=any_problem(order=lambda problem: st.permutations(range(problem.m))),
+    draws=any_problem(least_m=2, order=lambda problem: st.permutations(range(problem.m))),
 )
 def permutation(deq: Subject, problem: Problem, order: list[int]) -> Iterator[Measurement | Fact]:
     """Renaming the states renames the equilibrium and nothing else.
@@ -149,7 +149,7 @@ def _columns(problem: Problem) -> st.SearchStrategy[list[int]]:
     needs=("equilibrium", "separable"),
     anomaly=WRONG,
     at_stake="Predictions depend on which other inputs happen to be in the batch.",
-    draws=any_problem(columns=_columns),
+    draws=any_problem(least_n=2, columns=_columns),
 )
 def batch(deq: Subject, problem: Problem, columns: list[int]) -> Iterator[Measurement | Fact]:
     """Solving a drawn selection of the columns of Φ, repetitions and single ones included, gives those columns of ẑ.

@@ -52,7 +52,7 @@ def _against_oracle(
     needs=("gradient",),
     anomaly=WRONG,
     at_stake=STAKE,
-    draws=any_problem(direction=_direction_in("A")),
+    draws=any_problem(least_m=2, direction=_direction_in("A")),
 )
 def gradient_A(deq: Subject, problem: Problem, direction: Array) -> Iterator[Measurement | Fact]:  # noqa: N802
     """Along a drawn direction d (m, m) in the weights before the softmax.

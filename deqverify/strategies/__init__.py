@@ -1,6 +1,6 @@
 """Hypothesis strategies, public: problems of every regime, and what a law draws beside a problem."""
 
-from deqverify.strategies.arrays import numbers, signals
+from deqverify.strategies.arrays import signals
 from deqverify.strategies.problems import (
     contraction_factors,
     features,
@@ -16,7 +16,6 @@ __all__ = [
     "features",
     "logits",
     "loss_functions",
-    "numbers",
     "problems",
     "signals",
     "targets",

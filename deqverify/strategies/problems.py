@@ -5,6 +5,9 @@ The simplest problem, to which everything shrinks, is m = n = p = 1, A = 0, B = 
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import product
+
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -14,17 +17,18 @@ from deqverify.losses import CrossEntropy, Logistic, Loss, Squared
 from deqverify.problem import Problem
 from deqverify.strategies.arrays import signals
 
-LOGIT_REGIMES = ("gaussian", "constant columns", "wide", "one-hot", "permutation", "identity")
-FEATURE_REGIMES = ("gaussian", "nonnegative", "zero column", "duplicated", "collinear", "nearly collinear", "deficient")
+LOGIT_REGIMES = ("gaussian", "gaussian", "constant columns", "wide", "one-hot", "permutation", "identity")
+FEATURE_REGIMES = ("gaussian", "gaussian", "gaussian", "nonnegative", "zero column", "duplicated", "collinear", "nearly collinear", "deficient")
 NARROW = "m < min(p, n)"
 SIZE_REGIMES = ("any", NARROW)
 
-_RIDGES = st.sampled_from([0.5, 0.125, 0.015625])
 _NARROW_DTYPES = ("float16", "bfloat16")
+_SMALL = 4  # sizes up to here are drawn most often
 
 
+@lru_cache(maxsize=64)
 def contraction_factors(dtype_name: str = "float64", largest: float = 1 - 1e-6) -> SearchStrategy[float]:
-    """γ in (0, ``largest``], a number of the dtype: ½ first, then .9, .1, values approaching 1, and any.
+    """γ in (0, ``largest``], a number of the dtype: everyday values, values approaching 1, and a dense spread. One draw.
 
     Shrinks to ½. In float16 and bfloat16 γ stays at most 0.9: beyond it their own spacing decides the answer.
     """
@@ -32,13 +36,11 @@ def contraction_factors(dtype_name: str = "float64", largest: float = 1 - 1e-6) 
         raise ValueError(f"largest: γ lies strictly between 0 and 1, got {largest!r}")
     if dtype_name in _NARROW_DTYPES:
         largest = min(largest, 0.9)
-    menu = [g for g in (0.5, 0.9, 0.125, 0.75, 0.99, 0.999, 1 - 1e-4, 1 - 1e-6) if g <= largest] or [largest]
-    spread = st.floats(min(1e-3, largest / 2), largest)
-    return (st.sampled_from(menu) | spread).map(lambda g: _below_one(g, dtype_name))
-
-
-def _below_one(gamma: float, dtype_name: str) -> float:
-    return min(float(round_to(gamma, dtype_name)), dtype(dtype_name).below_one)
+    everyday = [0.5, 0.9, 0.125, 0.75] * 24
+    approaching = [0.99, 0.999, 1 - 1e-4, 1 - 1e-6] * 4 + [1 - 10.0**-k for k in np.linspace(1, 6, 24)]
+    spread = [largest * k / 128 for k in range(1, 128)]
+    menu = [g for g in (*everyday, *approaching, *spread) if g <= largest]
+    return st.sampled_from([min(float(round_to(g, dtype_name)), dtype(dtype_name).below_one) for g in menu])
 
 
 @st.composite
@@ -49,7 +51,7 @@ def logits(draw: DrawFn, m: int, regimes: tuple[str, ...] = LOGIT_REGIMES) -> Ar
     """
     _check_regimes("regimes", regimes, LOGIT_REGIMES)
     base = draw(signals((m, m)))
-    regime = draw(st.sampled_from(regimes))
+    regime = draw(_one_of(regimes))
     if regime == "wide":
         return 3.0 * base
     if regime == "constant columns":
@@ -74,7 +76,7 @@ def features(
     """
     _check_regimes("regimes", regimes, FEATURE_REGIMES)
     base = draw(signals((m, n), background=1.0))
-    regime = draw(st.sampled_from(regimes))
+    regime = draw(_one_of(regimes))
     exponent = draw(scales(dtype_name))
     if n:
         if regime == "nonnegative":
@@ -93,23 +95,31 @@ def features(
     return base * 2.0**exponent
 
 
+@lru_cache(maxsize=8)
 def scales(dtype_name: str = "float64") -> SearchStrategy[int]:
-    """Exponents of two for features; 0 most often, and a range in which fourth powers are normal numbers."""
+    """Exponents of two for features; 0 most often, and a range in which fourth powers are normal numbers. One draw."""
     if dtype_name in _NARROW_DTYPES:
         return st.sampled_from([0, 0, 0, 1, -1])
     widest = 200 if dtype_name == "float64" else 26
-    return st.just(0) | st.sampled_from([-3, 3, -10, 10, -26, 26]) | st.integers(-widest, widest)
+    rare = {-3, 3, -10, 10, -26, 26, *range(-widest, widest + 1, max(1, widest // 12))} - {0}
+    return st.sampled_from([*[0] * 40, *sorted(rare, key=lambda k: (abs(k), k))])
 
 
 def loss_functions() -> SearchStrategy[Loss]:
-    """A loss: squared first, then logistic and cross-entropy with a ridge that every dtype holds exactly."""
-    return st.just(Squared()) | _RIDGES.map(Logistic) | _RIDGES.map(CrossEntropy)
+    """A loss: squared first, then logistic and cross-entropy with a ridge that every dtype holds exactly. One draw."""
+    return _LOSSES
+
+
+_RIDGES = (0.5, 0.125, 0.015625)
+_LOSSES: SearchStrategy[Loss] = st.sampled_from(
+    [*[Squared()] * 3, *(Logistic(ridge) for ridge in _RIDGES), *(CrossEntropy(ridge) for ridge in _RIDGES)]
+)
 
 
 @st.composite
 def targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
     """Y, (p, n), as ``loss`` takes it: Gaussian; labels 0 and 1; one-hot columns. Shrinks to zero, or to class 0."""
-    base = draw(signals((p, n), edits=1))
+    base = draw(signals((p, n)))
     if isinstance(loss, Logistic):
         return (base > 0).astype(np.float64)
     if isinstance(loss, CrossEntropy):
@@ -117,20 +127,23 @@ def targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
     return base
 
 
-@st.composite
-def sizes(draw: DrawFn, largest: int, least_n: int = 1, regimes: tuple[str, ...] = SIZE_REGIMES) -> tuple[int, int, int]:
-    """(m, p, n). Half of all draws and more have a width below both p and n, the regime that the theorem is about."""
+@lru_cache(maxsize=64)
+def sizes(
+    largest: int, least_m: int = 1, least_n: int = 1, regimes: tuple[str, ...] = SIZE_REGIMES
+) -> SearchStrategy[tuple[int, int, int]]:
+    """(m, p, n), the simplest first. More than half have a width below both p and n, the regime that the theorem is about.
+
+    One draw, from a menu of all triples in which sizes up to four stand eight times, and narrow ones three times as often.
+    """
     _check_regimes("regimes", regimes, SIZE_REGIMES)
-    if largest < 2:
-        raise ValueError(f"largest: needs at least 2 for a width below p and n, got {largest}")
-    bound = largest if draw(_RARELY) == 0 else min(largest, 4)
-    if draw(st.sampled_from(regimes)) == NARROW:
-        m = draw(st.integers(1, bound - 1))
-        return m, draw(st.integers(m + 1, bound)), draw(st.integers(m + 1, bound))
-    return draw(st.integers(1, bound)), draw(st.integers(1, bound)), draw(st.integers(least_n, bound))
-
-
-_RARELY = st.integers(0, 3).map(lambda k: (k + 1) % 4)  # 0, the largest sizes, once in four draws
+    if largest <= least_m:
+        raise ValueError(f"largest: needs at least {least_m + 1} for a width below p and n, got {largest}")
+    menu: list[tuple[int, int, int]] = []
+    for m, p, n in product(range(least_m, largest + 1), range(1, largest + 1), range(least_n, largest + 1)):
+        narrow = m < min(p, n)
+        if narrow or "any" in regimes:
+            menu += [(m, p, n)] * ((8 if max(m, p, n) <= _SMALL else 1) * (3 if narrow else 1))
+    return st.sampled_from(sorted(menu, key=lambda triple: (sum(triple), triple)))
 
 
 @st.composite
@@ -142,15 +155,16 @@ def problems(
     losses: SearchStrategy[Loss] | None = None,
     size_regimes: tuple[str, ...] = SIZE_REGIMES,
     feature_regimes: tuple[str, ...] = FEATURE_REGIMES,
+    least_m: int = 1,
     least_n: int = 1,
 ) -> Problem:
     """A whole problem, its values numbers of ``dtype_name``, sizes at most ``largest``.
 
-    Draws sizes, γ, A, Φ, B, a loss and Y from the strategies of this module; about 1 ms. Shrinks part by part
+    Draws sizes, γ, A, Φ, B, a loss and Y from the strategies of this module, about twenty draws in all. Shrinks part by part
     to the simplest problem (this module's docstring).
     """
     dtype(dtype_name)
-    m, p, n = draw(sizes(largest, least_n, size_regimes))
+    m, p, n = draw(sizes(largest, least_m, least_n, size_regimes))
     gamma = draw(contraction_factors(dtype_name, largest_gamma))
     A = draw(logits(m))
     Phi = draw(features(m, n, dtype_name, feature_regimes))
@@ -161,16 +175,23 @@ def problems(
 
 
 @st.composite
-def well_conditioned_problems(draw: DrawFn, dtype_name: str = "float64", largest_gamma: float = 0.9) -> Problem:
+def well_conditioned_problems(
+    draw: DrawFn, dtype_name: str = "float64", largest_gamma: float = 0.9, least_m: int = 1
+) -> Problem:
     """Problems for training laws: m < min(p, n), γ ≤ ``largest_gamma``, singular values of Φ in [½, 2], squared or ridged loss."""
-    m, p, n = draw(sizes(5, regimes=(NARROW,)))
+    m, p, n = draw(sizes(5, least_m, 1, (NARROW,)))
     gamma = draw(contraction_factors(dtype_name, largest_gamma))
-    left = np.linalg.qr(draw(signals((m, m), edits=0)) + 4.0 * np.eye(m))[0]
-    right = np.linalg.qr(draw(signals((n, m), edits=0)) + 4.0 * np.eye(n, m))[0]
+    left = np.linalg.qr(draw(signals((m, m))) + 4.0 * np.eye(m))[0]
+    right = np.linalg.qr(draw(signals((n, m))) + 4.0 * np.eye(n, m))[0]
     Phi = left * np.linspace(0.5, 2.0, m) @ right.T if m > 1 else right.T
     loss = draw(loss_functions())
     A, B = draw(signals((m, m))), draw(signals((p, m), background=1.0))
     return Problem(A, B, Phi, draw(targets(loss, p, n)), gamma, loss).rounded_to(dtype_name)
+
+
+@lru_cache(maxsize=64)
+def _one_of(regimes: tuple[str, ...]) -> SearchStrategy[str]:
+    return st.sampled_from(regimes)
 
 
 def _check_regimes(name: str, regimes: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -41,9 +41,10 @@ class ClosedForm:
     @cached_property
     def growth(self) -> float:
         """``‖|L||U|‖₁`` of the LU factorisation of U, what its backward error is proportional to."""
-        m, packed = self.problem.m, np.abs(self.lu[0])
-        lower = np.tril(packed, -1) + np.eye(m)
-        return float((lower @ np.triu(packed)).sum(axis=0).max())
+        packed = np.abs(self.lu[0])
+        upper = np.triu(packed)
+        lower_sums = 1.0 + (packed - upper).sum(axis=0)
+        return float((lower_sums @ upper).max())
 
     def solve(self, rhs: Array) -> Array:
         """``U⁻¹ rhs``."""

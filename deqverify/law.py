@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hypothesis.strategies import SearchStrategy
 
 from deqverify.comparison import Measurement
 from deqverify.implementations.subject import Subject
+from deqverify.problem import array_code
 from deqverify.trial import Body, Effort, Failure, Trial, replay, run_trial
 
 FAMILIES = ("equilibrium", "equivariance", "gradient", "adjoint", "dissipation", "trust_region", "status", "conduct")
@@ -66,14 +68,16 @@ class Law:
         """Why ``subject`` is not judged by this law, or None."""
         return next((NEEDS[need][1] for need in self.needs if not NEEDS[need][0](subject)), None)
 
-    def trial(self, subject: Subject, effort: Effort) -> Trial:
+    def trial(
+        self, subject: Subject, effort: Effort, announce: Callable[[dict[str, Any]], None] | None = None
+    ) -> Trial:
         """Tries the law on ``subject``; a seed is mixed with the law's id, so that laws see different problems."""
         seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id}".encode())
         own = replace(effort, examples=max(1, -(-effort.examples // self.cost)), seed=seed)
-        trial = run_trial(self.body, self.draws(subject), subject, own, self.judges_crashes)
+        trial = run_trial(self.body, self.draws(subject), subject, own, self.judges_crashes, announce)
         if trial.crashed and not trial.failure and not trial.decisive:
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
-            return run_trial(self.body, self.draws(subject), subject, own, crashes_fail=True)
+            return run_trial(self.body, self.draws(subject), subject, own, True, announce)
         return trial
 
     def __call__(self, deq: Any, examples: int = 100, dtype: str | None = None, device: str = "cpu") -> None:
@@ -113,6 +117,15 @@ def describe(failure: Failure) -> str:
     if seen is not None:
         return f"{seen.what}: {seen.seen}"
     return failure.message
+
+
+def arguments_code(arguments: dict[str, Any]) -> str:
+    """Drawn arguments as Python keyword arguments (``np``, ``losses`` and ``Problem`` in scope)."""
+    return ", ".join(f"{name}={_code(value)}" for name, value in arguments.items())
+
+
+def _code(value: Any) -> str:
+    return array_code(value) if isinstance(value, np.ndarray) else repr(value)
 
 
 _REGISTRY: dict[str, Law] = {}

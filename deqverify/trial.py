@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +32,15 @@ LEAST_SHARE = 0.05
 class Effort:
     """How hard to try: examples, seconds (soft, checked before each example), seed, and where failures are kept.
 
+    An example that takes ``example_seconds`` is a hang (in the main thread; elsewhere there is no such clock).
+
     Without a seed each run draws anew. Hypothesis's own ``derandomize`` is not used: it depends on the test function alone, so
     that all laws would see the same problems.
     """
 
     examples: int = 100
     seconds: float = 60.0
+    example_seconds: float = 20.0
     seed: int | None = None
     database: Path | None = None
 
@@ -63,7 +69,6 @@ class Trial:
     failure: Failure | None = None
     stopped: str | None = None
     error: str | None = None
-    last: dict[str, Any] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -81,13 +86,18 @@ class _Violated(AssertionError):
 
 
 def run_trial(
-    body: Body, strategy: SearchStrategy[dict[str, Any]], subject: Any, effort: Effort, crashes_fail: bool = False
+    body: Body,
+    strategy: SearchStrategy[dict[str, Any]],
+    subject: Any,
+    effort: Effort,
+    crashes_fail: bool = False,
+    announce: Callable[[dict[str, Any]], None] | None = None,
 ) -> Trial:
     """Draws up to ``effort.examples`` argument dictionaries and judges each; shrinks the first failure found.
 
     The body yields evidence; the first that does not hold ends the example as a failure. The implementation's own report of
     non-convergence ends it undecided, and so does a crash unless ``crashes_fail``: one root cause is one violation,
-    and a rare crash must not hide a wrong answer.
+    and a rare crash must not hide a wrong answer. ``announce`` is called with each example before it is tried.
     """
     trial = Trial()
     started = time.monotonic()
@@ -95,8 +105,14 @@ def run_trial(
     def example(arguments: dict[str, Any]) -> None:
         if time.monotonic() - started > effort.seconds:
             raise Interrupted("time limit")
-        trial.last = arguments
-        failure = _judge(trial, body, subject, arguments, crashes_fail)
+        if announce:
+            announce(arguments)
+        try:
+            with _alarm(effort.example_seconds):
+                failure = _judge(trial, body, subject, arguments, crashes_fail)
+        except Hang:
+            trial.failure = Failure("hang", None, f"no answer within {effort.example_seconds:g} s", arguments)
+            raise
         if failure:
             trial.failure = failure
             raise _Violated(failure.message)
@@ -130,9 +146,34 @@ def _configured(test: Any, effort: Effort) -> Any:
     )(test)
 
 
+class Hang(Interrupted):
+    """One example ran past its limit."""
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raises :class:`Hang` in the main thread after ``seconds``; loops in C that never return to Python are left to the worker's
+    hard limit.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(signum: int, frame: Any) -> None:
+        raise Hang(f"no answer within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def replay(body: Body, subject: Any, arguments: dict[str, Any]) -> Trial:
     """Judges one given example: what the snippet of a violation calls."""
-    trial = Trial(last=arguments)
+    trial = Trial()
     trial.failure = _judge(trial, body, subject, arguments, crashes_fail=True)
     return trial
 

@@ -1,0 +1,135 @@
+"""The command line: ``deqverify run`` and ``deqverify list``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deqverify.running.profiles import PROFILES, profile
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="deqverify")
+def main() -> None:
+    """Verify implementations of deep equilibrium models: laws, rigorous bounds, shrunk counterexamples."""
+    sys.path.insert(0, os.getcwd())  # targets of one's own are modules beside one's work
+
+
+@main.command()
+@click.argument("targets", nargs=-1, required=True)
+@click.option("--profile", "profile_name", type=click.Choice(list(PROFILES)), default="default", show_default=True,
+              help="How hard to try.")  # fmt: skip
+@click.option("--law", "law_patterns", multiple=True, metavar="LAW", help="Only this law or family (repeatable).")
+@click.option("--max-examples", type=click.IntRange(1), help="Examples for each law and target.")
+@click.option("--max-time", type=click.FloatRange(0.1), help="Seconds for each law and target.")
+@click.option("--seed", type=click.IntRange(0), help="Draw the same problems each time; earlier failures are not replayed.")
+@click.option("--dtype", "dtypes", multiple=True, help="float64, float32, float16 or bfloat16 (repeatable); default: the first claimed.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--expect", type=click.Path(path_type=Path), help="TOML file of expected violations.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results as JSON.")
+@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Worker processes.")
+def run(
+    targets: tuple[str, ...],
+    profile_name: str,
+    law_patterns: tuple[str, ...],
+    max_examples: int | None,
+    max_time: float | None,
+    seed: int | None,
+    dtypes: tuple[str, ...],
+    device: str,
+    expect: Path | None,
+    json_path: Path | None,
+    workers: int,
+) -> None:
+    """Verify TARGETS and print the matrix of laws × implementations, with every violation shrunk.
+
+    A target is an installed name (reference, torchdeq), a name with options ('torchdeq[ift,broyden]'), or package.module:factory
+    of your own. The option claim=relative judges any target's tolerances as relative.
+
+    \b
+    Exit code 0: nothing beyond the expectations.
+              1: a violation, or a stale expectation.
+              2: something could not run, or nothing ran.
+    """
+    from rich.console import Console
+
+    from deqverify.law import laws
+    from deqverify.reporting import machine, terminal
+    from deqverify.running import expectations as expected
+    from deqverify.running import plan
+
+    chosen = _configured(profile_name, max_examples, max_time, seed)
+    try:
+        known = expected.read(expect) if expect else []
+        law_ids = plan.select(law_patterns)
+        _check(targets, dtypes)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if json_path and not json_path.resolve().parent.is_dir():
+        raise click.UsageError(f"--json: there is no folder {json_path.resolve().parent}")
+    console = Console()
+    console.print(_header(chosen, device), highlight=False)
+    jobs = plan.make_jobs(list(dict.fromkeys(targets)), law_ids, chosen, dtypes, device)
+    found = terminal.follow(plan.run(jobs, chosen, known, workers), jobs, console)
+    report = plan.Report(plan.in_order(found, jobs), expected.stale(known, laws()))
+    terminal.show(report, console, {id: law.family for id, law in laws().items()})
+    if json_path:
+        machine.write(report, json_path)
+    sys.exit(report.exit_code)
+
+
+def _configured(name: str, examples: int | None, seconds: float | None, seed: int | None) -> Any:
+    changes = {"examples": examples, "seconds": seconds, "seed": seed}
+    return dataclasses.replace(profile(name), **{key: value for key, value in changes.items() if value is not None})
+
+
+def _check(targets: tuple[str, ...], dtypes: tuple[str, ...]) -> None:
+    from deqverify.dtypes import dtype
+    from deqverify.implementations.loading import parse
+
+    for target in targets:
+        parse(target)
+    for name in dtypes:
+        dtype(name)
+
+
+def _header(chosen: Any, device: str) -> str:
+    from deqverify.reporting.machine import versions
+
+    shown = ", ".join(f"{name} {number}" for name, number in versions().items())
+    seed = "fresh" if chosen.seed is None else chosen.seed
+    effort = f"profile {chosen.name}: {chosen.examples} examples, {chosen.seconds:g} s a law, seed {seed}, device {device}"
+    return f"{shown}\n{effort}"
+
+
+@main.command(name="list")
+def list_() -> None:
+    """Show the laws (id, what they need, statement, source) and the installed implementations."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from deqverify.implementations.loading import installed
+    from deqverify.law import laws
+
+    console = Console()
+    table = Table(title="laws", title_justify="left", header_style="bold", show_lines=False, pad_edge=False)
+    for heading in ("law", "statement", "source", "needs"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "law")
+    for law in laws().values():
+        table.add_row(law.id, law.statement, law.source, ", ".join(law.needs))
+    console.print(table)
+    table = Table(title="implementations", title_justify="left", header_style="bold", pad_edge=False)
+    table.add_column("target")
+    table.add_column("from")
+    for name, point in sorted(installed().items()):
+        table.add_row(name, point.value)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Results for programs: one JSON document a run."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from deqverify.running.plan import Report
+
+PACKAGES = ("deqverify", "hypothesis", "numpy", "scipy", "python-flint", "torch", "torchdeq")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a verdict depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report as JSON-ready data; its keys are those of :class:`deqverify.running.results.Result`."""
+    results = []
+    for result in report.results:
+        entry = asdict(result)
+        entry["verdict"] = result.verdict.value
+        results.append(entry)
+    return {"versions": versions(), "exit_code": report.exit_code, "stale": report.stale, "results": results}
+
+
+def write(report: Report, path: Path) -> None:
+    """Writes the document; numbers that JSON has no word for (inf, NaN) become strings."""
+    path.write_text(json.dumps(_plain(document(report)), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return str(value)
+    return value

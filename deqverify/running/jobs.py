@@ -1,0 +1,53 @@
+"""One job, run in this process: load, bind, try, judge. Nothing that a target does leaves here as an exception."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from deqverify.implementations.loading import TargetError, load
+from deqverify.implementations.subject import Subject
+from deqverify.law import Law, laws
+from deqverify.running.results import Job, Result, Verdict, result_of, violation_of
+from deqverify.trial import Effort, Failure
+
+
+def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -> Result:
+    """The result of ``job``; ``implementation`` stands in for its target where the caller has the object.
+
+    ``scratch`` is a file that always holds the example being tried, for whoever finds this process dead.
+    """
+    law = laws()[job.law]
+    try:
+        candidate = load(job.target) if implementation is None else implementation
+        subject = Subject(candidate, job.dtype, job.device, job.target if implementation is None else None)
+    except (TargetError, TypeError, ValueError) as error:
+        return Result(job, Verdict.COULD_NOT_RUN, str(error))
+    if reason := law.missing(subject):
+        return Result(job, Verdict.NOT_CLAIMED, reason)
+    database = Path(job.database) if job.database else None
+    effort = Effort(job.examples, job.seconds, job.example_seconds, job.seed, database)
+    announce = (lambda arguments: scratch.write_bytes(pickle.dumps(arguments))) if scratch else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return result_of(job, law, law.trial(subject, effort, announce))
+
+
+def killed(job: Job, kind: str, message: str, scratch: Path) -> Result:
+    """The result of a job whose process had to be killed or died: the example being tried is the counterexample."""
+    law: Law = laws()[job.law]
+    try:
+        arguments = pickle.loads(scratch.read_bytes())
+    except (OSError, EOFError, pickle.UnpicklingError):
+        return Result(job, Verdict.COULD_NOT_RUN, f"{message}, before any example was tried")
+    failure = Failure(kind, None, message, arguments)
+    return Result(job, Verdict.VIOLATED, message, violation=violation_of(job, law, failure))
+
+
+def database_folder(root: Path, job: Job) -> Path:
+    """Where failures of this (law, implementation) are kept: one folder each, since Hypothesis's keys don't tell targets apart."""
+    target = re.sub(r"[^\w.\-]+", "_", job.column)
+    return root / target / job.law

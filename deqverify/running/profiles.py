@@ -1,0 +1,39 @@
+"""How hard a run tries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Profile:
+    """``examples`` and soft ``seconds`` for each (law, implementation); a single example that takes ``example_seconds`` is a hang.
+
+    With a ``seed`` a run is reproducible and neither reads nor writes the store of earlier failures.
+    """
+
+    name: str
+    examples: int
+    seconds: float
+    seed: int | None = None
+    example_seconds: float = 20.0
+
+    @property
+    def hard_seconds(self) -> float:
+        """After this long the worker is killed: the soft limits did not reach it."""
+        return self.seconds + self.example_seconds + 15.0
+
+
+PROFILES = {
+    "quick": Profile("quick", 40, 10.0),
+    "default": Profile("default", 100, 20.0),
+    "ci": Profile("ci", 200, 60.0, seed=0),
+    "thorough": Profile("thorough", 2000, 600.0),
+}
+
+
+def profile(name: str) -> Profile:
+    """The profile called ``name``; ValueError names the known ones."""
+    if name not in PROFILES:
+        raise ValueError(f"profile: {name!r} is not known; use one of {', '.join(PROFILES)}")
+    return PROFILES[name]

@@ -1,0 +1,131 @@
+"""Verdicts, and the picklable record of one job."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from deqverify.comparison import Measurement
+from deqverify.law import Law, arguments_code, describe
+from deqverify.trial import Failure, Trial
+
+
+class Verdict(enum.Enum):
+    """What a job ends with; the value is the word that people read."""
+
+    HOLDS = "holds"
+    VIOLATED = "violated"
+    EXPECTED = "expected"
+    INCONCLUSIVE = "inconclusive"
+    NOT_CLAIMED = "not claimed"
+    COULD_NOT_RUN = "could not run"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One law on one implementation: what a worker, here or on another machine, needs to know.
+
+    ``target`` is text that :func:`deqverify.implementations.loading.load` understands.
+    """
+
+    law: str
+    target: str
+    dtype: str | None
+    device: str
+    examples: int
+    seconds: float
+    example_seconds: float
+    seed: int | None = None
+    database: str | None = None
+
+    @property
+    def column(self) -> str:
+        """The implementation as shown: target, and dtype and device where they were chosen."""
+        extras = [part for part in (self.dtype, self.device if self.device != "cpu" else None) if part]
+        return " ".join([self.target, *extras])
+
+
+@dataclass
+class Violation:
+    """The smallest counterexample of one law on one implementation, ready to be shown and pasted."""
+
+    kind: str
+    anomaly: str
+    at_stake: str
+    description: str
+    snippet: str
+    measured: float | None = None
+    allowed: float | None = None
+    terms: dict[str, float] = field(default_factory=dict)
+    details: str = ""
+
+
+@dataclass
+class Result:
+    """The outcome of one job. ``worst`` is the largest measured/allowed among examples that held."""
+
+    job: Job
+    verdict: Verdict
+    reason: str = ""
+    examples: int = 0
+    informative: int = 0
+    reported: int = 0
+    crashed: int = 0
+    worst: float = 0.0
+    seconds: float = 0.0
+    violation: Violation | None = None
+    output: str = ""
+
+
+def result_of(job: Job, law: Law, trial: Trial) -> Result:
+    """The verdict that the evidence of ``trial`` allows."""
+    verdict, reason = _verdict(trial)
+    violation = violation_of(job, law, trial.failure) if trial.failure else None
+    counts = (trial.examples, trial.informative, trial.reported, trial.crashed, trial.worst, trial.seconds)
+    return Result(job, verdict, reason, *counts, violation)
+
+
+def _verdict(trial: Trial) -> tuple[Verdict, str]:
+    if trial.failure:
+        return Verdict.VIOLATED, trial.failure.message
+    if trial.error:
+        return Verdict.COULD_NOT_RUN, trial.error
+    if not trial.decisive:
+        return Verdict.INCONCLUSIVE, _undecided(trial)
+    return Verdict.HOLDS, trial.stopped or ""
+
+
+def _undecided(trial: Trial) -> str:
+    parts = [f"{trial.informative} of {trial.examples} examples could have told"]
+    if trial.reported:
+        parts.append(f"{trial.reported} reported as not converged")
+    if trial.stopped:
+        parts.append(f"stopped: {trial.stopped}")
+    return "; ".join(parts)
+
+
+def violation_of(job: Job, law: Law, failure: Failure) -> Violation:
+    """The violation as shown: description, snippet, numbers."""
+    anomaly = law.anomaly if failure.kind == "wrong" else failure.kind
+    violation = Violation(
+        failure.kind, anomaly, law.at_stake, describe(failure), snippet(job, failure), details=failure.details
+    )
+    if isinstance(failure.seen, Measurement):
+        violation.measured, violation.allowed = failure.seen.measured, failure.seen.allowed
+        violation.terms = failure.seen.terms
+    return violation
+
+
+def snippet(job: Job, failure: Failure) -> str:
+    """Self-contained Python that shows the violation again: ``replay`` raises AssertionError with the same numbers."""
+    options = [f'"{job.target}"']
+    options += [f'dtype="{job.dtype}"'] if job.dtype else []
+    options += [f'device="{job.device}"'] if job.device != "cpu" else []
+    return "\n".join(
+        [
+            "import numpy as np",
+            "from deqverify import Problem, laws, losses",
+            "",
+            f'laws()["{job.law}"].replay({", ".join(options)}, {arguments_code(failure.arguments)})',
+        ]
+    )

@@ -1,0 +1,99 @@
+"""Jobs on worker processes with a hard limit: a hang or a segmentation fault costs one worker, not the run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, TimeoutError, wait
+from pathlib import Path
+
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from deqverify.running.jobs import killed, run_job
+from deqverify.running.results import Job, Result, Verdict
+
+_OUTPUT_KEPT = 2000
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_jobs(jobs: Sequence[Job], hard_seconds: float, workers: int = 2) -> Iterator[Result]:
+    """Results in the order in which jobs end. Each worker computes on one thread and keeps its output to itself."""
+    with tempfile.TemporaryDirectory(prefix="deqverify-") as folder:
+        pool = ProcessPool(
+            max_workers=max(1, min(workers, len(jobs))),
+            initializer=_prepare,
+            initargs=[list(sys.path)],
+            context=multiprocessing.get_context("spawn"),
+        )
+        with pool, _one_thread():
+            pending: dict[ProcessFuture, tuple[Job, Path]] = {}
+            for number, job in enumerate(jobs):
+                scratch = Path(folder) / str(number)
+                future = pool.schedule(_run_quietly, args=[job, scratch], timeout=hard_seconds)
+                pending[future] = (job, scratch)
+            while pending:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield _collect(future, *pending.pop(future), hard_seconds)
+
+
+def _collect(future: ProcessFuture, job: Job, scratch: Path, hard_seconds: float) -> Result:
+    try:
+        return future.result()
+    except TimeoutError:
+        return killed(job, "hang", f"no answer; killed after {hard_seconds:g} s", scratch)
+    except ProcessExpired as death:
+        return killed(job, "death", f"the process died: {_cause(death.exitcode)}", scratch)
+    except (CancelledError, Exception) as error:
+        return Result(job, Verdict.COULD_NOT_RUN, f"{type(error).__name__}: {error}")
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return signal.Signals(-exitcode).name
+    return f"exit code {exitcode}"
+
+
+class _one_thread:  # noqa: N801  (a context manager, named as one)
+    """Children inherit single-threaded linear algebra; two workers with two threads each only wait for each other."""
+
+    def __enter__(self) -> None:
+        self._before = {name: os.environ.get(name) for name in _THREADS}
+        os.environ.update(dict.fromkeys(_THREADS, "1"))
+
+    def __exit__(self, *exception: object) -> None:
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _prepare(path: list[str]) -> None:
+    """A worker finds the modules that its parent finds, and leaves Ctrl-C to it."""
+    sys.path[:] = path
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run_quietly(job: Job, scratch: Path) -> Result:
+    """``run_job`` with everything that the target prints, C code included, kept in the result."""
+    saved = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        try:
+            result = run_job(job, scratch=scratch)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, descriptor in enumerate(saved, start=1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+        sink.seek(0, os.SEEK_END)
+        sink.seek(max(0, sink.tell() - _OUTPUT_KEPT))
+        result.output = sink.read().decode(errors="replace")
+    return result

@@ -239,15 +239,15 @@ class Budget:
         """Whether all that a model computes stays well inside the dtype; beyond it overflow is nobody's fault."""
         exact, limit = self.exact, self.arithmetic.largest / 64
         Z, adjoint, dF = (float(np.abs(a).sum()) for a in (exact.Z, exact.adjoint, exact.dF))
-        return (adjoint + dF) * max(Z, 1.0) < limit  # every block of the gradient is below this, softmax weights being below 1
+        return (adjoint + dF) * max(
+            Z, 1.0
+        ) < limit  # every block of the gradient is below this, softmax weights being below 1
 
     def squared(self, *blocks: str) -> Bound:
         """Of ``Σ ‖gradient‖²`` over ``blocks``: ``2|g|e + e²``."""
         gradient = self.exact.gradient
         return self.bound(
-            lambda e: sum(
-                float(np.sum(2 * np.abs(gradient[k]) * e.gradient[k] + e.gradient[k] ** 2)) for k in blocks
-            )
+            lambda e: sum(float(np.sum(2 * np.abs(gradient[k]) * e.gradient[k] + e.gradient[k] ** 2)) for k in blocks)
         )
 
     @cached_property

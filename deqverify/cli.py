@@ -27,12 +27,21 @@ def main() -> None:
 @click.option("--law", "law_patterns", multiple=True, metavar="LAW", help="Only this law or family (repeatable).")
 @click.option("--max-examples", type=click.IntRange(1), help="Examples for each law and target.")
 @click.option("--max-time", type=click.FloatRange(0.1), help="Seconds for each law and target.")
-@click.option("--seed", type=click.IntRange(0), help="Draw the same problems each time; earlier failures are not replayed.")
-@click.option("--dtype", "dtypes", multiple=True, help="float64, float32, float16 or bfloat16 (repeatable); default: the first claimed.")
+@click.option(
+    "--seed", type=click.IntRange(0), help="Draw the same problems each time; earlier failures are not replayed."
+)
+@click.option(
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    help="float64, float32, float16 or bfloat16 (repeatable); default: the first claimed.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--expect", type=click.Path(path_type=Path), help="TOML file of expected violations.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results as JSON.")
-@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Worker processes.")
+@click.option(
+    "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Worker processes."
+)
 def run(
     targets: tuple[str, ...],
     profile_name: str,
@@ -77,7 +86,7 @@ def run(
     jobs = plan.make_jobs(list(dict.fromkeys(targets)), law_ids, chosen, dtypes, device)
     found = terminal.follow(plan.run(jobs, chosen, known, workers), jobs, console)
     report = plan.Report(plan.in_order(found, jobs), expected.stale(known, laws()))
-    terminal.show(report, console, {id: law.family for id, law in laws().items()})
+    terminal.show(report, console)
     if json_path:
         machine.write(report, json_path)
     sys.exit(report.exit_code)
@@ -103,7 +112,9 @@ def _header(chosen: Any, device: str) -> str:
 
     shown = ", ".join(f"{name} {number}" for name, number in versions().items())
     seed = "fresh" if chosen.seed is None else chosen.seed
-    effort = f"profile {chosen.name}: {chosen.examples} examples, {chosen.seconds:g} s a law, seed {seed}, device {device}"
+    effort = (
+        f"profile {chosen.name}: {chosen.examples} examples, {chosen.seconds:g} s a law, seed {seed}, device {device}"
+    )
     return f"{shown}\n{effort}"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import numpy as np
 from hypothesis.strategies import SearchStrategy
@@ -83,14 +84,17 @@ class Law:
     def __call__(self, deq: Any, examples: int = 100, dtype: str | None = None, device: str = "cpu") -> None:
         """Asserts the law on ``deq`` (a layer, a model or ``solve(step, z0)``): AssertionError with the smallest counterexample.
 
-        Where the claims that it needs are not made, the test is skipped (``unittest.SkipTest``).
+        Where the claims that it needs are not made, or the evidence decides nothing, the test is skipped (``unittest.SkipTest``).
         """
         subject = deq if isinstance(deq, Subject) else Subject(deq, dtype, device)
         if reason := self.missing(subject):
-            import unittest
-
-            raise unittest.SkipTest(f"{self.id} is not claimed: {reason}")
-        self._raise(self.trial(subject, Effort(examples)))
+            raise SkipTest(f"{self.id} is not claimed: {reason}")
+        trial = self.trial(subject, Effort(examples))
+        self._raise(trial)
+        if not trial.decisive:
+            raise SkipTest(
+                f"{self.id} is inconclusive: {trial.informative} of {trial.examples} examples could have told"
+            )
 
     def replay(self, deq: Any, dtype: str | None = None, device: str = "cpu", **arguments: Any) -> None:
         """Asserts the law on one example, ``deq`` an implementation or a target's name: what a violation's snippet calls."""

@@ -178,9 +178,7 @@ def replay(body: Body, subject: Any, arguments: dict[str, Any]) -> Trial:
     return trial
 
 
-def _judge(
-    trial: Trial, body: Body, subject: Any, arguments: dict[str, Any], crashes_fail: bool
-) -> Failure | None:
+def _judge(trial: Trial, body: Body, subject: Any, arguments: dict[str, Any], crashes_fail: bool) -> Failure | None:
     trial.examples += 1
     informative = False
     try:

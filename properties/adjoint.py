@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from deqverify.properties.common import budget, cases, cotangents, finite
 from hypothesis import strategies as st
 
 from deqverify.bounds import Errors
@@ -14,7 +15,6 @@ from deqverify.implementations.subject import Subject
 from deqverify.law import law
 from deqverify.oracle import Oracle
 from deqverify.problem import Problem
-from deqverify.properties.common import budget, cases, cotangents, finite
 from deqverify.strategies import problems
 
 WRONG = "wrong gradient"

@@ -28,7 +28,9 @@ def cases(draw: DrawFn, base: SearchStrategy[Problem], **extras: Extra) -> dict[
     return {"problem": problem} | {name: draw(extra(problem)) for name, extra in extras.items()}
 
 
-def any_problem(least_m: int = 1, least_n: int = 1, **extras: Extra) -> Callable[[Subject], SearchStrategy[dict[str, Any]]]:
+def any_problem(
+    least_m: int = 1, least_n: int = 1, **extras: Extra
+) -> Callable[[Subject], SearchStrategy[dict[str, Any]]]:
     """Draws problems of every regime in the subject's dtype, and the extras.
 
     The least sizes are raised where a law says nothing below them: softmax gradients at m = 1, neighbours at n = 1.

@@ -7,13 +7,13 @@ import random
 from collections.abc import Iterator
 
 import numpy as np
+from deqverify.properties.common import any_problem, budget, finite
 from hypothesis import strategies as st
 
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.implementations.subject import Subject
 from deqverify.law import law
 from deqverify.problem import Problem
-from deqverify.properties.common import any_problem, budget, finite
 
 
 @law(
@@ -111,7 +111,9 @@ def dtype_and_device(deq: Subject, problem: Problem) -> Iterator[Fact]:
     pairs |= {f"the gradient in {name}": (found.theta[name], theta[name]) for name in theta}
     for what, (result, source) in pairs.items():
         got, wanted = deq.framework.kind(result), deq.framework.kind(source)
-        yield Fact(f"dtype and device of {what}", got == wanted, f"{got[0]} on {got[1]}, expected {wanted[0]} on {wanted[1]}")
+        yield Fact(
+            f"dtype and device of {what}", got == wanted, f"{got[0]} on {got[1]}, expected {wanted[0]} on {wanted[1]}"
+        )
 
 
 def _global_random_state(deq: Subject) -> dict[str, str]:
@@ -143,5 +145,3 @@ def random_state(deq: Subject, problem: Problem) -> Iterator[Fact]:
     for name, state in before.items():
         same = state == after[name]
         yield Fact(f"the global state of {name}", same, "untouched" if same else "advanced by the call")
-
-

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
 from hypothesis.strategies import SearchStrategy
 from scipy.integrate import RK45
 
@@ -15,7 +16,6 @@ from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
 from deqverify.law import law
 from deqverify.problem import Problem
-from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
 from deqverify.strategies import well_conditioned_problems
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import dissipation, infimum, polyak_lojasiewicz, rate_floor
@@ -150,7 +150,9 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
                 "integrator's local error": np.asarray(slope * local),
             }
         )
-        yield compare(f"L(T) − its promise at T = {solver.t:.3g}", np.maximum(0.0, loss - promised), allowed, first.loss)
+        yield compare(
+            f"L(T) − its promise at T = {solver.t:.3g}", np.maximum(0.0, loss - promised), allowed, first.loss
+        )
 
 
 @law(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
 from hypothesis import strategies as st
 
 from deqverify.comparison import Fact, Measurement, compare
@@ -14,7 +15,6 @@ from deqverify.law import law
 from deqverify.oracle import Oracle
 from deqverify.problem import Problem
 from deqverify.strategies import problems, signals
-from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
 
 WRONG = "wrong equilibrium"
 STAKE = "Outputs, losses and every gradient are built on this state: none of them can be trusted."

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
 from hypothesis import strategies as st
 
 from deqverify.bounds import Bound
@@ -16,7 +17,6 @@ from deqverify.law import law
 from deqverify.problem import Problem
 from deqverify.strategies import problems, signals
 from deqverify.strategies.problems import scales
-from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
 
 WRONG = "wrong equilibrium"
 
@@ -92,9 +92,7 @@ _WEIGHTS = st.integers(-3, 3)
         weights=lambda problem: st.tuples(_WEIGHTS, _WEIGHTS),
     ),
 )
-def linearity(
-    deq: Subject, problem: Problem, other: Array, weights: tuple[int, int]
-) -> Iterator[Measurement | Fact]:
+def linearity(deq: Subject, problem: Problem, other: Array, weights: tuple[int, int]) -> Iterator[Measurement | Fact]:
     """``z*(aφ + bψ) = a z*(φ) + b z*(ψ)`` for ψ (m, n) of φ's scale and small integers a, b.
 
     Bound: ``Errors.z`` of all three, weighted, and the rounding of aφ + bψ itself. Catches stopping rules that look at absolute sizes.
@@ -157,4 +155,6 @@ def batch(deq: Subject, problem: Problem, columns: list[int]) -> Iterator[Measur
     Bound: twice ``Errors.z``. Catches statistics and stopping rules taken over the whole batch.
     """
     chosen = problem.with_features(problem.Phi[:, columns], problem.Y[:, columns])
-    yield from _same("‖ẑ(some columns) − ẑ(all)‖₁", deq, chosen, deq.equilibrium(chosen), deq.equilibrium(problem)[:, columns])
+    yield from _same(
+        "‖ẑ(some columns) − ẑ(all)‖₁", deq, chosen, deq.equilibrium(chosen), deq.equilibrium(problem)[:, columns]
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from deqverify.properties.common import any_problem, budget, finite, own_rounding
 
 from deqverify.bounds import Budget
 from deqverify.comparison import Fact, Measurement, compare
@@ -13,7 +14,6 @@ from deqverify.implementations.subject import Subject
 from deqverify.law import law
 from deqverify.oracle import Oracle
 from deqverify.problem import BLOCKS, Problem
-from deqverify.properties.common import any_problem, budget, finite, own_rounding
 from deqverify.strategies import signals
 
 WRONG = "wrong gradient"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from deqverify.properties.common import any_problem, budget, cases, cotangents, finite
 from hypothesis import strategies as st
 
 from deqverify.bounds import Bound, Budget
@@ -16,7 +17,6 @@ from deqverify.implementations.subject import Subject
 from deqverify.law import law
 from deqverify.oracle import Oracle
 from deqverify.problem import Problem
-from deqverify.properties.common import any_problem, budget, cases, cotangents, finite
 from deqverify.strategies import problems
 
 SILENT = "silently wrong"

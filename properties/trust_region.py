@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from deqverify.properties.common import budget, cases, finite, own_rounding
 
 from deqverify.bounds import Bound, Budget
 from deqverify.comparison import Fact, Measurement, compare
@@ -13,7 +14,6 @@ from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
 from deqverify.law import law
 from deqverify.problem import Problem
-from deqverify.properties.common import budget, cases, finite, own_rounding
 from deqverify.strategies import problems
 from deqverify.theory.closed_form import ClosedForm, softmax_jacobian
 from deqverify.theory.dissipation import flow_velocity, shallow_gradient
@@ -37,9 +37,7 @@ def _velocity_error(bounds: Budget) -> Bound:
     exact = bounds.exact
     inverse = 1.0 / float(np.linalg.svd(exact.U, compute_uv=False)[-1])
     reach = exact.problem.gamma * float(np.linalg.norm(exact.W, 2)) * 0.5
-    return bounds.bound(
-        lambda e: inverse * (np.linalg.norm(e.gradient["B"]) + reach * np.linalg.norm(e.gradient["A"]))
-    )
+    return bounds.bound(lambda e: inverse * (np.linalg.norm(e.gradient["B"]) + reach * np.linalg.norm(e.gradient["A"])))
 
 
 @law(
@@ -110,7 +108,9 @@ def descent_order(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
     for block in ("A", "B"):
         yield finite(f"∂L/∂{block}", gradient[block])
     exact = bounds.exact
-    largest = max(float(np.abs(gradient["A"]).max()), float(np.abs(gradient["B"]).max()) / np.abs(problem.B).max(initial=1e-300))
+    largest = max(
+        float(np.abs(gradient["A"]).max()), float(np.abs(gradient["B"]).max()) / np.abs(problem.B).max(initial=1e-300)
+    )
     if largest == 0.0:
         return
     eta = 2.0**-12 / largest

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from deqverify.law import laws
 from deqverify.running.plan import Report
 from deqverify.running.results import Job, Result, Verdict
 
@@ -51,9 +52,9 @@ def follow(results: Iterable[Result], jobs: Sequence[Job], console: Console) -> 
     return found
 
 
-def show(report: Report, console: Console, families: dict[str, str]) -> None:
+def show(report: Report, console: Console) -> None:
     """The matrix, the violations, what could not run, stale expectations, and one line of summary."""
-    console.print(matrix(report.results, families))
+    console.print(matrix(report.results, console.width))
     _legend(report, console)
     for result in report.results:
         if result.violation:
@@ -67,31 +68,47 @@ def show(report: Report, console: Console, families: dict[str, str]) -> None:
     console.print(summary(report))
 
 
-def matrix(results: Sequence[Result], families: dict[str, str]) -> Table:
-    """Laws down, implementations across."""
+def matrix(results: Sequence[Result], width: int = 80) -> Table:
+    """Laws down, implementations across, families apart; numbers head the columns where names don't fit in ``width``."""
     columns = list(dict.fromkeys(result.job.column for result in results))
     cells = {(result.job.law, result.job.column): result for result in results}
     table = Table(title="laws × implementations", title_justify="left", header_style="bold", pad_edge=False)
-    table.add_column("family", style="dim", no_wrap=True)
     table.add_column("law", no_wrap=True)
-    for column in columns:
-        table.add_column(Text(column), justify="left", overflow="fold", min_width=8)
-    family = ""
+    wanted = sum(max(len(column), len("violated")) + 3 for column in columns) + 24
+    headings = columns if wanted <= width else [f"({number})" for number, _ in enumerate(columns, start=1)]
+    for heading in headings:
+        table.add_column(Text(heading), no_wrap=True)
+    if headings is not columns:
+        table.caption = "\n".join(f"{h} {column}" for h, column in zip(headings, columns, strict=True))
+        table.caption_justify = "left"
+    known, family = laws(), None
     for law in dict.fromkeys(result.job.law for result in results):
-        shown = families.get(law, "") if families.get(law) != family else ""
-        family = families.get(law, "")
-        table.add_row(shown, law, *(_cell(cells.get((law, column))) for column in columns))
+        if family not in (None, known[law].family):
+            table.add_section()
+        family = known[law].family
+        table.add_row(law, *(_cell(cells.get((law, column))) for column in columns))
     return table
 
 
+SHORT = {
+    Verdict.NOT_CLAIMED: "–",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.COULD_NOT_RUN: "error",
+    Verdict.VIOLATED: "VIOLATED",
+}
+
+
 def _cell(result: Result | None) -> Text:
-    return Text(result.verdict.value, style=STYLES[result.verdict]) if result else Text("")
+    if not result:
+        return Text("")
+    return Text(SHORT.get(result.verdict, result.verdict.value), style=STYLES[result.verdict])
 
 
 def _legend(report: Report, console: Console) -> None:
     for verdict in Verdict:
         if count := len(report.of(verdict)):
-            line = Text(f"  {verdict.value:14}", style=STYLES[verdict])
+            sign = f" ({SHORT[verdict]})" if len(SHORT.get(verdict, "  ")) == 1 else ""
+            line = Text(f"{verdict.value + sign:17}", style=STYLES[verdict])
             console.print(line.append(f"{count:4}  {LEGEND[verdict]}", style="default"))
 
 

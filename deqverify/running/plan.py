@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from deqverify.running.expectations import Expectation, apply
 from deqverify.running.jobs import database_folder
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict
-from deqverify.running.workers import run_jobs
+from deqverify.running.workers import Workers
 
 DATABASE = Path(".deqverify") / "examples"
 
@@ -36,7 +37,18 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Nothing violated beyond expectations, nothing failed to run, and at least one law did run."""
         return self.exit_code == 0
+
+    def __str__(self) -> str:
+        """The matrix and every violation as text."""
+        from rich.console import Console
+
+        from deqverify.reporting.terminal import show
+
+        console = Console(record=True, file=io.StringIO(), width=100)
+        show(self, console)
+        return console.export_text()
 
 
 def select(patterns: Sequence[str]) -> list[str]:
@@ -82,8 +94,9 @@ def run(
     jobs: Sequence[Job], profile: Profile, expectations: Sequence[Expectation] = (), workers: int = 2
 ) -> Iterator[Result]:
     """Results as they arrive, expected violations marked."""
-    for result in run_jobs(jobs, profile.hard_seconds, workers):
-        yield apply(result, expectations)
+    with Workers(profile.hard_seconds, max(1, min(workers, len(jobs)))) as pool:
+        for result in pool.run(jobs):
+            yield apply(result, expectations)
 
 
 def in_order(results: Sequence[Result], jobs: Sequence[Job]) -> list[Result]:

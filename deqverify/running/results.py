@@ -37,6 +37,8 @@ class Job:
     example_seconds: float
     seed: int | None = None
     database: str | None = None
+    in_hand: bool = False
+    """The implementation is an object of the caller's, ``target`` only its name."""
 
     @property
     def column(self) -> str:
@@ -118,7 +120,7 @@ def violation_of(job: Job, law: Law, failure: Failure) -> Violation:
 
 def snippet(job: Job, failure: Failure) -> str:
     """Self-contained Python that shows the violation again: ``replay`` raises AssertionError with the same numbers."""
-    options = [f'"{job.target}"']
+    options = ["deq" if job.in_hand else f'"{job.target}"']
     options += [f'dtype="{job.dtype}"'] if job.dtype else []
     options += [f'device="{job.device}"'] if job.device != "cpu" else []
     return "\n".join(

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, TimeoutError, wait
 from pathlib import Path
@@ -20,25 +21,44 @@ _OUTPUT_KEPT = 2000
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def run_jobs(jobs: Sequence[Job], hard_seconds: float, workers: int = 2) -> Iterator[Result]:
-    """Results in the order in which jobs end. Each worker computes on one thread and keeps its output to itself."""
-    with tempfile.TemporaryDirectory(prefix="deqverify-") as folder:
-        pool = ProcessPool(
-            max_workers=max(1, min(workers, len(jobs))),
+class Workers:
+    """A pool of worker processes, kept while the context lasts. Each computes on one thread and keeps its output to itself."""
+
+    def __init__(self, hard_seconds: float, count: int = 2):
+        self._hard_seconds, self._count = hard_seconds, count
+
+    def __enter__(self) -> Workers:
+        self._folder = tempfile.TemporaryDirectory(prefix="deqverify-")
+        self._threads = _one_thread()
+        self._threads.__enter__()
+        self._pool = ProcessPool(
+            max_workers=self._count,
             initializer=_prepare,
             initargs=[list(sys.path)],
             context=multiprocessing.get_context("spawn"),
         )
-        with pool, _one_thread():
-            pending: dict[ProcessFuture, tuple[Job, Path]] = {}
-            for number, job in enumerate(jobs):
-                scratch = Path(folder) / str(number)
-                future = pool.schedule(_run_quietly, args=[job, scratch], timeout=hard_seconds)
-                pending[future] = (job, scratch)
-            while pending:
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield _collect(future, *pending.pop(future), hard_seconds)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is None:
+            self._pool.close()
+        else:
+            self._pool.stop()  # interrupted: what is queued is not wanted any more
+        self._pool.join()
+        self._threads.__exit__(*exception)
+        self._folder.cleanup()
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Result]:
+        """Results in the order in which jobs end."""
+        pending: dict[ProcessFuture, tuple[Job, Path]] = {}
+        for job in jobs:
+            scratch = Path(self._folder.name) / uuid.uuid4().hex
+            future = self._pool.schedule(_run_quietly, args=[job, scratch], timeout=self._hard_seconds)
+            pending[future] = (job, scratch)
+        while pending:
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield _collect(future, *pending.pop(future), self._hard_seconds)
 
 
 def _collect(future: ProcessFuture, job: Job, scratch: Path, hard_seconds: float) -> Result:

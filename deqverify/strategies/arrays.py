@@ -53,7 +53,7 @@ def _filled(seed: int, background: float, size: int) -> Array:
     if seed == 0:
         return np.full(size, background)
     array = np.random.Generator(np.random.SFC64(seed)).standard_normal(size)
-    return np.rint(2 * array) / 2 if seed < _ROUND_SEEDS else array
+    return np.rint(2 * array) / 2 + 0.0 if seed < _ROUND_SEEDS else array  # + 0.0: no negative zeros
 
 
 @lru_cache(maxsize=4096)

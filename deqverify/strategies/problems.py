@@ -18,7 +18,17 @@ from deqverify.problem import Problem
 from deqverify.strategies.arrays import signals
 
 LOGIT_REGIMES = ("gaussian", "gaussian", "constant columns", "wide", "one-hot", "permutation", "identity")
-FEATURE_REGIMES = ("gaussian", "gaussian", "gaussian", "nonnegative", "zero column", "duplicated", "collinear", "nearly collinear", "deficient")
+FEATURE_REGIMES = (
+    "gaussian",
+    "gaussian",
+    "gaussian",
+    "nonnegative",
+    "zero column",
+    "duplicated",
+    "collinear",
+    "nearly collinear",
+    "deficient",
+)
 NARROW = "m < min(p, n)"
 SIZE_REGIMES = ("any", NARROW)
 

@@ -1,0 +1,72 @@
+"""Verification from Python: ``check_deq`` for a report, ``parametrize_with_laws`` for tests of one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from deqverify.implementations.subject import Subject, as_implementation
+from deqverify.law import laws as all_laws
+from deqverify.running.expectations import apply, stale
+from deqverify.running.expectations import read as read_expectations
+from deqverify.running.jobs import run_job
+from deqverify.running.plan import Report, make_jobs, select
+from deqverify.running.profiles import profile as known_profile
+
+
+def check_deq(
+    deq: Any,
+    *,
+    profile: str = "quick",
+    laws: Sequence[str] = (),
+    dtype: str | None = None,
+    device: str = "cpu",
+    seed: int | None = None,
+    expect: str | Path | None = None,
+    progress: bool = True,
+) -> Report:
+    """Verifies ``deq`` in this process and returns the report: ``report.ok``, ``report.results``, ``print(report)``.
+
+    ``deq`` is a layer or a model (:mod:`deqverify.implementations.protocol`), a function ``solve(step, z0) -> z`` on
+    PyTorch tensors, or the name of a target. ``laws`` are ids or families, all by default; ``expect`` is a TOML file of known
+    violations. Raises TypeError for what is not a DEQ, ValueError for a profile, law, dtype or device that is not
+    known or not claimed. For a hard limit on hangs in C code use the command line, whose laws run in worker processes.
+    """
+    chosen = known_profile(profile)
+    if seed is not None:
+        chosen = dataclasses.replace(chosen, seed=seed)
+    known = read_expectations(Path(expect)) if expect else []
+    name = deq if isinstance(deq, str) else as_implementation(deq).name
+    jobs = make_jobs([name], select(laws), chosen, [dtype] if dtype else [], device, database=None)
+    if not isinstance(deq, str):
+        Subject(deq, dtype, device)  # what is not claimed is the caller's mistake, said before anything runs
+        jobs = [dataclasses.replace(job, in_hand=True) for job in jobs]
+    implementation = None if isinstance(deq, str) else deq
+    results = [apply(run_job(job, implementation), known) for job in _shown(jobs, progress)]
+    return Report(results, stale(known, all_laws()))
+
+
+def _shown(jobs: list[Any], progress: bool) -> Iterable[Any]:
+    if not progress:
+        return jobs
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(jobs, description="verifying", console=Console(stderr=True), transient=True)
+
+
+def parametrize_with_laws(
+    implementations: Sequence[Any], *, laws: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Parametrises a pytest test over laws and implementations; the test takes ``law`` and ``deq`` and calls ``law(deq)``.
+
+    ``laws`` are ids or families, all by default. What an implementation does not claim is skipped, with the reason. ValueError for an
+    unknown law, TypeError for what is not a DEQ.
+    """
+    import pytest
+
+    chosen = [all_laws()[id] for id in select(laws)]
+    pairs = [(law, as_implementation(deq)) for deq in implementations for law in chosen]
+    return pytest.mark.parametrize(("law", "deq"), pairs, ids=[f"{law.id}-{deq.name}" for law, deq in pairs])

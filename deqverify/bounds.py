@@ -1,11 +1,12 @@
 """Every tolerance of the project: the allowed error of one comparison, as a sum of named terms.
 
-A :class:`Budget` carries two errors through the formulas of THEORY.md, entry by entry, to first order plus the products that a loose
-claim makes large:
+A :class:`Budget` carries two errors through the formulas of THEORY.md, entry by entry, to first order plus the
+products that a loose claim makes large:
 
 * *rounding* that a backward-stable implementation in this dtype must be forgiven. For a solve with U it is the
-  residual ``u (3m ‖|L||U|‖₁ + m + 8) (‖z‖₁ + ‖φ‖₁)``: Higham, *Accuracy and Stability of Numerical Algorithms*, Theorem 9.4,
-  for the LU of this very U; ``m + 8`` for forming γS and one product. Amplified by ``‖U⁻¹‖₁ = 1/(1−γ)``, exactly.
+  residual ``u (3m ‖|L||U|‖₁ + m + 8) (‖z‖₁ + ‖φ‖₁)``: Higham, *Accuracy and Stability of Numerical Algorithms*,
+  Theorem 9.4, for the LU of this very U; ``m + 8`` for forming γS and one product. Amplified by ``‖U⁻¹‖₁ =
+  1/(1−γ)``, exactly.
 * the *claimed* solver accuracy, amplified the same way (THEORY.md §1 item 3; ``‖·‖₁ ≤ √m ‖·‖₂``).
 
 Data points are columns; the 1-norm serves equilibria, the maximum norm adjoints, since U contracts so.
@@ -74,8 +75,9 @@ FLOAT64 = Arithmetic.of("float64")
 class Errors:
     """Entrywise bounds on the errors of one implementation's answers to one problem, for one accuracy a pass.
 
-    ``forward`` and ``backward`` are ``(tolerance, relative)``, zero tolerance for rounding alone. Everything is a bound on
-    ``|computed − true|`` with the shape of the quantity, but ``z`` and ``adjoint``, which hold one norm a data point.
+    ``forward`` and ``backward`` are ``(tolerance, relative)``, zero tolerance for rounding alone. Everything is a
+    bound on ``|computed − true|`` with the shape of the quantity, but ``z`` and ``adjoint``, which hold one norm a
+    data point.
     """
 
     def __init__(
@@ -213,7 +215,8 @@ def _claimed(accuracy: tuple[float, bool], size: Array) -> Array:
 class Budget:
     """The bounds of one comparison: :class:`Errors` for rounding alone and with the claimed accuracies.
 
-    Raises nothing: a value that leaves the dtype's range gets an infinite bound, so that its example counts as uninformative.
+    Raises nothing: a value that leaves the dtype's range gets an infinite bound, so that its example counts as
+    uninformative.
     """
 
     def __init__(self, exact: ClosedForm, claims: Claims, dtype_name: str):
@@ -256,7 +259,8 @@ class Budget:
         return Errors(self.exact, FLOAT64, (0.0, True), (0.0, True))
 
     def along(self, direction: Mapping[str, Array]) -> Bound:
-        """Of ``⟨∇L, direction⟩``: every block's errors weighted by the direction, and the sum's own rounding in float64."""
+        """Of ``⟨∇L, direction⟩``: every block's errors weighted by the direction, and the sum's own rounding in
+        float64."""
         bound = self.bound(lambda e: sum(float(np.sum(np.abs(d) * e.gradient[k])) for k, d in direction.items()))
         size = sum(float(np.sum(np.abs(d * self.exact.gradient[k]))) for k, d in direction.items())
         count = sum(np.size(d) for d in direction.values())

@@ -30,9 +30,10 @@ def check_deq(
     """Verifies ``deq`` in this process and returns the report: ``report.ok``, ``report.results``, ``print(report)``.
 
     ``deq`` is a layer or a model (:mod:`deqverify.implementations.protocol`), a function ``solve(step, z0) -> z`` on
-    PyTorch tensors, or the name of a target. ``laws`` are ids or families, all by default; ``expect`` is a TOML file of known
-    violations. Raises TypeError for what is not a DEQ, ValueError for a profile, law, dtype or device that is not
-    known or not claimed. For a hard limit on hangs in C code use the command line, whose laws run in worker processes.
+    PyTorch tensors, or the name of a target. ``laws`` are ids or families, all by default; ``expect`` is a TOML file
+    of known violations. Raises TypeError for what is not a DEQ, ValueError for a profile, law, dtype or device that
+    is not known or not claimed. For a hard limit on hangs in C code use the command line, whose laws run in worker
+    processes.
     """
     chosen = known_profile(profile)
     if seed is not None:
@@ -60,10 +61,11 @@ def _shown(jobs: list[Any], progress: bool) -> Iterable[Any]:
 def parametrize_with_laws(
     implementations: Sequence[Any], *, laws: Sequence[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Parametrises a pytest test over laws and implementations; the test takes ``law`` and ``deq`` and calls ``law(deq)``.
+    """Parametrises a pytest test over laws and implementations; the test takes ``law`` and ``deq`` and calls
+    ``law(deq)``.
 
-    ``laws`` are ids or families, all by default. What an implementation does not claim is skipped, with the reason. ValueError for an
-    unknown law, TypeError for what is not a DEQ.
+    ``laws`` are ids or families, all by default. What an implementation does not claim is skipped, with the reason.
+    ValueError for an unknown law, TypeError for what is not a DEQ.
     """
     import pytest
 

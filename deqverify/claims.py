@@ -37,8 +37,9 @@ class Claims:
     """The claims of one implementation, with the place where its authors make them.
 
     ``backward`` is None where the gradient is documented as inexact. ``separable``: a data point's answer does not
-    depend on the others in its batch, NaN included. ``status``: non-convergence is reported. ``starts``: the start z₀ is used, and the answer
-    does not depend on it. ``computes_in`` names a wider dtype that a narrow one is computed in before rounding.
+    depend on the others in its batch, NaN included. ``status``: non-convergence is reported. ``starts``: the start
+    z₀ is used, and the answer does not depend on it. ``computes_in`` names a wider dtype that a narrow one is
+    computed in before rounding.
     """
 
     forward: Accuracy = DIRECT

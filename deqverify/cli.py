@@ -34,7 +34,7 @@ def main() -> None:
     "--dtype",
     "dtypes",
     multiple=True,
-    help="float64, float32, float16 or bfloat16 (repeatable); default: the first claimed.",
+    help="float64, float32, float16, bfloat16 (repeatable); default: the first claimed.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--expect", type=click.Path(path_type=Path), help="TOML file of expected violations.")
@@ -57,8 +57,8 @@ def run(
 ) -> None:
     """Verify TARGETS and print the matrix of laws × implementations, with every violation shrunk.
 
-    A target is an installed name (reference, torchdeq), a name with options ('torchdeq[ift,broyden]'), or package.module:factory
-    of your own. The option claim=relative judges any target's tolerances as relative.
+    A target is an installed name (reference, torchdeq), a name with options ('torchdeq[ift,broyden]'), or
+    package.module:factory of your own. The option claim=relative judges any target's tolerances as relative.
 
     \b
     Exit code 0: nothing beyond the expectations.
@@ -93,7 +93,7 @@ def run(
 
 
 def _configured(name: str, examples: int | None, seconds: float | None, seed: int | None) -> Any:
-    changes = {"examples": examples, "seconds": seconds, "seed": seed}
+    changes: dict[str, Any] = {"examples": examples, "seconds": seconds, "seed": seed}
     return dataclasses.replace(profile(name), **{key: value for key, value in changes.items() if value is not None})
 
 

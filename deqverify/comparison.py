@@ -12,7 +12,8 @@ from deqverify.bounds import DISCRIMINATING, Bound
 
 @dataclass(frozen=True)
 class Measurement:
-    """The worst entry of one comparison. ``allowed`` is the sum of ``terms``; ``scale`` is the size of what was compared."""
+    """The worst entry of one comparison. ``allowed`` is the sum of ``terms``; ``scale`` is the size of what was
+    compared."""
 
     what: str
     measured: float
@@ -34,7 +35,8 @@ class Measurement:
 
     @property
     def informative(self) -> bool:
-        """Whether a bound could have told a wrong answer: for some entry it allows a small share of what was compared."""
+        """Whether a bound could have told a wrong answer: for some entry it allows a small share of what was
+        compared."""
         return self.discriminates or not self.holds
 
 
@@ -51,7 +53,7 @@ def compare(what: str, measured: npt.ArrayLike, bound: Bound, scale: npt.ArrayLi
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(values == 0, 0.0, values / allowed)
     ratio = np.where(np.isnan(values), np.inf, np.where(np.isinf(allowed), 0.0, ratio))
-    index = np.unravel_index(int(np.argmax(ratio)), values.shape)
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), values.shape))
     sizes = np.broadcast_to(np.asarray(scale, dtype=np.float64), values.shape)
     discriminates = bool(np.any((sizes > 0) & (allowed <= DISCRIMINATING * sizes)))
     widened = Bound({name: np.broadcast_to(term, values.shape) for name, term in bound.terms.items()})

@@ -42,8 +42,8 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
 class Law:
     """A law: call it with an implementation, ``law(deq)``, to have it asserted.
 
-    ``cost`` divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what can no
-    longer be trusted once it is violated. Crashes leave a law undecided unless it ``judges_crashes``.
+    ``cost`` divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what
+    can no longer be trusted once it is violated. Crashes leave a law undecided unless it ``judges_crashes``.
     """
 
     id: str
@@ -82,9 +82,11 @@ class Law:
         return trial
 
     def __call__(self, deq: Any, examples: int = 100, dtype: str | None = None, device: str = "cpu") -> None:
-        """Asserts the law on ``deq`` (a layer, a model or ``solve(step, z0)``): AssertionError with the smallest counterexample.
+        """Asserts the law on ``deq`` (a layer, a model or ``solve(step, z0)``): AssertionError with the smallest
+        counterexample.
 
-        Where the claims that it needs are not made, or the evidence decides nothing, the test is skipped (``unittest.SkipTest``).
+        Where the claims that it needs are not made, or the evidence decides nothing, the test is skipped
+        (``unittest.SkipTest``).
         """
         subject = deq if isinstance(deq, Subject) else Subject(deq, dtype, device)
         if reason := self.missing(subject):
@@ -97,7 +99,8 @@ class Law:
             )
 
     def replay(self, deq: Any, dtype: str | None = None, device: str = "cpu", **arguments: Any) -> None:
-        """Asserts the law on one example, ``deq`` an implementation or a target's name: what a violation's snippet calls."""
+        """Asserts the law on one example, ``deq`` an implementation or a target's name: what a violation's snippet
+        calls."""
         if isinstance(deq, str):
             from deqverify.implementations.loading import load
 
@@ -149,8 +152,8 @@ def law(
 ) -> Callable[[Body], Law]:
     """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it.
 
-    The same id from the same source file is one law (a checkout may be imported under two names); from another file it is a
-    ValueError, as is an unknown need.
+    The same id from the same source file is one law (a checkout may be imported under two names); from another file
+    it is a ValueError, as is an unknown need.
     """
     if unknown := [need for need in needs if need not in NEEDS]:
         raise ValueError(f"needs: {unknown[0]!r} is not one of {', '.join(NEEDS)}")

@@ -64,8 +64,8 @@ class Problem:
     def rounded_to(self, name: str) -> Problem:
         """The same problem with every value rounded to the dtype ``name``; γ stays below one."""
         gamma = min(max(float(round_to(self.gamma, name)), dtype(name).tiny), dtype(name).below_one)
-        arrays = {block: round_to(getattr(self, block), name) for block in ("A", "B", "Phi", "Y")}
-        return replace(self, gamma=gamma, **arrays)
+        A, B, Phi, Y = (round_to(array, name) for array in (self.A, self.B, self.Phi, self.Y))
+        return Problem(A, B, Phi, Y, gamma, self.loss)
 
     def with_features(self, Phi: Array, Y: Array | None = None) -> Problem:
         """The same weights on other data; without ``Y`` the targets become zero."""

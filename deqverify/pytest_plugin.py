@@ -23,13 +23,11 @@ FOLDER = "properties"
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("deqverify", "verification of deep equilibrium models")
     group.addoption("--deq", action="append", default=[], metavar="TARGET", dest="deq_targets",
-                    help="implementation to verify: a name, 'name[options]' or package.module:factory (repeatable)")  # fmt: skip
+                    help="what to verify: a name, 'name[options]' or package.module:factory (repeatable)")  # fmt: skip
     group.addoption("--deq-profile", default="default", help="quick, default, ci or thorough")
     group.addoption("--deq-max-examples", type=int, default=None, help="examples for each law and target")
     group.addoption("--deq-seed", type=int, default=None, help="draw the same problems each time")
-    group.addoption(
-        "--deq-dtype", default=None, help="float64, float32, float16 or bfloat16; default: the first claimed"
-    )
+    group.addoption("--deq-dtype", default=None, help="float64, float32, float16, bfloat16; default: the first claimed")
     group.addoption("--deq-device", default="cpu", help="cpu or cuda")
     group.addoption("--deq-expect", default=None, metavar="FILE", help="TOML file of expected violations")
 

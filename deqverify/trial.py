@@ -34,8 +34,8 @@ class Effort:
 
     An example that takes ``example_seconds`` is a hang (in the main thread; elsewhere there is no such clock).
 
-    Without a seed each run draws anew. Hypothesis's own ``derandomize`` is not used: it depends on the test function alone, so
-    that all laws would see the same problems.
+    Without a seed each run draws anew. Hypothesis's own ``derandomize`` is not used: it depends on the test function
+    alone, so that all laws would see the same problems.
     """
 
     examples: int = 100
@@ -47,7 +47,8 @@ class Effort:
 
 @dataclass
 class Failure:
-    """The smallest counterexample found: what was seen, and the drawn arguments. ``kind`` is "wrong", "crash" or "hang"."""
+    """The smallest counterexample found: what was seen, and the drawn arguments. ``kind`` is "wrong", "crash" or
+    "hang"."""
 
     kind: str
     seen: Evidence | None
@@ -81,7 +82,7 @@ class Trial:
         return self.share >= LEAST_SHARE
 
 
-class _Violated(AssertionError):
+class _ViolatedError(AssertionError):
     pass
 
 
@@ -95,9 +96,10 @@ def run_trial(
 ) -> Trial:
     """Draws up to ``effort.examples`` argument dictionaries and judges each; shrinks the first failure found.
 
-    The body yields evidence; the first that does not hold ends the example as a failure. The implementation's own report of
-    non-convergence ends it undecided, and so does a crash unless ``crashes_fail``: one root cause is one violation,
-    and a rare crash must not hide a wrong answer. ``announce`` is called with each example before it is tried.
+    The body yields evidence; the first that does not hold ends the example as a failure. The implementation's own
+    report of non-convergence ends it undecided, and so does a crash unless ``crashes_fail``: one root cause is one
+    violation, and a rare crash must not hide a wrong answer. ``announce`` is called with each example before it is
+    tried.
     """
     trial = Trial()
     started = time.monotonic()
@@ -115,14 +117,14 @@ def run_trial(
             raise
         if failure:
             trial.failure = failure
-            raise _Violated(failure.message)
+            raise _ViolatedError(failure.message)
 
     test = given(arguments=strategy)(example)
     if effort.seed is not None:
         test = seed(effort.seed)(test)
     try:
         _configured(test, effort)()
-    except (_Violated, Flaky):
+    except (_ViolatedError, Flaky):
         pass
     except Interrupted as limit:
         trial.stopped = str(limit)
@@ -152,8 +154,8 @@ class Hang(Interrupted):
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raises :class:`Hang` in the main thread after ``seconds``; loops in C that never return to Python are left to the worker's
-    hard limit.
+    """Raises :class:`Hang` in the main thread after ``seconds``; loops in C that never return to Python are left to
+    the worker's hard limit.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield

@@ -34,7 +34,8 @@ def adjoint_certificate(deq: Subject, problem: Problem, cotangent: Array) -> Ite
     """The gradient in the inputs is the adjoint Λ; for a drawn cotangent c (m, n) its own residual certifies it.
 
     Sᵀ contracts in the maximum norm at rate γ. The residual is evaluated in ball arithmetic. Bound:
-    ``Errors.adjoint_certificate``. Catches a missing transpose, one-step gradients, and a backward solve that stops early.
+    ``Errors.adjoint_certificate``. Catches a missing transpose, one-step gradients, and a backward solve that stops
+    early.
     """
     found = deq.pull(deq.solve(problem), cotangent)
     bounds = budget(deq, problem, cotangent)
@@ -60,8 +61,8 @@ def adjoint_certificate(deq: Subject, problem: Problem, cotangent: Array) -> Ite
 def gauge(deq: Subject, problem: Problem, cotangent: Array) -> Iterator[Measurement | Fact]:
     """The columns of the gradient in A sum to zero for every cotangent c (m, n), however exact the adjoint is.
 
-    Bound: ``Errors.gauge``, which scales with M = γΛZᵀ and not with the gradient. Catches a softmax Jacobian that is missing
-    or taken along rows.
+    Bound: ``Errors.gauge``, which scales with M = γΛZᵀ and not with the gradient. Catches a softmax Jacobian that is
+    missing or taken along rows.
     """
     found = deq.pull(deq.solve(problem), cotangent)
     bounds = budget(deq, problem, cotangent)
@@ -99,8 +100,8 @@ def cotangent_linearity(
 ) -> Iterator[Measurement | Fact]:
     """``pull(ac + bd) = a·pull(c) + b·pull(d)`` in A, Φ and γ, d the cotangent c with its columns reversed.
 
-    Bound: the errors of all three pulls (``Errors.pulled``), weighted, the combination's own rounding included. Catches backward
-    solvers with absolute tolerances, and warm starts that leak from one pull to the next.
+    Bound: the errors of all three pulls (``Errors.pulled``), weighted, the combination's own rounding included.
+    Catches backward solvers with absolute tolerances, and warm starts that leak from one pull to the next.
     """
     a, b = weights
     other = cotangent[:, ::-1].copy()
@@ -114,9 +115,9 @@ def cotangent_linearity(
     rounded = np.abs(combined - exact)
     for block in _BLOCKS:
         yield finite(f"pull: {block}", whole[block])
-        allowed = bounds[0].bound(lambda e, k=block: e.pulled(e.adjoint_from(rounded))[k])  # type: ignore[misc]
+        allowed = bounds[0].bound(lambda e, k=block: e.pulled(e.adjoint_from(rounded))[k])
         for weight, part in zip((abs(a), abs(b)), bounds[1:], strict=True):
-            allowed = allowed + weight * part.bound(lambda e, k=block: _pulled(e, k))  # type: ignore[misc]
+            allowed = allowed + weight * part.bound(lambda e, k=block: _pulled(e, k))
         parts = (abs(a) * bounds[1].exact.gradient[block], abs(b) * bounds[2].exact.gradient[block])
         distance = np.abs(whole[block] - a * first[block] - b * second[block])
         yield compare(f"pull(ac + bd) − a·pull(c) − b·pull(d), in {block}", distance, allowed, sum(map(np.abs, parts)))
@@ -145,6 +146,6 @@ def repeated_pull(deq: Subject, problem: Problem, cotangent: Array) -> Iterator[
         return
     for block in _BLOCKS:
         yield finite(f"pull: {block}", again[block])
-        allowed = 2 * bounds.bound(lambda e, k=block: _pulled(e, k))  # type: ignore[misc]
+        allowed = 2 * bounds.bound(lambda e, k=block: _pulled(e, k))
         size = np.abs(bounds.exact.gradient[block])
         yield compare(f"second pull − first pull, in {block}", np.abs(again[block] - first[block]), allowed, size)

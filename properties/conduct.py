@@ -29,8 +29,9 @@ from deqverify.problem import Problem
 def answers(deq: Subject, problem: Problem) -> Iterator[Fact]:
     """A solve and a pull on a problem of any regime and scale end with arrays of the shapes given, (n, m).
 
-    Exact: no tolerance applies. Whether the answer is right, or reported as not converged, other laws judge; they leave a crash
-    undecided. Catches linear algebra errors of accelerated solvers on degenerate data, and empty or one-element dimensions.
+    Exact: no tolerance applies. Whether the answer is right, or reported as not converged, other laws judge; they
+    leave a crash undecided. Catches linear algebra errors of accelerated solvers on degenerate data, and empty or
+    one-element dimensions.
     """
     answer = deq.solve(problem)
     if deq.claims.backward is not None:
@@ -50,8 +51,9 @@ def answers(deq: Subject, problem: Problem) -> Iterator[Fact]:
 def poisoned_column(deq: Subject, problem: Problem, column: int) -> Iterator[Measurement | Fact]:
     """Solving with one column of Φ (m, n) replaced by NaN gives the other columns as they were.
 
-    Judged where the clean solve is not reported as failed, whatever the poisoned one reports: its report speaks of the poisoned column.
-    Bound: twice ``Errors.z``. Catches NaN that travels through batch-wide norms, stopping rules and mixing weights.
+    Judged where the clean solve is not reported as failed, whatever the poisoned one reports: its report speaks of
+    the poisoned column. Bound: twice ``Errors.z``. Catches NaN that travels through batch-wide norms, stopping rules
+    and mixing weights.
     """
     clean = deq.equilibrium(problem)
     poisoned = problem.Phi.copy()

@@ -47,9 +47,9 @@ def _usable(gradient: dict[str, Array]) -> Iterator[Fact]:
 def dissipation_identity(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """The speed at which gradient flow loses the objective, by way of the shallow model ``W = BU⁻¹`` alone.
 
-    D is built from W, S and U; the left side is the implementation's. Bound: ``2|g|e + e²`` over both blocks, and the same for
-    the closed form in float64, which solves twice as often. Catches a missing block, a missing transpose, one-step
-    gradients; a sign it misses.
+    D is built from W, S and U; the left side is the implementation's. Bound: ``2|g|e + e²`` over both blocks, and
+    the same for the closed form in float64, which solves twice as often. Catches a missing block, a missing
+    transpose, one-step gradients; a sign it misses.
     """
     _, gradient = deq.value_and_grad(problem)
     bounds = budget(deq, problem)
@@ -85,10 +85,11 @@ def _loss_rounding(bounds: Budget) -> float:
     draws=any_problem(),
 )
 def dissipation_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
-    """The theorem at a point: far from the optimum the gradient is long. An attained value stands for L*, which is safe.
+    """The theorem at a point: far from the optimum the gradient is long. An attained value stands for L*, which is
+    safe.
 
-    An inequality, far from tight and blind to ∂L/∂A; never the law that finds a wrong gradient. Bound on the shortfall: the errors of
-    both sides. Catches gradients that vanish: saturated, detached, or scaled by a mean.
+    An inequality, far from tight and blind to ∂L/∂A; never the law that finds a wrong gradient. Bound on the
+    shortfall: the errors of both sides. Catches gradients that vanish: saturated, detached, or scaled by a mean.
     """
     _, gradient = deq.value_and_grad(problem)
     bounds = budget(deq, problem)
@@ -120,9 +121,9 @@ def _training(deq: Subject) -> SearchStrategy[dict[str, Problem]]:
 def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """Integrates ``Ȧ = −∂L/∂A, Ḃ = −∂L/∂B`` with the implementation's gradients (Dormand–Prince, at most 60 of them).
 
-    Asserted at every accepted step, the loss being a closed form. Bound on the excess: the rounding of the loss, the gradient's
-    error carried for the time T at the steepest slope seen, and the integrator's tolerance for each step, eightfold for its
-    growth along a flow that does not contract. Catches a sign, and a flow that stalls.
+    Asserted at every accepted step, the loss being a closed form. Bound on the excess: the rounding of the loss, the
+    gradient's error carried for the time T at the steepest slope seen, and the integrator's tolerance for each step,
+    eightfold for its growth along a flow that does not contract. Catches a sign, and a flow that stalls.
     """
     calls, slope, error = 0, 0.0, 0.0
 
@@ -168,8 +169,8 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 def descent(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """Twelve steps of backtracking gradient descent, each judged: a sufficient decrease exists, and it contracts.
 
-    The loss is a closed form, the direction the implementation's. Bound on each excess: rounding of both losses, and the
-    gradient's error through the Polyak–Łojasiewicz inequality. Catches a gradient that is not one.
+    The loss is a closed form, the direction the implementation's. Bound on each excess: rounding of both losses, and
+    the gradient's error through the Polyak–Łojasiewicz inequality. Catches a gradient that is not one.
     """
     here, fraction, step = problem, 0.25, 1.0
     floor = infimum(problem).attained
@@ -221,8 +222,8 @@ def _backtrack(
 def column_sums(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """Ten steps of gradient descent; A is carried in float64 and rounded for the implementation only.
 
-    Bound: the step length times ``Errors.gauge``, summed over the steps, and the rounding of the additions. Catches what ``gauge`` catches,
-    where it accumulates.
+    Bound: the step length times ``Errors.gauge``, summed over the steps, and the rounding of the additions. Catches
+    what ``gauge`` catches, where it accumulates.
     """
     here = problem
     drift = own_rounding("the additions", np.zeros(problem.m))

@@ -32,9 +32,9 @@ STAKE = "Outputs, losses and every gradient are built on this state: none of the
 def existence(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """For every A (m, m), Φ (m, n) and γ in (0, 1) the layer returns a finite ẑ whose own residual certifies it.
 
-    No other solution is consulted: the cell contracts in the 1-norm at rate γ, so a small residual proves that ẑ is near the one
-    equilibrium. The residual is evaluated in ball arithmetic. Bound: ``Errors.certificate``. Catches a solver that
-    stops early without saying so.
+    No other solution is consulted: the cell contracts in the 1-norm at rate γ, so a small residual proves that ẑ is
+    near the one equilibrium. The residual is evaluated in ball arithmetic. Bound: ``Errors.certificate``. Catches a
+    solver that stops early without saying so.
     """
     z = deq.equilibrium(problem)
     yield finite("ẑ", z)
@@ -85,7 +85,8 @@ def uniqueness(deq: Subject, problem: Problem, start: Array) -> Iterator[Measure
 def enclosure(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """``‖ẑ − z*‖₁`` of every data point, against a rigorous enclosure of z* (m, n) from a solve in ball arithmetic.
 
-    Bound: ``Errors.z``. Catches anything that is wrong with the forward pass, a row softmax or γ applied twice included.
+    Bound: ``Errors.z``. Catches anything that is wrong with the forward pass, a row softmax or γ applied twice
+    included.
     """
     z = deq.equilibrium(problem)
     yield finite("ẑ", z)
@@ -108,7 +109,8 @@ def enclosure(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 def mass(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """The columns of S sum to one, so summing ``z = γSz + φ`` fixes the mass of z exactly.
 
-    Bound: ``Errors.z``, since ``|1ᵀ(ẑ − z*)| ≤ ‖ẑ − z*‖₁``. Catches a row softmax, which the eigenvalue bound of §3 survives.
+    Bound: ``Errors.z``, since ``|1ᵀ(ẑ − z*)| ≤ ‖ẑ − z*‖₁``. Catches a row softmax, which the eigenvalue bound of §3
+    survives.
     """
     z = deq.equilibrium(problem)
     yield finite("ẑ", z)

@@ -95,7 +95,8 @@ _WEIGHTS = st.integers(-3, 3)
 def linearity(deq: Subject, problem: Problem, other: Array, weights: tuple[int, int]) -> Iterator[Measurement | Fact]:
     """``z*(aφ + bψ) = a z*(φ) + b z*(ψ)`` for ψ (m, n) of φ's scale and small integers a, b.
 
-    Bound: ``Errors.z`` of all three, weighted, and the rounding of aφ + bψ itself. Catches stopping rules that look at absolute sizes.
+    Bound: ``Errors.z`` of all three, weighted, and the rounding of aφ + bψ itself. Catches stopping rules that look
+    at absolute sizes.
     """
     a, b = weights
     second = problem.with_features(round_to(other * np.abs(problem.Phi).max(initial=0.0), deq.dtype), problem.Y)

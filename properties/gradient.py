@@ -1,11 +1,12 @@
-"""The gradient of the objective, block by block, against finite differences in ball arithmetic (THEORY.md §2, §3 item 3)."""
+"""The gradient of the objective, block by block, against finite differences in ball arithmetic (THEORY.md §2, §3
+item 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
-from deqverify.properties.common import any_problem, budget, finite, own_rounding
+from deqverify.properties.common import Extra, any_problem, budget, finite, own_rounding
 
 from deqverify.bounds import Budget
 from deqverify.comparison import Fact, Measurement, compare
@@ -20,7 +21,7 @@ WRONG = "wrong gradient"
 STAKE = "Training follows another direction than the loss's: a model can still improve, slower, or to another place."
 
 
-def _direction_in(block: str):  # type: ignore[no-untyped-def]
+def _direction_in(block: str) -> Extra:
     return lambda problem: signals(np.shape(getattr(problem, block)), background=1.0)
 
 
@@ -54,11 +55,11 @@ def _against_oracle(
     at_stake=STAKE,
     draws=any_problem(least_m=2, direction=_direction_in("A")),
 )
-def gradient_A(deq: Subject, problem: Problem, direction: Array) -> Iterator[Measurement | Fact]:  # noqa: N802
+def gradient_A(deq: Subject, problem: Problem, direction: Array) -> Iterator[Measurement | Fact]:
     """Along a drawn direction d (m, m) in the weights before the softmax.
 
-    Bound: ``Errors.gradient["A"]`` weighted by |d|. Catches a missing softmax Jacobian, a missing transpose in the adjoint,
-    one-step gradients. Blind to the slow adjoint mode (the softmax annihilates it): see gradient-Phi.
+    Bound: ``Errors.gradient["A"]`` weighted by |d|. Catches a missing softmax Jacobian, a missing transpose in the
+    adjoint, one-step gradients. Blind to the slow adjoint mode (the softmax annihilates it): see gradient-Phi.
     """
     yield from _derivative(deq, problem, "A", direction)
 
@@ -72,7 +73,7 @@ def gradient_A(deq: Subject, problem: Problem, direction: Array) -> Iterator[Mea
     at_stake=STAKE,
     draws=any_problem(direction=_direction_in("B")),
 )
-def gradient_B(deq: Subject, problem: Problem, direction: Array) -> Iterator[Measurement | Fact]:  # noqa: N802
+def gradient_B(deq: Subject, problem: Problem, direction: Array) -> Iterator[Measurement | Fact]:
     """Along a drawn direction d (p, m) in the readout: depends on ẑ, not on the adjoint.
 
     Bound: ``Errors.gradient["B"]`` weighted by |d|. Catches a mean taken for a sum, and a wrong equilibrium.
@@ -86,10 +87,10 @@ def gradient_B(deq: Subject, problem: Problem, direction: Array) -> Iterator[Mea
     source="THEORY.md §2; oracle: central differences in ball arithmetic",
     needs=("gradient",),
     anomaly=WRONG,
-    at_stake="Everything below the equilibrium layer is trained on this gradient: the network in front of it learns something else.",
+    at_stake="What stands before the layer is trained on this gradient: it learns something else.",
     draws=any_problem(direction=_direction_in("Phi")),
 )
-def gradient_Phi(deq: Subject, problem: Problem, direction: Array) -> Iterator[Measurement | Fact]:  # noqa: N802
+def gradient_Phi(deq: Subject, problem: Problem, direction: Array) -> Iterator[Measurement | Fact]:
     """Along a drawn direction d (m, n) in the features: the adjoint itself, its slow mode included.
 
     Bound: ``Errors.gradient["Phi"]`` weighted by |d|. Catches an adjoint solve that stopped early, phantom
@@ -128,7 +129,8 @@ def gradient_gamma(deq: Subject, problem: Problem) -> Iterator[Measurement | Fac
 def energy(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """The derivative of L along the implementation's own gradient is that gradient's squared length.
 
-    The left side is the oracle's. Bound: ``Errors.gradient`` weighted by |ĝ|. Catches a missing block, a sign, a factor.
+    The left side is the oracle's. Bound: ``Errors.gradient`` weighted by |ĝ|. Catches a missing block, a sign, a
+    factor.
     """
     _, gradient = deq.value_and_grad(problem)
     bounds = budget(deq, problem)
@@ -153,8 +155,8 @@ def energy(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 def euler(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """Both sides are the derivative of L when all features grow together; only the left one needs the adjoint.
 
-    The right side is a closed form in float64. Bound: ``Errors.gradient["Phi"]`` weighted by |Φ|, and the closed form's own
-    errors. Catches one-step gradients and adjoints that stopped early.
+    The right side is a closed form in float64. Bound: ``Errors.gradient["Phi"]`` weighted by |Φ|, and the closed
+    form's own errors. Catches one-step gradients and adjoints that stopped early.
     """
     _, gradient = deq.value_and_grad(problem)
     bounds = budget(deq, problem)

@@ -1,4 +1,5 @@
-"""What an implementation says of its own answers: a wrong one that is not reported is the defect this project exists for."""
+"""What an implementation says of its own answers: a wrong one that is not reported is the defect this project exists
+for."""
 
 from __future__ import annotations
 
@@ -65,8 +66,9 @@ def _judge_equilibrium(deq: Subject, problem: Problem, layer: object = None) -> 
 def status_forward(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """The residual ``f(ẑ) − ẑ`` of every data point, in the 2-norm, as claimed, unless the status admits failure.
 
-    The residual is evaluated in ball arithmetic. Bound: the claim itself, not amplified, and the rounding of evaluating f once in the dtype.
-    Catches "converged" said of anything, and solvers that stop at their cap without a word.
+    The residual is evaluated in ball arithmetic. Bound: the claim itself, not amplified, and the rounding of
+    evaluating f once in the dtype. Catches "converged" said of anything, and solvers that stop at their cap without
+    a word.
     """
     yield from _judge_equilibrium(deq, problem)
 
@@ -83,8 +85,9 @@ def status_forward(deq: Subject, problem: Problem) -> Iterator[Measurement | Fac
 def status_backward(deq: Subject, problem: Problem, cotangent: Array) -> Iterator[Measurement | Fact]:
     """The residual ``c + γSᵀΛ̂ − Λ̂`` of every data point for a drawn cotangent c (m, n), likewise.
 
-    Asked whatever the forward pass reported, since the adjoint of a linear cell does not depend on ẑ. Bound: the claim and
-    one evaluation's rounding. Catches backward solves capped without a word: the gradient arrives, wrong, and nothing says so.
+    Asked whatever the forward pass reported, since the adjoint of a linear cell does not depend on ẑ. Bound: the
+    claim and one evaluation's rounding. Catches backward solves capped without a word: the gradient arrives, wrong,
+    and nothing says so.
     """
     answer = deq.solve(problem)
     found, status = deq.pull_status(answer, cotangent)

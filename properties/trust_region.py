@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from deqverify.properties.common import budget, cases, finite, own_rounding
+from hypothesis.strategies import SearchStrategy
 
 from deqverify.bounds import Bound, Budget
 from deqverify.comparison import Fact, Measurement, compare
@@ -25,7 +27,7 @@ LARGEST_GAMMA = 0.99
 """Beyond it the certificate's own conditioning, κ(U)², leaves nothing to see in float64 (THEORY.md §4)."""
 
 
-def _moderate(deq: Subject):  # type: ignore[no-untyped-def]
+def _moderate(deq: Subject) -> SearchStrategy[dict[str, Any]]:
     return cases(problems(deq.dtype, largest_gamma=LARGEST_GAMMA, largest=5))
 
 
@@ -37,7 +39,9 @@ def _velocity_error(bounds: Budget) -> Bound:
     exact = bounds.exact
     inverse = 1.0 / float(np.linalg.svd(exact.U, compute_uv=False)[-1])
     reach = exact.problem.gamma * float(np.linalg.norm(exact.W, 2)) * 0.5
-    return bounds.bound(lambda e: inverse * (np.linalg.norm(e.gradient["B"]) + reach * np.linalg.norm(e.gradient["A"])))
+    return bounds.bound(
+        lambda e: inverse * float(np.linalg.norm(e.gradient["B"]) + reach * np.linalg.norm(e.gradient["A"]))
+    )
 
 
 @law(
@@ -50,10 +54,12 @@ def _velocity_error(bounds: Budget) -> Bound:
     draws=_moderate,
 )
 def certificate(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
-    """Ẇ (p, m) is made from the implementation's ∂L/∂A and ∂L/∂B; g and H come from the shallow objective on the other path.
+    """Ẇ (p, m) is made from the implementation's ∂L/∂A and ∂L/∂B; g and H come from the shallow objective on the
+    other path.
 
-    Necessary and sufficient for ``v = δẆ`` to be the minimiser. Bound: ``‖D⁻¹‖₂ ≤ ‖U‖₂²`` times the velocity's error, since
-    ``δH + 𝒢 = D⁻¹``, and the rounding of the products. Catches a sign, a missing block, a missing transpose, one-step gradients alike.
+    Necessary and sufficient for ``v = δẆ`` to be the minimiser. Bound: ``‖D⁻¹‖₂ ≤ ‖U‖₂²`` times the velocity's
+    error, since ``δH + 𝒢 = D⁻¹``, and the rounding of the products. Catches a sign, a missing block, a missing
+    transpose, one-step gradients alike.
     """
     _, gradient = deq.value_and_grad(problem)
     bounds = budget(deq, problem)
@@ -72,7 +78,8 @@ def certificate(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 
 
 def _certificate_rounding(exact: ClosedForm, delta: float) -> Bound:
-    """Rounding of W, Ẇ, H, 𝒮 and 𝒢 in float64: each is off by the solves' relative error, at magnitudes taken entrywise."""
+    """Rounding of W, Ẇ, H, 𝒮 and 𝒢 in float64: each is off by the solves' relative error, at magnitudes taken
+    entrywise."""
     problem = exact.problem
     unit = 2.0**-53 * (3 * problem.m * exact.growth + problem.m + problem.p + problem.n + 8)
     condition = (1.0 + problem.gamma) / (1.0 - problem.gamma)
@@ -98,8 +105,8 @@ def _certificate_rounding(exact: ClosedForm, delta: float) -> Bound:
 def descent_order(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """``W(θ − ηĝ) − W(θ) + ηDg``, ĝ the implementation's and Dg the shallow model's, for a step that moves A by 2⁻¹².
 
-    Bound: half the second derivative of ``η ↦ W``, bounded by ``‖U⁻¹‖₁ = 1/(1−γ)`` and the first two differentials of the
-    softmax; η times the velocity's error; rounding. Catches whatever turns a step away from the flow.
+    Bound: half the second derivative of ``η ↦ W``, bounded by ``‖U⁻¹‖₁ = 1/(1−γ)`` and the first two differentials
+    of the softmax; η times the velocity's error; rounding. Catches whatever turns a step away from the flow.
     """
     _, gradient = deq.value_and_grad(problem)
     bounds = budget(deq, problem)
@@ -131,8 +138,9 @@ def _flow_gradient(exact: ClosedForm) -> tuple[Array, Array]:
 def _second_order(exact: ClosedForm, gradient: dict[str, Array], eta: float) -> Bound:
     """``½η² max|W″|`` along the step, entrywise by rows of B.
 
-    With ``V = U⁻¹``: ``W″ = 2B′V′ + BV″``, ``V′ = γVS′V``, ``V″ = 2γ²VS′VS′V + γVS″V``; on vectors in the 1-norm ``‖V‖ = 1/(1−γ)``,
-    ``‖S′‖ ≤ osc`` and ``‖S″‖ ≤ 2 osc²``, osc the largest spread of a column of ∂L/∂A. Twice that covers the path between.
+    With ``V = U⁻¹``: ``W″ = 2B′V′ + BV″``, ``V′ = γVS′V``, ``V″ = 2γ²VS′VS′V + γVS″V``; on vectors in the 1-norm
+    ``‖V‖ = 1/(1−γ)``, ``‖S′‖ ≤ osc`` and ``‖S″‖ ≤ 2 osc²``, osc the largest spread of a column of ∂L/∂A. Twice that
+    covers the path between.
     """
     gamma = exact.problem.gamma
     V = 1.0 / (1.0 - gamma)

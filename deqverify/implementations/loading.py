@@ -1,4 +1,5 @@
-"""From the text of a target to an implementation: ``name``, ``name[options]`` or ``package.module:factory[options]``."""
+"""From the text of a target to an implementation: ``name``, ``name[options]`` or
+``package.module:factory[options]``."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def installed() -> dict[str, EntryPoint]:
 
 
 def load(text: str) -> Any:
-    """The implementation that ``text`` names, its name the text. TargetError when it can't be imported, built or understood."""
+    """The implementation that ``text`` names, its name the text. TargetError when it can't be imported, built or
+    understood."""
     target = parse(text)
     arguments = [option for option in target.options if option != RELATIVE]
     factory = _factory(target.name)

@@ -73,7 +73,8 @@ class Layer(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """An implementation that is whole: it takes a problem and returns ``L`` and ``{"A", "B", "Phi", "gamma"}``, float64."""
+    """An implementation that is whole: it takes a problem and returns ``L`` and ``{"A", "B", "Phi", "gamma"}``,
+    float64."""
 
     name: str
     claims: Claims

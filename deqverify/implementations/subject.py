@@ -178,8 +178,8 @@ def as_implementation(candidate: Any) -> Any:
 
         return TorchFixedPoint(candidate)
     raise TypeError(
-        f"deq: {candidate!r} is not a DEQ; give it name, framework, claims and vjp (deqverify.implementations.protocol.Layer), "
-        "subclass TorchLayer, or pass a function solve(step, z0) -> z"
+        f"deq: {candidate!r} is not a DEQ; give it name, framework, claims and vjp "
+        "(deqverify.implementations.protocol.Layer), subclass TorchLayer, or pass a function solve(step, z0) -> z"
     )
 
 

@@ -1,4 +1,5 @@
-"""PyTorch: the bridge from problems to tensors, and the base that makes a layer of a plain ``fixed_point(step, z0)``."""
+"""PyTorch: the bridge from problems to tensors, and the base that makes a layer of a plain ``fixed_point(step,
+z0)``."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class TorchFramework:
         return np.array(array.detach().to("cpu", torch.float64).numpy())
 
     def readout(self, loss: Loss, z: torch.Tensor, B: torch.Tensor, Y: torch.Tensor) -> tuple[float, Any, Any]:
-        """``L``, ``∂L/∂z`` (n, m) and ``∂L/∂B`` (p, m) by autograd; in float32 for the half precisions, then rounded."""
+        """``L``, ``∂L/∂z`` (n, m) and ``∂L/∂B`` (p, m) by autograd; in float32 for the half precisions, then
+        rounded."""
         wide = torch.promote_types(z.dtype, torch.float32)
         state, weights = (t.detach().to(wide).requires_grad_() for t in (z, B))
         with torch.enable_grad():
@@ -88,4 +90,4 @@ class TorchFixedPoint(TorchLayer):
     def __init__(self, solve: Callable[..., Any], claims: Claims | None = None, name: str | None = None):
         self.fixed_point = solve  # type: ignore[method-assign]
         self.claims = claims or Claims(Accuracy(1e-6), Accuracy(1e-6))
-        self.name = name or getattr(solve, "__name__", type(solve).__name__)
+        self.name = name or str(getattr(solve, "__name__", type(solve).__name__))

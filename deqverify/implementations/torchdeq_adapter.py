@@ -17,7 +17,8 @@ SOLVERS = {"fixed_point": "fixed_point_iter", "anderson": "anderson", "broyden":
 
 
 class TorchDeq(TorchLayer):
-    """One configuration of torchdeq. Its documented defaults: f_tol = 1e-3, b_tol = 1e-6, at most 40 steps, absolute stopping.
+    """One configuration of torchdeq. Its documented defaults: f_tol = 1e-3, b_tol = 1e-6, at most 40 steps, absolute
+    stopping.
 
     ``info`` holds the residual of every data point, which counts as a report. The backward solve's statistics reach
     a user only through ``backward_writer=``; the option ``writer`` passes one.
@@ -52,9 +53,10 @@ def _status(residuals: torch.Tensor, tolerance: float) -> Status:
 
 
 def torchdeq(*flags: str) -> TorchDeq:
-    """``torchdeq[flags]``: ``ift`` (implicit differentiation; without it, the default), one of ``fixed_point``, ``anderson``,
-    ``broyden`` (both passes), ``rel`` (relative stopping, both passes), ``writer`` (backward statistics asked for), ``phantom``
-    (the default backward pass, asked for by name and therefore not claimed exact). ValueError for any other.
+    """``torchdeq[flags]``: ``ift`` (implicit differentiation; without it, the default), one of ``fixed_point``,
+    ``anderson``, ``broyden`` (both passes), ``rel`` (relative stopping, both passes), ``writer`` (backward
+    statistics asked for), ``phantom`` (the default backward pass, asked for by name and therefore not claimed
+    exact). ValueError for any other.
     """
     chosen, solver = set(flags), "fixed_point_iter"
     for flag in flags:

@@ -14,7 +14,7 @@ from deqverify.implementations.torch_base import TorchLayer
 
 
 class _Solve(torch.autograd.Function):
-    """``U⁻¹ rhs`` or ``U⁻ᵀ rhs`` given the LU of U. Its backward pass is made of itself, so all derivatives share one LU.
+    """``U⁻¹ rhs`` or ``U⁻ᵀ rhs`` given the LU of U. Its backward pass is made of itself: all derivatives share one LU.
 
     With ``x = U⁻¹r``: ``∂r = U⁻ᵀc`` and ``∂U = −∂r xᵀ``; with ``x = U⁻ᵀr``: ``∂r = U⁻¹c`` and ``∂U = −x ∂rᵀ``.
     """
@@ -27,7 +27,7 @@ class _Solve(torch.autograd.Function):
         return solution
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, cotangent: Any) -> Any:
         U, lu, pivots, solution = ctx.saved_tensors
         adjoint = _Solve.apply(U, cotangent, lu, pivots, not ctx.transposed)
         outer = solution @ adjoint.mT if ctx.transposed else adjoint @ solution.mT

@@ -69,7 +69,8 @@ def show(report: Report, console: Console) -> None:
 
 
 def matrix(results: Sequence[Result], width: int = 80) -> Table:
-    """Laws down, implementations across, families apart; numbers head the columns where names don't fit in ``width``."""
+    """Laws down, implementations across, families apart; numbers head the columns where names don't fit in
+    ``width``."""
     columns = list(dict.fromkeys(result.job.column for result in results))
     cells = {(result.job.law, result.job.column): result for result in results}
     table = Table(title="laws × implementations", title_justify="left", header_style="bold", pad_edge=False)

@@ -1,1 +1,2 @@
-"""Laws × implementations → events → verdicts. Faces (command line, pytest, ``check_deq``) only consume what stands here."""
+"""Laws × implementations → events → verdicts. Faces (command line, pytest, ``check_deq``) only consume what stands
+here."""

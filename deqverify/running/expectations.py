@@ -50,7 +50,8 @@ def _listed(value: object) -> list[str]:
 
 
 def stale(expectations: Collection[Expectation], known_laws: Collection[str]) -> list[str]:
-    """A sentence for each expectation whose law or target does not exist. (One that was not met this time is not stale.)"""
+    """A sentence for each expectation whose law or target does not exist. (One that was not met this time is not
+    stale.)"""
     sentences = []
     for expected in expectations:
         if expected.law not in known_laws:

@@ -30,7 +30,11 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         return Result(job, Verdict.NOT_CLAIMED, reason)
     database = Path(job.database) if job.database else None
     effort = Effort(job.examples, job.seconds, job.example_seconds, job.seed, database)
-    announce = (lambda arguments: scratch.write_bytes(pickle.dumps(arguments))) if scratch else None
+
+    def announce(arguments: dict[str, Any]) -> None:
+        if scratch:
+            scratch.write_bytes(pickle.dumps(arguments))
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return result_of(job, law, law.trial(subject, effort, announce))
@@ -48,6 +52,7 @@ def killed(job: Job, kind: str, message: str, scratch: Path) -> Result:
 
 
 def database_folder(root: Path, job: Job) -> Path:
-    """Where failures of this (law, implementation) are kept: one folder each, since Hypothesis's keys don't tell targets apart."""
+    """Where failures of this (law, implementation) are kept: one folder each, since Hypothesis's keys don't tell
+    targets apart."""
     target = re.sub(r"[^\w.\-]+", "_", job.column)
     return root / target / job.law

@@ -52,7 +52,8 @@ class Report:
 
 
 def select(patterns: Sequence[str]) -> list[str]:
-    """Ids of the laws named by ``patterns``, ids or families; all for none. ValueError, with near matches, for an unknown one."""
+    """Ids of the laws named by ``patterns``, ids or families; all for none. ValueError, with near matches, for an
+    unknown one."""
     known = laws()
     if not patterns:
         return list(known)
@@ -79,7 +80,7 @@ def make_jobs(
     """A job for each law, target and dtype; without ``dtypes`` the first that a target claims."""
     jobs = []
     for target in targets:
-        for dtype in dtypes or [None]:
+        for dtype in dtypes or (None,):
             for law in law_ids:
                 job = Job(
                     law, target, dtype, device, profile.examples, profile.seconds, profile.example_seconds, profile.seed

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Profile:
-    """``examples`` and soft ``seconds`` for each (law, implementation); a single example that takes ``example_seconds`` is a hang.
+    """``examples`` and soft ``seconds`` for each (law, implementation); a single example that takes
+    ``example_seconds`` is a hang.
 
     With a ``seed`` a run is reproducible and neither reads nor writes the store of earlier failures.
     """

@@ -9,8 +9,9 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, TimeoutError, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
 from pathlib import Path
+from typing import Any
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
@@ -22,7 +23,8 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Workers:
-    """A pool of worker processes, kept while the context lasts. Each computes on one thread and keeps its output to itself."""
+    """A pool of worker processes, kept while the context lasts. Each computes on one thread and keeps its output to
+    itself."""
 
     def __init__(self, hard_seconds: float, count: int = 2):
         self._hard_seconds, self._count = hard_seconds, count
@@ -50,7 +52,7 @@ class Workers:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Result]:
         """Results in the order in which jobs end."""
-        pending: dict[ProcessFuture, tuple[Job, Path]] = {}
+        pending: dict[Any, tuple[Job, Path]] = {}
         for job in jobs:
             scratch = Path(self._folder.name) / uuid.uuid4().hex
             future = self._pool.schedule(_run_quietly, args=[job, scratch], timeout=self._hard_seconds)

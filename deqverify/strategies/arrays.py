@@ -1,8 +1,8 @@
 """Arrays that are drawn fast and shrink well.
 
-A matrix drawn entry by entry costs a draw an entry. Here a drawn seed fills the array, and a few drawn edits overwrite single
-entries, one draw each: seed 0 is the constant background, so a failure shrinks to a constant array with at most
-a handful of small numbers in it, while random arrays have all entries distinct.
+A matrix drawn entry by entry costs a draw an entry. Here a drawn seed fills the array, and a few drawn edits
+overwrite single entries, one draw each: seed 0 is the constant background, so a failure shrinks to a constant array
+with at most a handful of small numbers in it, while random arrays have all entries distinct.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def signals(shape: tuple[int, ...], background: float = 0.0) -> SearchStrategy[A
     """A float64 array of ``shape``: standard normal entries from a drawn seed, some then overwritten by small numbers.
 
     Shrinks to the constant ``background``: the seed goes to 0, which stands for that constant, and the edits go one by
-    one, their values to 0; an array of at most four entries is thereby shrunk entry by entry. Costs two draws and one an
-    edit, whatever the shape; most arrays have none. ValueError for a negative size.
+    one, their values to 0; an array of at most four entries is thereby shrunk entry by entry. Costs two draws and
+    one an edit, whatever the shape; most arrays have none. ValueError for a negative size.
     """
     if any(size < 0 for size in shape):
         raise ValueError(f"shape: sizes are not negative, got {shape}")

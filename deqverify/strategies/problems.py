@@ -1,6 +1,7 @@
 """Problems of every regime, by construction: nothing is drawn and then thrown away.
 
-The simplest problem, to which everything shrinks, is m = n = p = 1, A = 0, B = 1, Φ = 1, Y = 0, γ = ½ with squared loss.
+The simplest problem, to which everything shrinks, is m = n = p = 1, A = 0, B = 1, Φ = 1, Y = 0, γ = ½ with squared
+loss.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _SMALL = 4  # sizes up to here are drawn most often
 
 @lru_cache(maxsize=64)
 def contraction_factors(dtype_name: str = "float64", largest: float = 1 - 1e-6) -> SearchStrategy[float]:
-    """γ in (0, ``largest``], a number of the dtype: everyday values, values approaching 1, and a dense spread. One draw.
+    """γ in (0, ``largest``], a number of the dtype: everyday values, values approaching 1, and a dense spread. One
+    draw.
 
     Shrinks to ½. In float16 and bfloat16 γ stays at most 0.9: beyond it their own spacing decides the answer.
     """
@@ -55,7 +57,8 @@ def contraction_factors(dtype_name: str = "float64", largest: float = 1 - 1e-6) 
 
 @st.composite
 def logits(draw: DrawFn, m: int, regimes: tuple[str, ...] = LOGIT_REGIMES) -> Array:
-    """A, (m, m): Gaussian, or its columns constant, three times wider, nearly one-hot, or S near a permutation or the identity.
+    """A, (m, m): Gaussian, or its columns constant, three times wider, nearly one-hot, or S near a permutation or
+    the identity.
 
     Shrinks to zero, where S is 1/m everywhere. Three draws and the edits.
     """
@@ -79,7 +82,8 @@ def logits(draw: DrawFn, m: int, regimes: tuple[str, ...] = LOGIT_REGIMES) -> Ar
 def features(
     draw: DrawFn, m: int, n: int, dtype_name: str = "float64", regimes: tuple[str, ...] = FEATURE_REGIMES
 ) -> Array:
-    """Φ, (m, n): Gaussian, nonnegative, with a zero column, duplicated, (nearly) collinear or rank-deficient, and scaled.
+    """Φ, (m, n): Gaussian, nonnegative, with a zero column, duplicated, (nearly) collinear or rank-deficient, and
+    scaled.
 
     The scale is a power of two such that fourth powers stay inside the dtype's normal range. Shrinks to ones at
     scale 1. Four draws and the edits.
@@ -141,9 +145,11 @@ def targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
 def sizes(
     largest: int, least_m: int = 1, least_n: int = 1, regimes: tuple[str, ...] = SIZE_REGIMES
 ) -> SearchStrategy[tuple[int, int, int]]:
-    """(m, p, n), the simplest first. More than half have a width below both p and n, the regime that the theorem is about.
+    """(m, p, n), the simplest first. More than half have a width below both p and n, the regime that the theorem is
+    about.
 
-    One draw, from a menu of all triples in which sizes up to four stand eight times, and narrow ones three times as often.
+    One draw, from a menu of all triples in which sizes up to four stand eight times, and narrow ones three times as
+    often.
     """
     _check_regimes("regimes", regimes, SIZE_REGIMES)
     if largest <= least_m:
@@ -170,8 +176,8 @@ def problems(
 ) -> Problem:
     """A whole problem, its values numbers of ``dtype_name``, sizes at most ``largest``.
 
-    Draws sizes, γ, A, Φ, B, a loss and Y from the strategies of this module, about twenty draws in all. Shrinks part by part
-    to the simplest problem (this module's docstring).
+    Draws sizes, γ, A, Φ, B, a loss and Y from the strategies of this module, about twenty draws in all. Shrinks part
+    by part to the simplest problem (this module's docstring).
     """
     dtype(dtype_name)
     m, p, n = draw(sizes(largest, least_m, least_n, size_regimes))
@@ -188,7 +194,8 @@ def problems(
 def well_conditioned_problems(
     draw: DrawFn, dtype_name: str = "float64", largest_gamma: float = 0.9, least_m: int = 1
 ) -> Problem:
-    """Problems for training laws: m < min(p, n), γ ≤ ``largest_gamma``, singular values of Φ in [½, 2], squared or ridged loss."""
+    """Problems for training laws: m < min(p, n), γ ≤ ``largest_gamma``, singular values of Φ in [½, 2], squared or
+    ridged loss."""
     m, p, n = draw(sizes(5, least_m, 1, (NARROW,)))
     gamma = draw(contraction_factors(dtype_name, largest_gamma))
     left = np.linalg.qr(draw(signals((m, m))) + 4.0 * np.eye(m))[0]

@@ -86,8 +86,9 @@ def infimum(problem: Problem, newton_steps: int = 30) -> Infimum:
 def polyak_lojasiewicz(problem: Problem, level: float) -> float:
     """κ with ``½‖∇L₀‖² ≥ κ(L₀ − L*)`` on ``{L₀ ≤ level}``: ``ρ σ²_min(Φ)`` (item 6).
 
-    σ_min is the smallest singular value above the computed error of the decomposition, lowered by that error; rank-deficient data
-    with values inside the error give 0, and the inequality says nothing rather than something false.
+    σ_min is the smallest singular value above the computed error of the decomposition, lowered by that error;
+    rank-deficient data with values inside the error give 0, and the inequality says nothing rather than something
+    false.
     """
     values = np.linalg.svd(problem.Phi, compute_uv=False)
     if not values.size:

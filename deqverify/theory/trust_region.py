@@ -35,7 +35,7 @@ def subproblem(exact: ClosedForm) -> Subproblem:
 
     δ is half of ``1/λ_max(𝒮𝓕)``, or 1 where 𝓕 = 0 (a loss that is flat at every data point).
     """
-    problem, p, m = exact.problem, exact.problem.p, exact.problem.m
+    problem, p = exact.problem, exact.problem.p
     curvature = problem.loss.hessian(exact.W @ problem.Phi, problem.Y)
     H = _weighted_gram(problem.Phi, curvature)
     fisher = _weighted_gram(exact.Z, curvature)

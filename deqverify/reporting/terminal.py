@@ -80,8 +80,8 @@ def matrix(results: Sequence[Result], width: int = 80) -> Table:
     for heading in headings:
         table.add_column(Text(heading), no_wrap=True)
     if headings is not columns:
-        table.caption = "\n".join(f"{h} {column}" for h, column in zip(headings, columns, strict=True))
-        table.caption_justify = "left"
+        key = "\n".join(f"{heading} {column}" for heading, column in zip(headings, columns, strict=True))
+        table.caption, table.caption_justify = Text(key, style="default"), "left"
     known, family = laws(), None
     for law in dict.fromkeys(result.job.law for result in results):
         if family not in (None, known[law].family):

@@ -1,0 +1,40 @@
+# Every target makes the virtual environment it needs; nothing but Python >= 3.11, pip and make is assumed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# One thread a process: two processes with two threads each wait for each other.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.PHONY: help venv verify test lint clean
+
+help: ## show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+venv: $(STAMP) ## create .venv with pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; try make PYTHON=python3.11"; exit 1; }
+	@echo "installing into $(VENV) (about a minute; torch is large)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+verify: venv ## verify the reference and torchdeq, every violation against the expectations
+	$(BIN)/deqverify run reference torchdeq 'torchdeq[ift]' 'torchdeq[ift,anderson]' 'torchdeq[ift,broyden]' \
+		--seed 0 --expect expectations.toml
+
+test: venv ## the whole test suite
+	$(BIN)/pytest -n 2
+
+lint: venv ## ruff and the type checker
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean: ## remove the environment and everything generated
+	rm -rf $(VENV) build dist *.egg-info .deqverify .hypothesis .pytest_cache .mypy_cache .ruff_cache

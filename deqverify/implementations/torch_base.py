@@ -37,7 +37,7 @@ class TorchFramework:
         with torch.enable_grad():
             value = loss.value(weights @ state.T, Y.to(wide))
         dz, dB = torch.autograd.grad(value, (state, weights))
-        return float(value), dz.to(z.dtype), dB.to(B.dtype)
+        return float(value.detach()), dz.to(z.dtype), dB.to(B.dtype)
 
     def kind(self, array: torch.Tensor) -> tuple[str, str]:
         """dtype and device of a native array."""

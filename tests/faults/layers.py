@@ -1,0 +1,300 @@
+"""Implementations broken in one way each, on purpose, and the sound ones that they are made from.
+
+Each class changes one line of a sound layer; its docstring is the fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from deqverify import Accuracy, Claims
+from deqverify.implementations.protocol import Cotangents, Solution, Status
+from deqverify.implementations.torch_base import TorchLayer
+from deqverify.problem import Problem
+from deqverify.theory.closed_form import ClosedForm
+
+
+class Sound(TorchLayer):
+    """The direct solve with autograd: the control that no law may reject."""
+
+    name = "sound"
+    claims = Claims(starts=False)
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return cell.matrix(theta)
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        K = self.weights(cell, theta)
+        return torch.linalg.solve(torch.eye(len(K), dtype=x.dtype) - K, x.mT).mT
+
+
+class SoundPicard(TorchLayer):
+    """Picard with relative stopping and an adjoint iteration of the same kind, both reported: the iterative control."""
+
+    name = "sound picard"
+    claims = Claims(Accuracy(1e-5), Accuracy(1e-5))
+    most = 2000
+
+    def far(self, step: Any, size: Any) -> bool:
+        near = step.norm(dim=1) <= 1e-6 * size.norm(dim=1)  # a tenth of the claim; false for NaN
+        return not bool(near.all())
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        for _ in range(self.most):
+            ahead = f(z)
+            if not self.far(ahead - z, ahead):
+                return ahead, Status.CONVERGED
+            z = ahead
+        return z, Status.CAPPED
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        return self.iterate(f, z)
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        with torch.no_grad():
+            z, status = self.iterate(step, z0)
+        reports: list[Status] = []
+        answer = step(z)
+        state = z.detach().requires_grad_()
+        image = step(state)
+
+        def solve_adjoint(cotangent: Any) -> Any:
+            def adjoint_step(y: Any) -> Any:
+                return torch.autograd.grad(image, state, y, retain_graph=True)[0] + cotangent
+
+            found, status = self.backward_iterate(adjoint_step, torch.zeros_like(cotangent))
+            reports.append(status)
+            return found
+
+        answer.register_hook(solve_adjoint)
+        return Solution(answer, self.say(status), backward_status=lambda: self.say(reports[-1]))
+
+    def say(self, status: Status) -> Status:
+        return status
+
+    def limited(self, max_iterations: int) -> SoundPicard:
+        twin = type(self)()
+        twin.most = max_iterations
+        return twin
+
+
+class RowSoftmax(Sound):
+    """The softmax is taken along rows."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return theta["gamma"] * torch.softmax(theta["A"], dim=1)
+
+
+class GammaTwice(Sound):
+    """γ is applied twice."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return theta["gamma"] * cell.matrix(theta)
+
+
+class WrongSign(Sound):
+    """The recurrent part enters with the wrong sign."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return -cell.matrix(theta)
+
+
+class Masked(Sound):
+    """A causal mask is left on the weights."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return cell.matrix(theta).tril()
+
+
+class Unnormalised(Sound):
+    """The weights are exponentials without their sum, kept below one another way."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return theta["gamma"] * torch.sigmoid(theta["A"]) / len(theta["A"])
+
+
+class Centred(Sound):
+    """The inputs are centred over the batch."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return super().equilibrium(cell, theta, x - x.mean(dim=0), z0)
+
+
+class Saturated(Sound):
+    """States are clipped to [−4, 4]."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return super().equilibrium(cell, theta, x, z0).clamp(-4.0, 4.0)
+
+
+class BatchScaled(Sound):
+    """The inputs are scaled by a norm over the batch, and scaled back."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        norm = x.norm().clamp_min(torch.finfo(x.dtype).tiny)
+        return super().equilibrium(cell, theta, x / norm, z0) * norm
+
+
+class _Untransposed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, U: Any, x: Any) -> Any:
+        z = torch.linalg.solve(U, x)
+        ctx.save_for_backward(U, z)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        U, z = ctx.saved_tensors
+        adjoint = torch.linalg.solve(U, cotangent)
+        return -adjoint @ z.mT, adjoint
+
+
+class MissingTranspose(Sound):
+    """The adjoint equation is solved with U instead of its transpose."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return _Untransposed.apply(torch.eye(x.shape[1], dtype=x.dtype) - self.weights(cell, theta), x.mT).mT
+
+
+class OneStepGradient(Sound):
+    """The gradient is that of one step at the equilibrium (the phantom gradient)."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return cell.step(theta, x)(super().equilibrium(cell, theta, x, z0).detach())
+
+
+class DetachedWeights(Sound):
+    """The block ∂L/∂A is missing: A is detached."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return cell.matrix(theta | {"A": theta["A"].detach()})
+
+
+class MeanForSum:
+    """The loss is averaged over data points instead of summed."""
+
+    name = "mean for sum"
+    claims = Claims()
+
+    def factor(self, problem: Problem) -> float:
+        return 1.0 / problem.n
+
+    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+        exact, factor = ClosedForm(problem), self.factor(problem)
+        return factor * exact.loss, {block: factor * g for block, g in exact.gradient.items()}
+
+
+class WrongDirection(MeanForSum):
+    """The gradient has the wrong sign."""
+
+    def factor(self, problem: Problem) -> float:
+        return -1.0
+
+
+class Vanishing(MeanForSum):
+    """The gradient is lost on the way."""
+
+    def factor(self, problem: Problem) -> float:
+        return 0.0
+
+
+class AdjointStoppedEarly(SoundPicard):
+    """The adjoint iteration stops after 50 steps and says nothing."""
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        for _ in range(50):
+            z = f(z)
+        return z, Status.NOT_REPORTED
+
+
+class StatusAlwaysTrue(SoundPicard):
+    """Whatever happened, the status is "converged"."""
+
+    most = 20
+
+    def say(self, status: Status) -> Status:
+        return Status.CONVERGED
+
+
+class StatusNeverSaid(SoundPicard):
+    """The forward iteration stops after five steps and says nothing."""
+
+    most = 5
+
+    def say(self, status: Status) -> Status:
+        return Status.NOT_REPORTED
+
+
+class AbsoluteStopping(SoundPicard):
+    """The stopping rule is absolute though the claim is relative."""
+
+    def far(self, step: Any, size: Any) -> bool:
+        return bool((step.norm(dim=1) > 1e-6).any())
+
+
+class PassedByNan(SoundPicard):
+    """The stopping rule is one that a NaN passes."""
+
+    def far(self, step: Any, size: Any) -> bool:
+        return bool((step.norm(dim=1) > 1e-6 * size.norm(dim=1)).any())
+
+
+class ClippedCotangent(Sound):
+    """The cotangent is clipped to [−1, 1] on its way back."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        z.register_hook(lambda cotangent: cotangent.clamp(-1.0, 1.0))
+        return z
+
+
+class ForgetfulPull(Sound):
+    """Only the first pull is right; later ones are halved."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        solution, pull = super().vjp(cell, theta, x, z0)
+        calls: list[int] = []
+
+        def tired(cotangent: Any) -> Cotangents:
+            calls.append(1)
+            return pull(cotangent if len(calls) == 1 else 0.5 * cotangent)
+
+        return solution, tired
+
+
+class Raises(Sound):
+    """A batch of more than two data points raises."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        if len(x) > 2:
+            raise torch.linalg.LinAlgError("singular")
+        return super().equilibrium(cell, theta, x, z0)
+
+
+class Overwrites(Sound):
+    """The input is overwritten."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        x.data.mul_(2.0)
+        return z
+
+
+class Promotes(Sound):
+    """float32 comes back as float64."""
+
+    claims = replace(Sound.claims, dtypes=("float32",))
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return super().equilibrium(cell, theta, x, z0).double()
+
+
+class RandomStart(Sound):
+    """A start is drawn from the global generator."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        torch.rand(1)
+        return super().equilibrium(cell, theta, x, z0)

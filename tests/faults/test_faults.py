@@ -1,0 +1,93 @@
+"""The laws bite: each fault is killed by the law that should kill it, each law kills a fault, and the sound are spared."""
+
+from __future__ import annotations
+
+import pytest
+
+from deqverify.implementations.subject import Subject
+from deqverify.law import laws
+from deqverify.trial import Effort
+from tests.faults import layers
+
+NAMED = {  # the eight faults that the laws must be proven on
+    layers.MissingTranspose: "adjoint-certificate",
+    layers.RowSoftmax: "mass",
+    layers.GammaTwice: "enclosure",
+    layers.MeanForSum: "gradient-B",
+    layers.OneStepGradient: "gradient-Phi",
+    layers.AdjointStoppedEarly: "status-backward",
+    layers.StatusAlwaysTrue: "status-forward",
+    layers.AbsoluteStopping: "scale",
+}
+KILLERS = {  # every law has a fault that it kills, or it is no law
+    "existence": layers.GammaTwice,
+    "uniqueness": layers.StatusNeverSaid,
+    "enclosure": layers.GammaTwice,
+    "mass": layers.RowSoftmax,
+    "positivity": layers.WrongSign,
+    "permutation": layers.Masked,
+    "column-shift": layers.Unnormalised,
+    "linearity": layers.Saturated,
+    "scale": layers.AbsoluteStopping,
+    "batch": layers.Centred,
+    "gradient-A": layers.MissingTranspose,
+    "gradient-B": layers.MeanForSum,
+    "gradient-Phi": layers.OneStepGradient,
+    "gradient-gamma": layers.OneStepGradient,
+    "energy": layers.MeanForSum,
+    "euler": layers.OneStepGradient,
+    "adjoint-certificate": layers.MissingTranspose,
+    "gauge": layers.RowSoftmax,
+    "cotangent-linearity": layers.ClippedCotangent,
+    "repeated-pull": layers.ForgetfulPull,
+    "dissipation": layers.DetachedWeights,
+    "dissipation-floor": layers.Vanishing,
+    "flow": layers.WrongDirection,
+    "descent": layers.WrongDirection,
+    "column-sums": layers.RowSoftmax,
+    "trust-region": layers.MissingTranspose,
+    "descent-order": layers.OneStepGradient,
+    "status-forward": layers.StatusAlwaysTrue,
+    "status-backward": layers.AdjointStoppedEarly,
+    "status-cap": layers.StatusAlwaysTrue,
+    "status-nan": layers.PassedByNan,
+    "answers": layers.Raises,
+    "poisoned-column": layers.BatchScaled,
+    "inputs-kept": layers.Overwrites,
+    "dtype-and-device": layers.Promotes,
+    "random-state": layers.RandomStart,
+}
+
+
+def failure_of(law_id: str, fault: type) -> object:
+    subject = Subject(fault())
+    law = laws()[law_id]
+    assert law.missing(subject) is None, "the fault must claim what the law needs"
+    trial = law.trial(subject, Effort(examples=200, seconds=60, seed=0))
+    assert trial.error is None, trial.error
+    return trial.failure
+
+
+@pytest.mark.parametrize(("fault", "law_id"), NAMED.items(), ids=lambda v: getattr(v, "__name__", v))
+def test_each_named_fault_is_killed_by_its_law(fault: type, law_id: str) -> None:
+    assert failure_of(law_id, fault), f"{fault.__doc__} survived {law_id}"
+
+
+@pytest.mark.parametrize(("law_id", "fault"), KILLERS.items(), ids=lambda v: getattr(v, "__name__", v))
+def test_each_law_kills_a_fault(law_id: str, fault: type) -> None:
+    assert failure_of(law_id, fault), f"{law_id} let through: {fault.__doc__}"
+
+
+def test_every_law_is_proven() -> None:
+    assert set(KILLERS) == set(laws())
+
+
+@pytest.mark.parametrize("control", [layers.Sound, layers.SoundPicard], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_sound_are_spared(control: type, dtype: str) -> None:
+    subject = Subject(control(), dtype)
+    for law in laws().values():
+        if law.missing(subject) is None:
+            trial = law.trial(subject, Effort(examples=40, seconds=60, seed=1))
+            assert trial.error is None, trial.error
+            assert trial.failure is None, (law.id, trial.failure)

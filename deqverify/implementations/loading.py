@@ -55,7 +55,7 @@ def load(text: str) -> Any:
     arguments = [option for option in target.options if option != RELATIVE]
     factory = _factory(target.name)
     try:
-        implementation = factory(*arguments) if _is_factory(factory) else factory
+        implementation = factory(*arguments) if callable(factory) and _is_factory(factory) else factory
         implementation = as_implementation(implementation)
         if RELATIVE in target.options:
             _claim_relative(implementation)

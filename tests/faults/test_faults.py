@@ -1,4 +1,4 @@
-"""The laws bite: each fault is killed by the law that should kill it, each law kills a fault, and the sound are spared."""
+"""The laws bite: each fault is killed by its law, each law kills a fault, and the sound are spared."""
 
 from __future__ import annotations
 

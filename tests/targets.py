@@ -1,0 +1,99 @@
+"""Targets that misbehave in every way that a target can, for the tests of the running layer."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import time
+import unittest
+from typing import Any
+
+import pytest
+
+from deqverify.implementations.protocol import Solution, Status
+from deqverify.reference.torch_direct import TorchDirect
+
+
+class _Misbehaving(TorchDirect):
+    def __init__(self) -> None:
+        self.name = type(self).__name__
+
+    def misbehave(self) -> None:
+        raise NotImplementedError
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        self.misbehave()
+        return super().equilibrium(cell, theta, x, z0)
+
+
+class Raising(_Misbehaving):
+    def misbehave(self) -> None:
+        raise ArithmeticError("no such equilibrium")
+
+
+class Exiting(_Misbehaving):
+    def misbehave(self) -> None:
+        sys.exit(3)
+
+
+class Skipping(_Misbehaving):
+    def misbehave(self) -> None:
+        raise unittest.SkipTest("not today")
+
+
+class PytestSkipping(_Misbehaving):
+    def misbehave(self) -> None:
+        pytest.skip("not today")
+
+
+class Hanging(_Misbehaving):
+    def misbehave(self) -> None:
+        while True:
+            time.sleep(0.01)
+
+
+class HangingHard(_Misbehaving):
+    """Swallows the clock's exception, as a loop in C would."""
+
+    def misbehave(self) -> None:
+        while True:
+            with contextlib.suppress(BaseException):
+                time.sleep(0.01)
+
+
+class Dying(_Misbehaving):
+    def misbehave(self) -> None:
+        ctypes.string_at(0)
+
+
+class Printing(_Misbehaving):
+    def misbehave(self) -> None:
+        print("hello from the target")
+
+
+class WrongShape(TorchDirect):
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        solution = super().equilibrium(cell, theta, x, z0)
+        solution.z = solution.z.sum(dim=0)
+        return solution
+
+
+def sound() -> TorchDirect:
+    return TorchDirect()
+
+
+def broken_factory() -> TorchDirect:
+    raise RuntimeError("no licence")
+
+
+def solve(step: Any, z0: Any) -> Solution:
+    """A user's own solver as a plain function: unrolled, long enough for its gradient to converge too."""
+    z = z0
+    for _ in range(400):
+        z = step(z)
+    near = (step(z) - z).norm(dim=1) <= 1e-12 * z.norm(dim=1)
+    return Solution(z, Status.CONVERGED if bool(near.all()) else Status.CAPPED)
+
+
+not_a_deq = 42

@@ -1,0 +1,217 @@
+"""The faces as a user meets them: command line, pytest plugin, ``check_deq``, the decorator."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from deqverify import Accuracy, Claims, check_deq, laws
+from deqverify.cli import main
+from deqverify.running.results import Verdict
+from tests import targets
+from tests.faults.layers import GammaTwice, RowSoftmax
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["run", *arguments])
+
+
+def test_a_clean_run_exits_0_and_shows_the_matrix() -> None:
+    result = run("reference", "--law", "mass", "--max-examples", "20", "--seed", "0")
+    assert result.exit_code == 0, result.output
+    assert "mass" in result.output
+    assert "Nothing beyond the expectations" in " ".join(result.output.split())
+
+
+def test_a_violation_exits_1_with_a_snippet_that_shows_it_again(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    arguments = ("torchdeq", "--law", "gradient-Phi", "--max-examples", "20", "--seed", "0", "--json", str(report))
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    (entry,) = json.loads(report.read_text())["results"]
+    assert entry["verdict"] == "violated"
+    assert entry["violation"]["measured"] > entry["violation"]["allowed"]
+    snippet = entry["violation"]["snippet"]
+    assert snippet in result.output, "what is shown must paste"
+    with pytest.raises(AssertionError, match="gradient-Phi"):
+        exec(snippet, {})
+
+
+def test_the_counterexample_of_the_phantom_gradient_is_the_simplest_problem() -> None:
+    snippet = check_deq("torchdeq", laws=["gradient-Phi"], seed=0).results[0].violation.snippet  # type: ignore[union-attr]
+    for part in ("A=np.array([[0.0]])", "B=np.array([[1.0]])", "Phi=np.array([[1.0]])", "gamma=0.5"):
+        assert part in snippet
+
+
+def test_an_expected_violation_exits_0_and_a_stale_expectation_1(tmp_path: Path) -> None:
+    file = tmp_path / "expected.toml"
+    file.write_text('[[expect]]\nlaw = "gradient-Phi"\ntarget = "torchdeq"\nreason = "phantom"\n')
+    arguments = ("torchdeq", "--law", "gradient-Phi", "--max-examples", "20", "--seed", "0", "--expect", str(file))
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "expected: phantom" in result.output
+    file.write_text(file.read_text() + '[[expect]]\nlaw = "gone"\ntarget = "torchdeq"\nreason = "old"\n')
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "stale expectation" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nothing",), "not installed"),
+        (("reference", "--law", "nothing"), "did you mean"),
+        (("reference", "--dtype", "float8"), "float8"),
+        (("reference", "--device", "cuda:x", "--law", "mass"), "cuda"),
+        (("reference[", "--law", "mass"), "cannot read"),
+        (("reference", "--expect", "/no/such/file"), "/no/such/file"),
+        (("reference", "--json", "/no/such/folder/x.json"), "no folder"),
+        ((), "Missing argument"),
+    ],
+)
+def test_bad_input_exits_2_and_says_what_to_do(arguments: tuple[str, ...], said: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_list_shows_every_law_and_implementation() -> None:
+    result = CliRunner().invoke(main, ["list"])
+    assert result.exit_code == 0
+    for name in [*laws(), "reference", "torchdeq"]:
+        assert name in result.output
+
+
+def test_check_deq_accepts_a_layer_a_function_and_a_name() -> None:
+    for deq in (targets.sound(), targets.solve, "reference"):
+        report = check_deq(deq, laws=["enclosure", "gradient-Phi"], seed=0, progress=False)
+        assert report.ok, str(report)
+        assert {result.verdict for result in report.results} == {Verdict.HOLDS}
+
+
+def test_check_deq_reports_a_violation_with_a_snippet_for_the_object_in_hand() -> None:
+    report = check_deq(RowSoftmax(), laws=["mass"], seed=0, progress=False)
+    assert not report.ok
+    assert "VIOLATED" in str(report)
+    snippet = report.results[0].violation.snippet  # type: ignore[union-attr]
+    with pytest.raises(AssertionError, match="mass"):
+        exec(snippet, {"deq": RowSoftmax()})
+
+
+@pytest.mark.parametrize(
+    ("deq", "options", "error"),
+    [
+        (42, {}, TypeError),
+        (RowSoftmax, {}, TypeError),
+        (RowSoftmax(), {"dtype": "float16"}, ValueError),
+        (RowSoftmax(), {"dtype": "float8"}, ValueError),
+        (RowSoftmax(), {"laws": ["nothing"]}, ValueError),
+        (RowSoftmax(), {"profile": "hasty"}, ValueError),
+    ],
+)
+def test_check_deq_refuses_what_it_cannot_judge(deq: object, options: dict[str, object], error: type) -> None:
+    with pytest.raises(error):
+        check_deq(deq, progress=False, **options)  # type: ignore[arg-type]
+
+
+def test_a_law_is_called_with_an_implementation() -> None:
+    laws()["mass"](targets.sound(), examples=20)
+    with pytest.raises(AssertionError, match=r"mass: 1ᵀẑ = 1ᵀφ/\(1−γ\)"):
+        laws()["mass"](RowSoftmax(), examples=100)
+    with pytest.raises(AssertionError):
+        laws()["enclosure"](GammaTwice(), examples=20)
+
+
+def test_claims_and_accuracies_are_checked() -> None:
+    with pytest.raises(ValueError, match="tolerance"):
+        Accuracy(-1.0)
+    with pytest.raises(ValueError, match="dtypes"):
+        Claims(dtypes=("float8",))
+
+
+USERS_TESTS = """
+from deqverify import parametrize_with_laws
+from tests.targets import sound
+from tests.faults.layers import RowSoftmax
+
+@parametrize_with_laws([sound(), RowSoftmax()], laws=["mass", "uniqueness"])
+def test_mine(law, deq):
+    law(deq)
+"""
+
+
+def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_the_decorator_parametrises_a_users_own_test(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(USERS_TESTS)
+    done = pytest_in(tmp_path, "-q", "test_mine.py")
+    assert "1 failed, 1 passed, 2 skipped" in done.stdout, done.stdout
+    assert "mass-RowSoftmax" in done.stdout or "mass-sound" in done.stdout
+
+
+def test_pytest_runs_the_laws_with_a_header(tmp_path: Path) -> None:
+    options = (
+        "--pyargs",
+        "deqverify.properties",
+        "--deq",
+        "reference",
+        "--deq",
+        "torchdeq",
+        "--deq-max-examples",
+        "10",
+    )
+    done = pytest_in(tmp_path, *options, "--deq-seed", "0", "-k", "mass or gradient-Phi or scale")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "deqverify: reference, torchdeq in the first dtype claimed on cpu" in done.stdout
+    assert "seed 0" in done.stdout
+    assert "1 failed, 4 passed, 1 skipped" in done.stdout, done.stdout
+    assert 'laws()["gradient-Phi"].replay("torchdeq"' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--pyargs", "deqverify.properties"), "--deq TARGET"),
+        (("--deq", "reference"), "no law was selected"),
+        (("--pyargs", "deqverify.properties", "--deq", "reference", "--deq-profile", "hasty"), "hasty"),
+    ],
+)
+def test_pytest_says_what_is_missing(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = pytest_in(tmp_path, *arguments)
+    assert done.returncode not in (0, 1, 5)
+    assert said in done.stdout + done.stderr
+
+
+def test_each_law_is_collected_once_in_a_checkout() -> None:
+    done = pytest_in(ROOT, "properties", "--deq", "reference", "--collect-only", "-q")
+    names = [line for line in done.stdout.splitlines() if "::" in line]
+    assert len(names) == len(set(names)) == len(laws()), done.stdout
+
+
+LIGHT = """
+import sys, time
+import pytest
+started = time.perf_counter()
+import deqverify.pytest_plugin
+print(time.perf_counter() - started)
+print([name for name in ("torch", "hypothesis", "numpy", "flint") if name in sys.modules])
+"""
+
+
+def test_importing_the_plugin_is_light() -> None:
+    runs = [subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True) for _ in range(3)]
+    seconds = min(float(done.stdout.splitlines()[0]) for done in runs)
+    assert seconds < 0.030  # the figure promised in the README
+    assert all(done.stdout.splitlines()[1] == "[]" for done in runs)

@@ -1,0 +1,54 @@
+"""The README does what it says: its Python runs, its commands exist, its table is current."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from deqverify import laws
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def table_of_laws() -> str:
+    """The table that stands in the README; run this file to print it."""
+    rows = ["| law | statement | source |", "|---|---|---|"]
+    for law in laws().values():
+        rows.append(f"| `{law.id}` | {law.statement.replace('|', chr(92) + '|')} | {law.source} |")
+    return "\n".join(rows)
+
+
+def test_the_table_of_laws_is_current() -> None:
+    found = re.search(r"<!-- laws -->\n(.*?)\n<!-- /laws -->", README, flags=re.DOTALL)
+    assert found
+    assert found[1] == table_of_laws(), "run: python -m tests.test_readme"
+
+
+def test_the_violation_shown_is_real() -> None:
+    with pytest.raises(AssertionError, match=r"measured 4, allowed 0\.00801"):
+        exec(SNIPPETS[0], {})
+
+
+def test_verifying_ones_own_deq_finds_the_one_step_gradient_and_the_silent_cap() -> None:
+    names: dict[str, object] = {}
+    exec(SNIPPETS[1], names)
+    verdicts = {result.job.law: result.verdict.value for result in names["report"].results}  # type: ignore[attr-defined]
+    assert verdicts == {"enclosure": "violated", "gradient-Phi": "violated"}
+    exec(SNIPPETS[2], names)
+    assert names["test_my_deq"].pytestmark  # type: ignore[attr-defined]
+
+
+def test_the_commands_are_those_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)$", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+if __name__ == "__main__":
+    table = f"<!-- laws -->\n{table_of_laws()}\n<!-- /laws -->"
+    fresh = re.sub(r"<!-- laws -->.*<!-- /laws -->", lambda _: table, README, flags=re.DOTALL)
+    (ROOT / "README.md").write_text(fresh, encoding="utf-8")

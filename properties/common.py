@@ -14,7 +14,8 @@ from deqverify.comparison import Fact
 from deqverify.dtypes import Array, round_to
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem
-from deqverify.strategies import problems, signals
+from deqverify.strategies import problems
+from deqverify.strategies.arrays import draw_signal
 from deqverify.strategies.problems import scales
 from deqverify.theory.closed_form import ClosedForm
 
@@ -51,7 +52,7 @@ def cotangents(deq: Subject) -> Extra:
 
 @st.composite
 def _scaled(draw: DrawFn, m: int, n: int, dtype_name: str) -> Array:
-    return round_to(draw(signals((m, n), 1.0)) * 2.0 ** draw(scales(dtype_name)), dtype_name)
+    return round_to(draw_signal(draw, (m, n), 1.0) * 2.0 ** draw(scales(dtype_name)), dtype_name)
 
 
 def finite(what: str, array: Array) -> Fact:

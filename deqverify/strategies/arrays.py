@@ -7,6 +7,7 @@ with at most a handful of small numbers in it, while random arrays have all entr
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -24,23 +25,23 @@ _SEEDS = st.integers(0, 2**16 - 1)
 _EDIT_COUNTS = st.sampled_from((0, 0, 0, 0, 0, 1, 2, MOST_EDITS))
 
 
-@lru_cache(maxsize=4096)
-def signals(shape: tuple[int, ...], background: float = 0.0) -> SearchStrategy[Array]:
+@st.composite
+def signals(draw: DrawFn, shape: tuple[int, ...], background: float = 0.0) -> Array:
     """A float64 array of ``shape``: standard normal entries from a drawn seed, some then overwritten by small numbers.
 
     Shrinks to the constant ``background``: the seed goes to 0, which stands for that constant, and the edits go one by
     one, their values to 0; an array of at most four entries is thereby shrunk entry by entry. Costs two draws and
     one an edit, whatever the shape; most arrays have none. ValueError for a negative size.
     """
+    return draw_signal(draw, shape, background)
+
+
+def draw_signal(draw: DrawFn, shape: tuple[int, ...], background: float = 0.0) -> Array:
+    """As :func:`signals`, inside another strategy: a nested strategy costs as much as a draw."""
     if any(size < 0 for size in shape):
         raise ValueError(f"shape: sizes are not negative, got {shape}")
-    return _signals(shape, background, int(np.prod(shape, dtype=int)))
-
-
-@st.composite
-def _signals(draw: DrawFn, shape: tuple[int, ...], background: float, size: int) -> Array:
-    seed = draw(_SEEDS)
-    array = _filled(seed, background, size)
+    size = math.prod(shape)
+    array = _filled(draw(_SEEDS), background, size)
     if size:
         edit = _edits(size)
         for _ in range(draw(_EDIT_COUNTS)):

@@ -16,7 +16,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from deqverify.dtypes import Array, dtype, round_to
 from deqverify.losses import CrossEntropy, Logistic, Loss, Squared
 from deqverify.problem import Problem
-from deqverify.strategies.arrays import signals
+from deqverify.strategies.arrays import draw_signal
 
 LOGIT_REGIMES = ("gaussian", "gaussian", "constant columns", "wide", "one-hot", "permutation", "identity")
 FEATURE_REGIMES = (
@@ -63,7 +63,11 @@ def logits(draw: DrawFn, m: int, regimes: tuple[str, ...] = LOGIT_REGIMES) -> Ar
     Shrinks to zero, where S is 1/m everywhere. Three draws and the edits.
     """
     _check_regimes("regimes", regimes, LOGIT_REGIMES)
-    base = draw(signals((m, m)))
+    return _draw_logits(draw, m, regimes)
+
+
+def _draw_logits(draw: DrawFn, m: int, regimes: tuple[str, ...]) -> Array:
+    base = draw_signal(draw, (m, m))
     regime = draw(_one_of(regimes))
     if regime == "wide":
         return 3.0 * base
@@ -89,7 +93,11 @@ def features(
     scale 1. Four draws and the edits.
     """
     _check_regimes("regimes", regimes, FEATURE_REGIMES)
-    base = draw(signals((m, n), background=1.0))
+    return _draw_features(draw, m, n, dtype_name, regimes)
+
+
+def _draw_features(draw: DrawFn, m: int, n: int, dtype_name: str, regimes: tuple[str, ...]) -> Array:
+    base = draw_signal(draw, (m, n), 1.0)
     regime = draw(_one_of(regimes))
     exponent = draw(scales(dtype_name))
     if n:
@@ -133,7 +141,11 @@ _LOSSES: SearchStrategy[Loss] = st.sampled_from(
 @st.composite
 def targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
     """Y, (p, n), as ``loss`` takes it: Gaussian; labels 0 and 1; one-hot columns. Shrinks to zero, or to class 0."""
-    base = draw(signals((p, n)))
+    return _draw_targets(draw, loss, p, n)
+
+
+def _draw_targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
+    base = draw_signal(draw, (p, n))
     if isinstance(loss, Logistic):
         return (base > 0).astype(np.float64)
     if isinstance(loss, CrossEntropy):
@@ -182,11 +194,12 @@ def problems(
     dtype(dtype_name)
     m, p, n = draw(sizes(largest, least_m, least_n, size_regimes))
     gamma = draw(contraction_factors(dtype_name, largest_gamma))
-    A = draw(logits(m))
-    Phi = draw(features(m, n, dtype_name, feature_regimes))
-    B = draw(signals((p, m), background=1.0))
+    _check_regimes("feature_regimes", feature_regimes, FEATURE_REGIMES)
+    A = _draw_logits(draw, m, LOGIT_REGIMES)
+    Phi = _draw_features(draw, m, n, dtype_name, feature_regimes)
+    B = draw_signal(draw, (p, m), 1.0)
     loss = draw(loss_functions() if losses is None else losses)
-    Y = draw(targets(loss, p, n))
+    Y = _draw_targets(draw, loss, p, n)
     return Problem(A, B, Phi, Y, gamma, loss).rounded_to(dtype_name)
 
 
@@ -198,12 +211,12 @@ def well_conditioned_problems(
     ridged loss."""
     m, p, n = draw(sizes(5, least_m, 1, (NARROW,)))
     gamma = draw(contraction_factors(dtype_name, largest_gamma))
-    left = np.linalg.qr(draw(signals((m, m))) + 4.0 * np.eye(m))[0]
-    right = np.linalg.qr(draw(signals((n, m))) + 4.0 * np.eye(n, m))[0]
+    left = np.linalg.qr(draw_signal(draw, (m, m)) + 4.0 * np.eye(m))[0]
+    right = np.linalg.qr(draw_signal(draw, (n, m)) + 4.0 * np.eye(n, m))[0]
     Phi = left * np.linspace(0.5, 2.0, m) @ right.T if m > 1 else right.T
     loss = draw(loss_functions())
-    A, B = draw(signals((m, m))), draw(signals((p, m), background=1.0))
-    return Problem(A, B, Phi, draw(targets(loss, p, n)), gamma, loss).rounded_to(dtype_name)
+    A, B = draw_signal(draw, (m, m)), draw_signal(draw, (p, m), 1.0)
+    return Problem(A, B, Phi, _draw_targets(draw, loss, p, n), gamma, loss).rounded_to(dtype_name)
 
 
 @lru_cache(maxsize=64)

@@ -63,7 +63,8 @@ def round_to(values: npt.ArrayLike, name: str) -> Array:
         with np.errstate(over="ignore"):
             return exact.astype(fmt.name).astype(np.float64)
     # NumPy has no bfloat16: keep the upper half of a float32, rounded to even.
-    bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
     bits = bits + 0x7FFF + ((bits >> 16) & 1)
     rounded = (bits & 0xFFFF0000).astype(np.uint32).view(np.float32).astype(np.float64)
     return np.where(np.isfinite(exact), rounded, exact)

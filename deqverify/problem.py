@@ -36,11 +36,11 @@ class Problem:
         for name in ("A", "B", "Phi", "Y"):
             object.__setattr__(self, name, _real_matrix(name, getattr(self, name)))
         m, p, n = self.m, self.p, self.n
+        if m < 1 or p < 1:
+            raise ValueError(f"{'Phi' if m < 1 else 'B'}: must have at least one row")
         _expect_shape("A", self.A, (m, m), "A is square, its size the number of rows of Phi")
         _expect_shape("B", self.B, (p, m), "B has one column for each row of Phi")
         _expect_shape("Y", self.Y, (p, n), "Y has a row for each row of B and a column for each column of Phi")
-        if m < 1 or p < 1:
-            raise ValueError(f"{'Phi' if m < 1 else 'B'}: must have at least one row")
         object.__setattr__(self, "gamma", _contraction_factor(self.gamma))
         if not hasattr(self.loss, "check_targets"):
             raise TypeError(f"loss: expected a loss from deqverify.losses such as Squared(), got {self.loss!r}")

@@ -160,7 +160,7 @@ def sizes(
     """(m, p, n), the simplest first. More than half have a width below both p and n, the regime that the theorem is
     about.
 
-    One draw, from a menu of all triples in which sizes up to four stand eight times, and narrow ones three times as
+    One draw, from a menu of all triples in which sizes up to four stand eight times, and narrow ones five times as
     often.
     """
     _check_regimes("regimes", regimes, SIZE_REGIMES)
@@ -170,7 +170,7 @@ def sizes(
     for m, p, n in product(range(least_m, largest + 1), range(1, largest + 1), range(least_n, largest + 1)):
         narrow = m < min(p, n)
         if narrow or "any" in regimes:
-            menu += [(m, p, n)] * ((8 if max(m, p, n) <= _SMALL else 1) * (3 if narrow else 1))
+            menu += [(m, p, n)] * ((8 if max(m, p, n) <= _SMALL else 1) * (5 if narrow else 1))
     return st.sampled_from(sorted(menu, key=lambda triple: (sum(triple), triple)))
 
 

@@ -50,9 +50,10 @@ class Infimum:
 def infimum(problem: Problem, newton_steps: int = 30) -> Infimum:
     """Encloses ``L* = inf L₀`` by Newton's method on the convex shallow problem.
 
-    Upper end: the attained value. Lower end, for a loss with curvature ρ > 0 everywhere: convexity along the
-    reachable outputs ``WΦ`` gives ``L* ≥ L₀(W) − ‖dF P‖²/(2ρ)``, P the projector onto the row space of Φ
-    (all right singular vectors, so no rank is decided). With ρ = 0 the lower end is 0, which every loss here has.
+    Upper end: the attained value, which stays above L* where Φ has directions whose squares round away. Lower end, for a
+    loss with curvature ρ > 0 everywhere: convexity along the reachable outputs ``WΦ`` gives
+    ``L* ≥ L₀(W) − ‖dF P‖²/(2ρ)``, P the projector onto the row space of Φ. With ρ = 0 the lower end is 0, which
+    every loss here has.
     """
     loss, Phi, Y = problem.loss, problem.Phi, problem.Y
     p, m = problem.p, problem.m
@@ -77,10 +78,24 @@ def infimum(problem: Problem, newton_steps: int = 30) -> Infimum:
     rho = loss.curvature(np.inf)
     if rho <= 0 or not problem.n:
         return Infimum(value, min(0.0, value), W)
-    V = np.linalg.svd(Phi, full_matrices=False)[2]
-    slack = float(np.sum((loss.gradient(W @ Phi, Y) @ V.T) ** 2)) / (2.0 * rho)
+    slack = _projected(loss.gradient(W @ Phi, Y), Phi) ** 2 / (2.0 * rho)
     rounding = 8 * (m + p * problem.n + 8) * 2.0**-53 * (value + float(np.sum(Y**2)))
     return Infimum(value, max(0.0, value - slack - rounding), W)
+
+
+def _projected(dF: Array, Phi: Array) -> float:
+    """An upper bound on ``‖dF P‖``, P the projector onto the row space of Φ, without deciding its rank.
+
+    Singular vectors of values above √u·σ₁ are known to within ``8 max(m, n) u σ₁/σ_k``; where smaller values remain,
+    zero or not, everything orthogonal to those vectors counts as reachable.
+    """
+    _, values, V = np.linalg.svd(Phi, full_matrices=False)
+    if values[0] == 0.0:
+        return 0.0
+    known = values > 2.0**-26 * values[0]
+    reachable = dF if (~known).any() else dF @ V.T
+    angle = 8 * max(Phi.shape) * 2.0**-53 * float(values[0] / values[known][-1])
+    return float(np.linalg.norm(reachable) + angle * np.linalg.norm(dF))
 
 
 def polyak_lojasiewicz(problem: Problem, level: float) -> float:

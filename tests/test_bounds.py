@@ -1,0 +1,113 @@
+"""Bounds: sums of terms, sound for the reference in every dtype it claims, and not far above what it does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deqverify.bounds import Bound, Budget
+from deqverify.claims import Accuracy, Claims
+from deqverify.comparison import compare
+from deqverify.implementations.subject import Subject
+from deqverify.oracle import Oracle
+from deqverify.problem import BLOCKS
+from deqverify.reference import reference
+from deqverify.theory.closed_form import ClosedForm
+from tests.examples import random_problem, random_problems
+
+
+def test_bounds_add_term_by_term_and_scale() -> None:
+    together = Bound({"a": np.array([1.0, 2.0])}) + 2 * Bound({"a": np.array([1.0, 1.0]), "b": np.array([0.5, 0.0])})
+    assert together.total.tolist() == [4.0, 4.0]
+    assert together.at((0,)) == {"a": 3.0, "b": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("measured", "allowed", "holds"),
+    [
+        ([0.5, 2.0], [1.0, 1.0], False),
+        ([0.5, 0.9], [1.0, 1.0], True),
+        ([0.0, 0.0], [0.0, 0.0], True),
+        ([0.0, 1e-300], [0.0, 0.0], False),
+        ([np.nan, 0.0], [np.inf, 1.0], False),
+        ([np.inf, 0.0], [np.inf, 1.0], True),
+        ([], [], True),
+    ],
+)
+def test_a_comparison_holds_when_every_entry_does(measured: list[float], allowed: list[float], holds: bool) -> None:
+    assert compare("x", measured, Bound({"a": np.array(allowed)}), 1.0).holds is holds
+
+
+def test_a_comparison_shows_its_worst_entry() -> None:
+    seen = compare("x", [1.0, 3.0, 2.0], Bound({"a": np.array([10.0, 2.0, 4.0]), "b": np.array(1.0)}), [7.0, 8.0, 9.0])
+    assert (seen.measured, seen.allowed, seen.scale, seen.terms) == (3.0, 3.0, 8.0, {"a": 2.0, "b": 1.0})
+
+
+def test_a_bound_informs_only_where_it_is_small_against_what_it_judges() -> None:
+    tight, loose = Bound({"a": np.asarray(0.1)}), Bound({"a": np.asarray(0.2)})
+    assert compare("x", 0.0, tight, 1.0).informative
+    assert not compare("x", 0.0, loose, 1.0).informative
+    assert not compare("x", 0.0, Bound({"a": np.asarray(0.0)}), 0.0).informative
+    assert not compare("x", [], tight, 1.0).informative
+
+
+def errors(subject: Subject, seed: int) -> tuple[Budget, dict[str, np.ndarray], np.ndarray]:
+    """The reference's errors on one problem: gradients against the closed form, z against the oracle."""
+    problem = random_problem(seed, gamma=0.75).rounded_to(subject.dtype)
+    budget = Budget(ClosedForm(problem), subject.claims, subject.dtype)
+    _, gradient = subject.value_and_grad(problem)
+    exact = budget.exact.gradient
+    return (
+        budget,
+        {k: np.abs(gradient[k] - exact[k]) for k in BLOCKS},
+        Oracle(problem).error(subject.equilibrium(problem)),
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_bounds_hold_and_stay_within_a_thousand_times_the_worst(dtype: str) -> None:
+    subject = Subject(reference(), dtype)
+    ratios: dict[str, float] = dict.fromkeys([*BLOCKS, "z"], 0.0)
+    for seed in range(150):
+        budget, found, z = errors(subject, seed)
+        if not budget.in_range:
+            continue
+        for block in BLOCKS:
+            allowed = np.broadcast_to(budget.rounding.gradient[block], found[block].shape)
+            ratios[block] = max(ratios[block], float((found[block] / allowed).max(initial=0.0)))
+        ratios["z"] = max(ratios["z"], float((z.sum(axis=0) / budget.rounding.z).max(initial=0.0)))
+    assert all(1e-3 <= ratio <= 1.0 for ratio in ratios.values()), (
+        ratios
+    )  # 1e-3: none looser than 1000 × its worst case
+
+
+def test_looser_claims_allow_more_and_name_the_term() -> None:
+    for problem in random_problems(10):
+        exact = ClosedForm(problem)
+        totals = []
+        for tolerance in (0.0, 1e-8, 1e-4):
+            claims = Claims(Accuracy(tolerance), Accuracy(tolerance))
+            bound = Budget(exact, claims, "float64").bound(lambda e: e.gradient["Phi"])
+            totals.append(bound.total)
+            assert ("claimed solver accuracy, amplified" in bound.terms) is (tolerance > 0)
+        assert np.all(totals[0] < totals[1])
+        assert np.all(totals[1] < totals[2])
+
+
+def test_an_absolute_claim_does_not_shrink_with_the_features() -> None:
+    problem = random_problem(3)
+    small = problem.with_features(1e-8 * problem.Phi, problem.Y)
+    for relative in (True, False):
+        claims = Claims(Accuracy(1e-6, relative))
+        ratio = [Budget(ClosedForm(q), claims, "float64").claimed.z.max() for q in (problem, small)]
+        assert bool(ratio[1] < 1e-6 * ratio[0]) is relative
+
+
+def test_beyond_the_range_of_the_dtype_nothing_is_judged() -> None:
+    problem = random_problem(3)
+    huge = replace(problem, Phi=problem.Phi * 1e30)
+    assert Budget(ClosedForm(problem), Claims(), "float32").in_range
+    assert not Budget(ClosedForm(huge), Claims(), "float32").in_range
+    assert Budget(ClosedForm(huge), Claims(), "float64").in_range

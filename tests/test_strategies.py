@@ -1,0 +1,161 @@
+"""Strategies: every regime is reached, narrow widths dominate, values fit the dtype, failures shrink fast and far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, seed, settings
+from hypothesis import strategies as st
+
+from deqverify import strategies
+from deqverify.dtypes import DTYPES, round_to
+from deqverify.losses import CrossEntropy, Logistic, Squared
+from deqverify.problem import Problem
+from deqverify.strategies.problems import FEATURE_REGIMES, LOGIT_REGIMES, sizes
+
+DRAWS = 1000
+QUIET = settings(
+    database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink)
+)
+
+
+def drawn(strategy: st.SearchStrategy[Any], count: int = DRAWS) -> list[Any]:
+    found: list[Any] = []
+
+    @seed(0)
+    @settings(QUIET, max_examples=count, phases=(Phase.generate,))
+    @given(strategy)
+    def collect(value: Any) -> None:
+        found.append(value)
+
+    collect()
+    return found
+
+
+@pytest.fixture(scope="module")
+def sample() -> list[Problem]:
+    return drawn(strategies.problems())
+
+
+def singular_values(Phi: np.ndarray) -> np.ndarray:
+    values = np.linalg.svd(Phi, compute_uv=False)
+    return values / values[0] if values[0] > 0 else values
+
+
+REGIMES: dict[str, Callable[[Problem], bool]] = {
+    "width below p and n": lambda q: q.m < min(q.p, q.n),
+    "width above p and n": lambda q: q.m > max(q.p, q.n),
+    "one state": lambda q: q.m == 1,
+    "one output": lambda q: q.p == 1,
+    "one data point": lambda q: q.n == 1,
+    "large": lambda q: max(q.m, q.p, q.n) > 4,
+    "zero logits": lambda q: not q.A.any(),
+    "near one-hot columns": lambda q: (
+        q.m > 1 and bool(np.any(np.sort(q.A, axis=0)[-1] - np.sort(q.A, axis=0)[-2] > 20))
+    ),
+    "constant columns": lambda q: q.m > 1 and q.A.any() and bool(np.all(q.A[0] == q.A)),
+    "zero column": lambda q: bool((q.Phi == 0).all(axis=0).any()),
+    "duplicated columns": lambda q: q.n > 1 and bool(np.array_equal(q.Phi[:, 0], q.Phi[:, 1])),
+    "collinear": lambda q: min(q.m, q.n) > 1 and bool(singular_values(q.Phi)[1] < 1e-14),
+    "nearly collinear": lambda q: min(q.m, q.n) > 1 and bool(1e-14 < singular_values(q.Phi)[1] < 1e-9),
+    "rank-deficient": lambda q: (
+        min(q.m, q.n) > 2 and bool(singular_values(q.Phi)[-1] < 1e-14 < singular_values(q.Phi)[1])
+    ),
+    "nonnegative": lambda q: q.m * q.n > 4 and bool((q.Phi > 0).all()) and len(np.unique(q.Phi)) > 4,
+    "tiny features": lambda q: 0 < np.abs(q.Phi).max() < 1e-30,
+    "huge features": lambda q: np.abs(q.Phi).max() > 1e30,
+    "features near 1e-8": lambda q: 1e-9 < np.abs(q.Phi).max() < 1e-7,
+    "gamma one half": lambda q: q.gamma == 0.5,
+    "gamma near one": lambda q: q.gamma > 0.9999,
+    "gamma small": lambda q: q.gamma < 0.1,
+    "squared": lambda q: isinstance(q.loss, Squared),
+    "logistic": lambda q: isinstance(q.loss, Logistic),
+    "cross-entropy": lambda q: isinstance(q.loss, CrossEntropy),
+}
+
+
+@pytest.mark.parametrize("regime", list(REGIMES))
+def test_every_regime_is_reached_within_a_thousand_draws(sample: list[Problem], regime: str) -> None:
+    assert any(REGIMES[regime](problem) for problem in sample)
+
+
+def test_most_widths_are_below_p_and_n(sample: list[Problem]) -> None:
+    assert sum(problem.m < min(problem.p, problem.n) for problem in sample) >= DRAWS / 2
+
+
+def test_the_simplest_problem_is_as_stated() -> None:
+    simplest = find(strategies.problems(), lambda _: True, settings=QUIET)
+    expected = Problem(np.zeros((1, 1)), np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1)), 0.5, Squared())
+    assert repr(simplest) == repr(expected)
+
+
+PLANTED: dict[str, tuple[Callable[[Problem], bool], int]] = {
+    "gamma above .95": (lambda q: q.gamma > 0.95, 1),
+    "an entry of A of size 2": (lambda q: bool((np.abs(q.A) >= 2).any()), 1),
+    "width above 2": (lambda q: q.m > 2, 3),
+    "tiny features": (lambda q: 0 < np.abs(q.Phi).max() < 1e-8, 1),
+    "two distinct entries of B": (lambda q: len(np.unique(q.B)) > 1, 2),
+}
+
+
+@pytest.mark.parametrize("name", list(PLANTED))
+def test_a_planted_failure_shrinks_in_two_seconds_to_something_small(name: str) -> None:
+    condition, most = PLANTED[name]
+    started = time.perf_counter()
+    smallest = find(strategies.problems(), condition, settings=settings(QUIET, max_examples=2000))
+    assert time.perf_counter() - started < 2.0  # the promise of the issue, with room on a loaded machine
+    assert max(smallest.m, smallest.p, smallest.n) <= most
+    untouched = [getattr(smallest, k) for k in ("A", "Y") if k not in name.split()]
+    assert not any(array.any() for array in untouched)
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_values_are_numbers_of_the_dtype(dtype: str) -> None:
+    for problem in drawn(strategies.problems(dtype), 200):
+        for name in ("A", "B", "Phi", "Y"):
+            assert np.array_equal(getattr(problem, name), round_to(getattr(problem, name), dtype))
+        assert float(round_to(problem.gamma, dtype)) == problem.gamma
+        squares = float(np.abs(problem.Phi).max()) ** 4
+        assert squares == 0 or DTYPES["float32" if dtype == "bfloat16" else dtype].tiny ** 2 < squares
+        assert squares < DTYPES[dtype].largest or dtype == "float16"
+
+
+def test_training_problems_are_well_conditioned_and_narrow() -> None:
+    for problem in drawn(strategies.well_conditioned_problems(), 100):
+        assert problem.m < min(problem.p, problem.n)
+        assert problem.gamma <= 0.9
+        values = np.linalg.svd(problem.Phi, compute_uv=False)
+        rounding = 16 * problem.n * 2.0**-53  # of the factors and of their product
+        assert 0.5 - rounding <= values[-1] <= values[0] <= 2.0 + rounding
+
+
+@pytest.mark.parametrize("regime", sorted(set(FEATURE_REGIMES)))
+def test_a_single_feature_regime_can_be_asked_for(regime: str) -> None:
+    assert drawn(strategies.features(2, 3, regimes=(regime,)), 5)
+
+
+@pytest.mark.parametrize("regime", sorted(set(LOGIT_REGIMES)))
+def test_a_single_logit_regime_can_be_asked_for(regime: str) -> None:
+    assert drawn(strategies.logits(3, regimes=(regime,)), 5)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: find(strategies.signals((-1, 2)), lambda _: True), "shape"),
+        (lambda: find(strategies.logits(2, regimes=("odd",)), lambda _: True), "regimes"),
+        (lambda: find(strategies.features(2, 2, regimes=("odd",)), lambda _: True), "regimes"),
+        (lambda: find(strategies.problems(feature_regimes=("odd",)), lambda _: True), "feature_regimes"),
+        (lambda: find(strategies.problems("float8"), lambda _: True), "dtype"),
+        (lambda: strategies.contraction_factors(largest=1.0), "largest"),
+        (lambda: sizes(1), "largest"),
+        (lambda: sizes(4, regimes=("odd",)), "regimes"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(build: Callable[[], object], said: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{said}:"):
+        build()

@@ -1,0 +1,147 @@
+"""§3 against itself: D built explicitly, its smallest eigenvalue, the infimum, and the inequality for κ."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+from deqverify.losses import CrossEntropy, Logistic, Squared
+from deqverify.problem import Problem
+from deqverify.theory.closed_form import ClosedForm
+from deqverify.theory.dissipation import (
+    dissipation,
+    flow_velocity,
+    infimum,
+    polyak_lojasiewicz,
+    rate_floor,
+    shallow_gradient,
+)
+from deqverify.theory.trust_region import smoothing
+from tests.examples import random_problem, random_problems
+
+GAMMAS = [0.5, 0.9, 0.99]
+
+
+def explicit_D(exact: ClosedForm) -> np.ndarray:
+    """``D = (U⁻ᵀ⊗I) 𝒮 (U⁻¹⊗I)``, written out with Kronecker products (THEORY.md §3 item 1)."""
+    problem, p, m = exact.problem, exact.problem.p, exact.problem.m
+    blocks = []
+    for k in range(m):
+        J = np.diag(exact.S[:, k]) - np.outer(exact.S[:, k], exact.S[:, k])
+        blocks.append(np.eye(p) + problem.gamma**2 * exact.W @ J @ J @ exact.W.T)
+    smoothing = np.zeros((p * m, p * m))
+    for k, block in enumerate(blocks):
+        smoothing[k * p : (k + 1) * p, k * p : (k + 1) * p] = block
+    inverse = np.kron(np.linalg.inv(exact.U), np.eye(p))
+    return inverse.T @ smoothing @ inverse
+
+
+def slack(exact: ClosedForm) -> float:
+    """Relative rounding of products with two inverses of U: a few hundred operations × κ(U)²."""
+    gamma = exact.problem.gamma
+    return 300 * 2.0**-53 * ((1 + gamma) / (1 - gamma)) ** 2
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_the_dissipation_is_a_quadratic_form_in_the_shallow_gradient(gamma: float) -> None:
+    for problem in random_problems(30, gamma):
+        exact = ClosedForm(problem)
+        g = shallow_gradient(exact).T.ravel()
+        D = explicit_D(exact)
+        size = float(np.abs(g) @ np.abs(D) @ np.abs(g))
+        assert abs(sum(dissipation(exact)) - float(g @ D @ g)) <= slack(exact) * size
+        gradient = exact.gradient
+        squared = float(np.sum(gradient["A"] ** 2) + np.sum(gradient["B"] ** 2))
+        assert abs(squared - float(g @ D @ g)) <= slack(exact) * size
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_the_flow_moves_the_shallow_model_by_minus_D_g(gamma: float) -> None:
+    for problem in random_problems(30, gamma):
+        exact = ClosedForm(problem)
+        velocity = flow_velocity(exact, exact.gradient["A"], exact.gradient["B"])
+        D, g = explicit_D(exact), shallow_gradient(exact).T.ravel()
+        size = float((np.abs(D) @ np.abs(g)).max(initial=0.0))
+        assert np.abs(velocity.T.ravel() + D @ g).max(initial=0.0) <= slack(exact) * size
+
+
+@pytest.mark.parametrize("gamma", [*GAMMAS, 1 - 1e-6])
+def test_the_smallest_eigenvalue_is_above_the_floor_whatever_the_width(gamma: float) -> None:
+    for problem in random_problems(60, gamma):
+        # λ_min(D) = 1/‖D⁻¹‖₂, evaluated on the well-conditioned inverse.
+        exact = ClosedForm(problem)
+        half = np.kron(exact.U, np.eye(problem.p))
+        largest = np.linalg.eigvalsh(half @ np.linalg.inv(smoothing(exact)) @ half.T)[-1]
+        assert 1 / largest >= rate_floor(problem) * (1 - 300 * 2.0**-53)
+
+
+def deficient(problem: Problem, kind: str) -> Problem:
+    if kind == "duplicated":
+        return problem.with_features(problem.Phi[:, np.zeros(problem.n, dtype=int)], problem.Y)
+    if kind == "zero":
+        return problem.with_features(0 * problem.Phi, problem.Y)
+    if kind == "nearly collinear":
+        return problem.with_features(problem.Phi[:, :1] + 1e-12 * problem.Phi, problem.Y)
+    return problem
+
+
+KINDS = ["plain", "duplicated", "zero", "nearly collinear"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_infimum_is_enclosed(kind: str) -> None:
+    for seed in range(24):
+        problem = deficient(random_problem(seed), kind)
+        found = infimum(problem)
+        loss, Phi, Y = problem.loss, problem.Phi, problem.Y
+        assert found.lower <= found.attained
+        if isinstance(loss, Squared):
+            best = float(np.sum((np.linalg.lstsq(Phi.T, Y.T, rcond=None)[0].T @ Phi - Y) ** 2))
+        else:
+            result = scipy.optimize.minimize(
+                lambda w, problem=problem: float(
+                    problem.loss.value(w.reshape(problem.p, problem.m) @ problem.Phi, problem.Y)
+                ),
+                np.zeros(problem.p * problem.m),
+                jac=lambda w, problem=problem: (
+                    problem.loss.gradient(w.reshape(problem.p, problem.m) @ problem.Phi, problem.Y) @ problem.Phi.T
+                ).ravel(),
+                method="BFGS",
+                options={"gtol": 1e-10},
+            )
+            best = float(result.fun)
+        if kind == "nearly collinear":  # W of size 1e12 rounds the optimiser's own outputs to 1e-4
+            assert found.lower <= best + 1e-3
+            continue
+        rounding = 100 * 2.0**-53 * (best + float(np.sum(Y**2)) + 1)
+        assert found.lower <= best + rounding
+        assert found.attained >= best - max(rounding, 1e-12 * (1 + best))  # the optimiser's own gtol² / curvature
+        assert found.attained <= best + max(rounding, 1e-12 * (1 + best))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kappa_is_safe_on_the_sublevel_set(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(24):
+        problem = deficient(random_problem(seed), kind)
+        W0 = rng.normal(size=(problem.p, problem.m))
+        level = float(problem.loss.value(W0 @ problem.Phi, problem.Y))
+        kappa, lowest = polyak_lojasiewicz(problem, level), infimum(problem)
+        for t in np.linspace(0.0, 1.0, 9):
+            W = (1 - t) * W0 + t * lowest.W  # the sublevel set is convex
+            value = float(problem.loss.value(W @ problem.Phi, problem.Y))
+            G = problem.loss.gradient(W @ problem.Phi, problem.Y) @ problem.Phi.T
+            size = float(np.sum(np.abs(problem.loss.terms(W @ problem.Phi, problem.Y)) @ np.abs(problem.Phi.T)))
+            rounding = 100 * 2.0**-53 * (size**2 + kappa * (value + float(np.sum(problem.Y**2))))
+            assert 0.5 * float(np.sum(G**2)) >= kappa * (value - lowest.attained) - rounding
+
+
+def test_without_data_or_curvature_nothing_is_promised() -> None:
+    empty = random_problem(1).with_features(np.zeros((random_problem(1).m, 0)))
+    assert polyak_lojasiewicz(empty, 1.0) == 0.0
+    assert infimum(empty).attained == 0.0
+    for loss in (Logistic(0.0), CrossEntropy(0.0)):
+        problem = random_problem(2, loss=loss)
+        assert polyak_lojasiewicz(problem, 1.0) == 0.0
+        assert infimum(problem, newton_steps=3).lower == 0.0

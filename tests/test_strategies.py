@@ -152,8 +152,8 @@ def test_a_single_logit_regime_can_be_asked_for(regime: str) -> None:
         (lambda: find(strategies.problems(feature_regimes=("odd",)), lambda _: True), "feature_regimes"),
         (lambda: find(strategies.problems("float8"), lambda _: True), "dtype"),
         (lambda: strategies.contraction_factors(largest=1.0), "largest"),
-        (lambda: sizes(1), "largest"),
-        (lambda: sizes(4, regimes=("odd",)), "regimes"),
+        (lambda: find(sizes(1), lambda _: True), "largest"),
+        (lambda: find(sizes(4, regimes=("odd",)), lambda _: True), "regimes"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(build: Callable[[], object], said: str) -> None:

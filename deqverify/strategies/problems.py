@@ -7,7 +7,6 @@ loss.
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import product
 
 import numpy as np
 from hypothesis import strategies as st
@@ -31,7 +30,7 @@ FEATURE_REGIMES = (
     "deficient",
 )
 NARROW = "m < min(p, n)"
-SIZE_REGIMES = ("any", NARROW)
+SIZE_REGIMES = ("any", NARROW, NARROW)
 
 _NARROW_DTYPES = ("float16", "bfloat16")
 _SMALL = 4  # sizes up to here are drawn most often
@@ -153,25 +152,33 @@ def _draw_targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
     return base
 
 
-@lru_cache(maxsize=64)
+@st.composite
 def sizes(
-    largest: int, least_m: int = 1, least_n: int = 1, regimes: tuple[str, ...] = SIZE_REGIMES
-) -> SearchStrategy[tuple[int, int, int]]:
-    """(m, p, n), the simplest first. More than half have a width below both p and n, the regime that the theorem is
-    about.
+    draw: DrawFn, largest: int, least_m: int = 1, least_n: int = 1, regimes: tuple[str, ...] = SIZE_REGIMES
+) -> tuple[int, int, int]:
+    """(m, p, n): most have a width below both p and n, the regime that the theorem is about, and few exceed four.
 
-    One draw, from a menu of all triples in which sizes up to four stand eight times, and narrow ones five times as
-    often.
+    Four draws; each size shrinks by itself, to its least.
     """
+    return _draw_sizes(draw, largest, least_m, least_n, regimes)
+
+
+def _draw_sizes(
+    draw: DrawFn, largest: int, least_m: int, least_n: int, regimes: tuple[str, ...]
+) -> tuple[int, int, int]:
     _check_regimes("regimes", regimes, SIZE_REGIMES)
     if largest <= least_m:
         raise ValueError(f"largest: needs at least {least_m + 1} for a width below p and n, got {largest}")
-    menu: list[tuple[int, int, int]] = []
-    for m, p, n in product(range(least_m, largest + 1), range(1, largest + 1), range(least_n, largest + 1)):
-        narrow = m < min(p, n)
-        if narrow or "any" in regimes:
-            menu += [(m, p, n)] * ((8 if max(m, p, n) <= _SMALL else 1) * (5 if narrow else 1))
-    return st.sampled_from(sorted(menu, key=lambda triple: (sum(triple), triple)))
+    if draw(_one_of(regimes)) == NARROW:
+        m = draw(_size(least_m, largest - 1))
+        return m, draw(_size(m + 1, largest)), draw(_size(m + 1, largest))
+    return draw(_size(least_m, largest)), draw(_size(1, largest)), draw(_size(least_n, largest))
+
+
+@lru_cache(maxsize=256)
+def _size(least: int, largest: int) -> SearchStrategy[int]:
+    """Sizes up to four stand six times in the menu; the first is the simplest."""
+    return st.sampled_from([size for size in range(least, largest + 1) for _ in range(6 if size <= _SMALL else 1)])
 
 
 @st.composite
@@ -192,7 +199,7 @@ def problems(
     by part to the simplest problem (this module's docstring).
     """
     dtype(dtype_name)
-    m, p, n = draw(sizes(largest, least_m, least_n, size_regimes))
+    m, p, n = _draw_sizes(draw, largest, least_m, least_n, size_regimes)
     gamma = draw(contraction_factors(dtype_name, largest_gamma))
     _check_regimes("feature_regimes", feature_regimes, FEATURE_REGIMES)
     A = _draw_logits(draw, m, LOGIT_REGIMES)
@@ -209,7 +216,7 @@ def well_conditioned_problems(
 ) -> Problem:
     """Problems for training laws: m < min(p, n), γ ≤ ``largest_gamma``, singular values of Φ in [½, 2], squared or
     ridged loss."""
-    m, p, n = draw(sizes(5, least_m, 1, (NARROW,)))
+    m, p, n = _draw_sizes(draw, 5, least_m, 1, (NARROW,))
     gamma = draw(contraction_factors(dtype_name, largest_gamma))
     left = np.linalg.qr(draw_signal(draw, (m, m)) + 4.0 * np.eye(m))[0]
     right = np.linalg.qr(draw_signal(draw, (n, m)) + 4.0 * np.eye(n, m))[0]

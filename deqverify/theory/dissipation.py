@@ -50,8 +50,8 @@ class Infimum:
 def infimum(problem: Problem, newton_steps: int = 30) -> Infimum:
     """Encloses ``L* = inf L₀`` by Newton's method on the convex shallow problem.
 
-    Upper end: the attained value, which stays above L* where Φ has directions whose squares round away. Lower end, for a
-    loss with curvature ρ > 0 everywhere: convexity along the reachable outputs ``WΦ`` gives
+    Upper end: the attained value, which stays above L* where Φ has directions whose squares round away. Lower end, for
+    a loss with curvature ρ > 0 everywhere: convexity along the reachable outputs ``WΦ`` gives
     ``L* ≥ L₀(W) − ‖dF P‖²/(2ρ)``, P the projector onto the row space of Φ. With ρ = 0 the lower end is 0, which
     every loss here has.
     """

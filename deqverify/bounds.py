@@ -61,12 +61,14 @@ class Arithmetic:
     storage: float
     tiny: float
     largest: float
+    norm_floor: float
+    """Below it a 2-norm is not seen: its squares underflow."""
 
     @classmethod
     def of(cls, name: str, computes_in: str | None = None) -> Arithmetic:
         stored, computed = dtype(name), dtype(computes_in or name)
         storage = stored.unit_roundoff if computed.name != stored.name else 0.0
-        return cls(computed.unit_roundoff, storage, stored.tiny, stored.largest)
+        return cls(computed.unit_roundoff, storage, stored.tiny, stored.largest, computed.tiny**0.5)
 
 
 FLOAT64 = Arithmetic.of("float64")
@@ -95,7 +97,7 @@ class Errors:
         """``‖φ + γSẑ − ẑ‖₁`` of each data point, (n,)."""
         z = np.abs(self.exact.Z).sum(axis=0)
         phi = np.abs(self.exact.problem.Phi).sum(axis=0)
-        claimed = _claimed(self.forward, z) * np.sqrt(self.exact.problem.m)
+        claimed = self._claimed(self.forward, z) * np.sqrt(self.exact.problem.m)
         return self.solve_rounding * (z + phi) + claimed + self.underflow
 
     @cached_property
@@ -136,7 +138,7 @@ class Errors:
         """``‖Λ̂ − Λ‖_∞`` of each data point, (n,), when the right side is off by ``cotangent`` (m, n) or nothing."""
         adjoint = np.abs(self.exact.adjoint).max(axis=0)
         right = np.abs(self.exact.cotangent).max(axis=0)
-        residual = self.solve_rounding * (adjoint + right) + _claimed(self.backward, adjoint) + self.underflow
+        residual = self.solve_rounding * (adjoint + right) + self._claimed(self.backward, adjoint) + self.underflow
         given = np.broadcast_to(cotangent, self.exact.adjoint.shape).max(axis=0)
         return (residual + given) * self.amplification + self.arithmetic.storage * adjoint
 
@@ -200,16 +202,18 @@ class Errors:
         eB = self.dF @ (Z + self.z).T + (dF @ self.z)[:, None] + (problem.n + 1) * self.arithmetic.unit * dF @ Z.T
         return self.pulled(self.adjoint) | self._stored({"B": eB + self.underflow})
 
+    def _claimed(self, accuracy: tuple[float, bool], size: Array) -> Array:
+        """A claimed residual; a claim in the 2-norm says nothing below the norm's own floor."""
+        tolerance, relative = accuracy
+        if tolerance == 0.0:
+            return np.zeros(size.shape)
+        return (tolerance * size if relative else np.full(size.shape, tolerance)) + self.arithmetic.norm_floor
+
     def _stored(self, errors: dict[str, Array]) -> dict[str, Array]:
         if not self.arithmetic.storage:
             return errors
         values = self.exact.gradient
         return {block: e + self.arithmetic.storage * np.abs(values[block]) for block, e in errors.items()}
-
-
-def _claimed(accuracy: tuple[float, bool], size: Array) -> Array:
-    tolerance, relative = accuracy
-    return tolerance * size if relative else np.full(size.shape, tolerance)
 
 
 class Budget:

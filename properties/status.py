@@ -33,6 +33,7 @@ def _judge_residual(
         return
     norms = np.sqrt(np.sum(residual**2, axis=0))
     claimed = claim.tolerance * (sizes if claim.relative else np.ones_like(sizes))
+    claimed = claimed + (bounds.arithmetic.norm_floor if claim.tolerance else 0.0)
 
     allowed = Bound({f"rounding in {bounds.dtype_name}": rounding, f"claimed: {claim}": claimed})
     yield compare(f"{what}, though {status.value}", norms, allowed, sizes)

@@ -116,7 +116,7 @@ def descent_order(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
         yield finite(f"∂L/∂{block}", gradient[block])
     exact = bounds.exact
     largest = max(
-        float(np.abs(gradient["A"]).max()), float(np.abs(gradient["B"]).max()) / np.abs(problem.B).max(initial=1e-300)
+        float(np.abs(gradient["A"]).max()), float(np.abs(gradient["B"]).max()) / (float(np.abs(problem.B).max()) or 1.0)
     )
     if largest == 0.0:
         return

@@ -111,3 +111,12 @@ def test_beyond_the_range_of_the_dtype_nothing_is_judged() -> None:
     assert Budget(ClosedForm(problem), Claims(), "float32").in_range
     assert not Budget(ClosedForm(huge), Claims(), "float32").in_range
     assert Budget(ClosedForm(huge), Claims(), "float64").in_range
+
+
+def test_a_claim_in_the_2_norm_is_forgiven_what_its_squares_cannot_see() -> None:
+    problem = random_problem(3)
+    nothing = problem.with_features(0 * problem.Phi, problem.Y)
+    direct, iterative = Claims(), Claims(Accuracy(1e-6), Accuracy(1e-6))
+    floors = [Budget(ClosedForm(nothing), claims, "float32").claimed.z.max() for claims in (direct, iterative)]
+    assert floors[0] < 1e-35  # underflow of single products
+    assert 2.0**-63 <= floors[1] < 1e-17  # √tiny, amplified by 1/(1−γ) = 4

@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from deqverify.claims import DIRECT, Claims
+from deqverify.claims import DIRECT, Accuracy, Claims
 from deqverify.dtypes import Array, dtype
 from deqverify.theory.closed_form import ClosedForm
 
@@ -77,13 +77,13 @@ FLOAT64 = Arithmetic.of("float64")
 class Errors:
     """Entrywise bounds on the errors of one implementation's answers to one problem, for one accuracy a pass.
 
-    ``forward`` and ``backward`` are ``(tolerance, relative)``, zero tolerance for rounding alone. Everything is a
+    ``forward`` and ``backward`` are the claims, rounding alone by default. Everything is a
     bound on ``|computed − true|`` with the shape of the quantity, but ``z`` and ``adjoint``, which hold one norm a
     data point.
     """
 
     def __init__(
-        self, exact: ClosedForm, arithmetic: Arithmetic, forward: tuple[float, bool], backward: tuple[float, bool]
+        self, exact: ClosedForm, arithmetic: Arithmetic, forward: Accuracy = DIRECT, backward: Accuracy = DIRECT
     ):
         self.exact, self.arithmetic = exact, arithmetic
         self.forward, self.backward = forward, backward
@@ -97,7 +97,7 @@ class Errors:
         """``‖φ + γSẑ − ẑ‖₁`` of each data point, (n,)."""
         z = np.abs(self.exact.Z).sum(axis=0)
         phi = np.abs(self.exact.problem.Phi).sum(axis=0)
-        claimed = self._claimed(self.forward, z) * np.sqrt(self.exact.problem.m)
+        claimed = self.claimed_residual(self.forward, z) * np.sqrt(self.exact.problem.m)
         return self.solve_rounding * (z + phi) + claimed + self.underflow
 
     @cached_property
@@ -110,7 +110,7 @@ class Errors:
     def certificate(self) -> Array:
         """Of ``‖φ + γSẑ − ẑ‖₁/(1−γ)``, (n,): rounding ẑ for storage costs a residual of up to twice that rounding."""
         stored = 2 * self.arithmetic.storage * np.abs(self.exact.Z).sum(axis=0)
-        return (self.residual + stored) * self.amplification
+        return (self.residual * self._certified(self.forward) + stored) * self.amplification
 
     @cached_property
     def F(self) -> Array:
@@ -138,7 +138,9 @@ class Errors:
         """``‖Λ̂ − Λ‖_∞`` of each data point, (n,), when the right side is off by ``cotangent`` (m, n) or nothing."""
         adjoint = np.abs(self.exact.adjoint).max(axis=0)
         right = np.abs(self.exact.cotangent).max(axis=0)
-        residual = self.solve_rounding * (adjoint + right) + self._claimed(self.backward, adjoint) + self.underflow
+        residual = (
+            self.solve_rounding * (adjoint + right) + self.claimed_residual(self.backward, adjoint) + self.underflow
+        )
         given = np.broadcast_to(cotangent, self.exact.adjoint.shape).max(axis=0)
         return (residual + given) * self.amplification + self.arithmetic.storage * adjoint
 
@@ -150,7 +152,11 @@ class Errors:
     def adjoint_certificate(self) -> Array:
         """Of ``‖c + γSᵀΛ̂ − Λ̂‖_∞/(1−γ)`` for a given cotangent c, (n,)."""
         stored = self.arithmetic.storage * np.abs(self.exact.adjoint).max(axis=0)
-        return self.adjoint_from(0.0) + 2 * stored * self.amplification
+        return self.adjoint_from(0.0) * self._certified(self.backward) + 2 * stored * self.amplification
+
+    def _certified(self, claim: Accuracy) -> float:
+        """By how much a certificate may exceed the error: an error e has a residual of up to (1+γ)e."""
+        return (1.0 + self.exact.problem.gamma) * self.amplification if claim.of == "value" else 1.0
 
     def pulled(self, adjoint: Array) -> dict[str, Array]:
         """The gradients in A, Phi and gamma, given the adjoint's error (n,)."""
@@ -202,12 +208,16 @@ class Errors:
         eB = self.dF @ (Z + self.z).T + (dF @ self.z)[:, None] + (problem.n + 1) * self.arithmetic.unit * dF @ Z.T
         return self.pulled(self.adjoint) | self._stored({"B": eB + self.underflow})
 
-    def _claimed(self, accuracy: tuple[float, bool], size: Array) -> Array:
-        """A claimed residual; a claim in the 2-norm says nothing below the norm's own floor."""
-        tolerance, relative = accuracy
-        if tolerance == 0.0:
+    def claimed_residual(self, claim: Accuracy, size: Array) -> Array:
+        """A claimed residual in the norm that contracts, ``size`` being the solution's in that norm, (n,).
+
+        A claim in the 2-norm says nothing below the norm's own floor. A claim on the value is one on the residual that
+        ends in it: amplification by 1/(1−γ) takes the factor 1−γ back.
+        """
+        if claim.tolerance == 0.0:
             return np.zeros(size.shape)
-        return (tolerance * size if relative else np.full(size.shape, tolerance)) + self.arithmetic.norm_floor
+        claimed = claim.tolerance * (size if claim.relative else np.ones_like(size))
+        return claimed / (self.amplification if claim.of == "value" else 1.0) + self.arithmetic.norm_floor
 
     def _stored(self, errors: dict[str, Array]) -> dict[str, Array]:
         if not self.arithmetic.storage:
@@ -227,11 +237,9 @@ class Budget:
         self.exact, self.claims, self.dtype_name = exact, claims, dtype_name
         self.arithmetic = Arithmetic.of(dtype_name, claims.computes_in.get(dtype_name))
         backward = claims.backward or DIRECT
-        forward_claim = (claims.forward.tolerance, claims.forward.relative)
-        backward_claim = (backward.tolerance, backward.relative)
-        self.rounding = Errors(exact, self.arithmetic, (0.0, True), (0.0, True))
+        self.rounding = Errors(exact, self.arithmetic)
         loose = claims.forward.tolerance > 0 or backward.tolerance > 0
-        self.claimed = Errors(exact, self.arithmetic, forward_claim, backward_claim) if loose else self.rounding
+        self.claimed = Errors(exact, self.arithmetic, claims.forward, backward) if loose else self.rounding
 
     def bound(self, select: Callable[[Errors], Array | float]) -> Bound:
         """The bound on the quantity that ``select`` names, its two terms apart."""
@@ -260,7 +268,7 @@ class Budget:
     @cached_property
     def theory(self) -> Errors:
         """The errors of the float64 closed forms themselves."""
-        return Errors(self.exact, FLOAT64, (0.0, True), (0.0, True))
+        return Errors(self.exact, FLOAT64)
 
     def along(self, direction: Mapping[str, Array]) -> Bound:
         """Of ``⟨∇L, direction⟩``: every block's errors weighted by the direction, and the sum's own rounding in

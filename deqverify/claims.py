@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from deqverify.dtypes import DTYPES
 
@@ -11,21 +12,26 @@ from deqverify.dtypes import DTYPES
 class Accuracy:
     """How close an answer is claimed to be, for one forward or backward solve.
 
-    ``tolerance`` bounds the residual of each data point in the 2-norm, ``‖f(z) − z‖₂``: as it is where ``relative`` is
-    false, times ``‖f(z)‖₂`` where it is true. 0 claims a backward-stable direct solve: rounding and nothing else.
+    ``tolerance`` bounds the residual of each data point in the 2-norm, ``‖f(z) − z‖₂``, or where ``of`` is "value" the
+    error ``‖ẑ − z*‖₂`` itself: as it is where ``relative`` is false, times ``‖f(z)‖₂`` where it is true. 0 claims a
+    backward-stable direct solve: rounding and nothing else. ValueError for a tolerance or an ``of`` that is not one.
     """
 
     tolerance: float = 0.0
     relative: bool = True
+    of: Literal["residual", "value"] = "residual"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.tolerance < float("inf"):
             raise ValueError(f"tolerance: must be finite and not negative, got {self.tolerance!r}")
 
+        if self.of not in ("residual", "value"):
+            raise ValueError(f'of: a claim is of the "residual" or of the "value", got {self.of!r}')
+
     def __str__(self) -> str:
         if self.tolerance == 0.0:
             return "rounding only"
-        return f"residual ≤ {self.tolerance:g}" + (" × ‖f(z)‖" if self.relative else " (absolute)")
+        return f"{self.of} ≤ {self.tolerance:g}" + (" × ‖f(z)‖" if self.relative else " (absolute)")
 
 
 DIRECT = Accuracy()

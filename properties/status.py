@@ -33,6 +33,8 @@ def _judge_residual(
         return
     norms = np.sqrt(np.sum(residual**2, axis=0))
     claimed = claim.tolerance * (sizes if claim.relative else np.ones_like(sizes))
+    if claim.of == "value":  # an error e has a residual of up to ‖U‖₂e ≤ (1 + γ√m)e
+        claimed = claimed * (1.0 + bounds.exact.problem.gamma * np.sqrt(bounds.exact.problem.m))
     claimed = claimed + (bounds.arithmetic.norm_floor if claim.tolerance else 0.0)
 
     allowed = Bound({f"rounding in {bounds.dtype_name}": rounding, f"claimed: {claim}": claimed})

@@ -120,3 +120,24 @@ def test_a_claim_in_the_2_norm_is_forgiven_what_its_squares_cannot_see() -> None
     floors = [Budget(ClosedForm(nothing), claims, "float32").claimed.z.max() for claims in (direct, iterative)]
     assert floors[0] < 1e-35  # underflow of single products
     assert 2.0**-63 <= floors[1] < 1e-17  # √tiny, amplified by 1/(1−γ) = 4
+
+
+def test_a_claim_on_the_value_is_not_amplified() -> None:
+    for problem in random_problems(10, gamma=0.99):
+        exact = ClosedForm(problem)
+        of_value = Claims(Accuracy(1e-6, of="value"), Accuracy(1e-6, of="value"))
+        budget = Budget(exact, of_value, "float64")
+        size = np.abs(exact.Z).sum(axis=0)
+        claimed = budget.claimed.z - budget.rounding.z
+        unit = 2.0**-53 * (budget.claimed.z + size)  # the difference's own rounding
+        assert np.all(np.abs(claimed - 1e-6 * np.sqrt(problem.m) * size) <= 8 * unit)
+        amplified = Budget(exact, Claims(Accuracy(1e-6), Accuracy(1e-6)), "float64").claimed.z
+        assert np.all(amplified >= 90 * claimed)  # 1/(1−γ) = 100
+
+
+def test_an_accuracy_says_of_what_it_is() -> None:
+    assert str(Accuracy(1e-6, of="value")) == "value ≤ 1e-06 × ‖f(z)‖"
+    assert str(Accuracy(1e-3, relative=False)) == "residual ≤ 0.001 (absolute)"
+    assert str(Accuracy()) == "rounding only"
+    with pytest.raises(ValueError, match="of:"):
+        Accuracy(1e-6, of="loss")  # type: ignore[arg-type]

@@ -1,0 +1,69 @@
+"""The direct reference: second derivatives, one factorisation, no data, halves computed in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from deqverify.cells import LinearSoftmaxCell
+from deqverify.implementations.protocol import Status
+from deqverify.implementations.subject import Subject
+from deqverify.law import laws
+from deqverify.reference import reference
+from deqverify.trial import Effort
+
+CELL = LinearSoftmaxCell()
+
+
+def equilibrium(A: torch.Tensor, gamma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return reference().equilibrium(CELL, {"A": A, "gamma": gamma}, x, None).z
+
+
+def inputs() -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    A, x = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((3, 3), (2, 3)))
+    gamma = torch.tensor(0.5, dtype=torch.float64)
+    return tuple(t.requires_grad_() for t in (A, gamma, x))
+
+
+def test_first_and_second_derivatives_agree_with_finite_differences() -> None:
+    # torch's own defaults: steps of 1e-6 and tolerances of 1e-3 relative, for O(1) quantities.
+    assert torch.autograd.gradcheck(equilibrium, inputs())
+    assert torch.autograd.gradgradcheck(equilibrium, inputs())
+
+
+def test_all_passes_share_one_factorisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    factor = torch.linalg.lu_factor
+    monkeypatch.setattr(torch.linalg, "lu_factor", lambda U: calls.append(1) or factor(U))
+    A, gamma, x = inputs()
+    (first,) = torch.autograd.grad(equilibrium(A, gamma, x).square().sum(), A, create_graph=True)
+    torch.autograd.grad(first.square().sum(), (A, x))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("framework", ["torch", "numpy"])
+@pytest.mark.parametrize(("n", "m"), [(0, 1), (0, 3), (1, 1)])
+def test_no_data_and_one_state_are_legal(framework: str, n: int, m: int) -> None:
+    subject = Subject(reference(framework))
+    theta = {"A": subject.native(np.zeros((m, m))), "gamma": subject.native(0.5)}
+    answer = subject.solve_native(theta, subject.native(np.ones((n, m))))
+    assert answer.z.shape == (m, n)
+    assert answer.status is Status.CONVERGED
+    assert subject.pull_status(answer, np.ones((m, n)))[0]["A"].shape == (m, m)
+
+
+@pytest.mark.parametrize(("framework", "dtype"), [("numpy", "float64"), ("numpy", "float32"), ("torch", "bfloat16")])
+def test_no_law_rejects_the_reference(framework: str, dtype: str) -> None:
+    subject = Subject(reference(framework), dtype)
+    for law in laws().values():
+        if law.missing(subject) is None:
+            trial = law.trial(subject, Effort(examples=40, seconds=60, seed=3))
+            assert trial.error is None, trial.error
+            assert trial.failure is None, (law.id, trial.failure)
+
+
+def test_another_framework_is_refused() -> None:
+    with pytest.raises(ValueError, match="fortran"):
+        reference("fortran")

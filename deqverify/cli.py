@@ -1,4 +1,4 @@
-"""The command line: ``deqverify run`` and ``deqverify list``."""
+"""The command line: ``deqverify run``, ``deqverify list`` and ``deqverify explain``."""
 
 from __future__ import annotations
 
@@ -140,6 +140,23 @@ def list_() -> None:
     for name, point in sorted(installed().items()):
         table.add_row(name, point.value)
     console.print(table)
+
+
+@main.command()
+@click.argument("law_id", metavar="LAW")
+@click.option("--target", default="reference", show_default=True, help="The implementation of the example.")
+def explain(law_id: str, target: str) -> None:
+    """Explain LAW: statement, source, bound, what a violation means, and an example with its numbers."""
+    from deqverify.implementations.loading import TargetError
+    from deqverify.law import laws
+    from deqverify.reporting.explain import explain as text_of
+    from deqverify.running.plan import select
+
+    try:
+        chosen = select([law_id])
+        click.echo("\n\n".join(text_of(laws()[id], target) for id in chosen))
+    except (ValueError, TargetError) as error:
+        raise click.UsageError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from hypothesis.strategies import SearchStrategy
 from deqverify.comparison import Measurement
 from deqverify.implementations.subject import Subject
 from deqverify.problem import array_code
-from deqverify.trial import Body, Effort, Failure, Trial, replay, run_trial
+from deqverify.trial import Body, Effort, Evidence, Failure, Trial, replay, run_trial
 
 FAMILIES = ("equilibrium", "equivariance", "gradient", "adjoint", "dissipation", "trust_region", "status", "conduct")
 """The modules of ``deqverify.properties``, in reporting order."""
@@ -116,14 +116,16 @@ class Law:
 
 def describe(failure: Failure) -> str:
     """What was seen, in lines: measured against allowed with the terms, or the crash."""
-    seen = failure.seen
+    return failure.message if failure.seen is None else describe_evidence(failure.seen)
+
+
+def describe_evidence(seen: Evidence) -> str:
+    """One comparison in lines: measured against allowed with the bound's terms; or one fact."""
     if isinstance(seen, Measurement):
         lines = [f"{seen.what}: measured {seen.measured:.3g}, allowed {seen.allowed:.3g}"]
         lines += [f"    {value:.3g}  {name}" for name, value in seen.terms.items() if value]
         return "\n".join([*lines, f"    compared with a quantity of size {seen.scale:.3g}"])
-    if seen is not None:
-        return f"{seen.what}: {seen.seen}"
-    return failure.message
+    return f"{seen.what}: {seen.seen}"
 
 
 def arguments_code(arguments: dict[str, Any]) -> str:

@@ -90,6 +90,14 @@ def test_list_shows_every_law_and_implementation() -> None:
         assert name in result.output
 
 
+def test_explain_shows_statement_source_bound_and_an_example() -> None:
+    result = CliRunner().invoke(main, ["explain", "mass"])
+    assert result.exit_code == 0, result.output
+    for part in (laws()["mass"].statement, laws()["mass"].source, "Bound:", "Problem(", "measured"):
+        assert part in result.output
+    assert CliRunner().invoke(main, ["explain", "mas"]).exit_code == 2
+
+
 def test_check_deq_accepts_a_layer_a_function_and_a_name() -> None:
     for deq in (targets.sound(), targets.solve, "reference"):
         report = check_deq(deq, laws=["enclosure", "gradient-Phi"], seed=0, progress=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deqverify import laws
+from deqverify.reporting.explain import page
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,6 +27,10 @@ def test_the_table_of_laws_is_current() -> None:
     found = re.search(r"<!-- laws -->\n(.*?)\n<!-- /laws -->", README, flags=re.DOTALL)
     assert found
     assert found[1] == table_of_laws(), "run: python -m tests.test_readme"
+
+
+def test_the_page_of_laws_is_current() -> None:
+    assert (ROOT / "docs" / "laws.md").read_text(encoding="utf-8") == page(), "run: make docs"
 
 
 def test_the_violation_shown_is_real() -> None:

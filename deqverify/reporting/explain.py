@@ -1,0 +1,64 @@
+"""Laws for readers: one law with an example, and the page of all laws, both from the same docstrings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deqverify.implementations.loading import load
+from deqverify.implementations.subject import Reported, Subject, TargetFailure
+from deqverify.law import NEEDS, Law, arguments_code, describe_evidence, laws
+from deqverify.trial import Effort
+
+PAGE_HEADER = """# The laws
+
+Generated from the docstrings in `properties/` by `make docs`; a test keeps it current. Symbols and shapes are those of
+the README's model: A (m, m), B (p, m), Φ (m, n), S the softmax of every column of A, U = I − γS, Z = U⁻¹Φ.
+"""
+
+
+def explain(law: Law, target: str = "reference") -> str:
+    """Statement, source, needs, what the docstring says of the bound, and an example judged on ``target``.
+
+    TargetError where the target cannot be loaded.
+    """
+    return "\n".join([_text(law), "", f"An example, on {target}:", "", _example(law, target)])
+
+
+def page() -> str:
+    """The text of ``docs/laws.md``."""
+    parts, family = [PAGE_HEADER], ""
+    for law in laws().values():
+        if law.family != family:
+            family = law.family
+            parts.append(f"## {family}\n")
+        parts.append(f"### {law.id}\n\n{_text(law)}\n")
+    return "\n".join(parts)
+
+
+def _text(law: Law) -> str:
+    needs = "; ".join(f"not judged where {NEEDS[need][1]}" for need in law.needs)
+    return "\n".join(
+        [
+            f"**{law.statement}**",
+            "",
+            law.doc,
+            "",
+            f"- Source: {law.source}",
+            f"- Needs {', '.join(law.needs)}: {needs}",
+            f"- A violation means: {law.anomaly}. {law.at_stake}",
+        ]
+    )
+
+
+def _example(law: Law, target: str) -> str:
+    subject = Subject(load(target))
+    if reason := law.missing(subject):
+        return f"not claimed: {reason}"
+    drawn: list[dict[str, Any]] = []
+    law.trial(subject, Effort(examples=5 * law.cost, seed=0), drawn.append)
+    arguments = min(drawn, key=lambda each: len(arguments_code(each)))  # the shortest reads best
+    try:
+        seen = [describe_evidence(evidence) for evidence in law.body(subject, **arguments)]
+    except (Reported, TargetFailure) as outcome:
+        seen = [str(outcome)]
+    return "\n".join([arguments_code(arguments), "", *seen])

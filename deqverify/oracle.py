@@ -90,7 +90,7 @@ class Oracle:
         return self._narrow(lambda: self._loss(self.problem, None, 0), _to_the_bit(_largest(self.problem.Y) ** 2))
 
     def derivative(self, direction: Direction, accuracy: float) -> float:
-        """``⟨∇L, direction⟩`` to within ``accuracy`` (absolute), or to 2⁻⁴⁰ relative where that is wider.
+        """``⟨∇L, direction⟩`` to within ``accuracy`` (absolute), or to 2⁻⁵² relative where that is wider.
 
         Central differences ``(L(θ + hd) − L(θ − hd))/2h`` at h and h/2; they differ by ¾ of the truncation at h, so
         their distance and both radii bound what is claimed. Raises ValueError for an unknown block or a wrong shape.
@@ -106,7 +106,7 @@ class Oracle:
                 fine = self._difference(direction, step / 2)
                 if wide is not None and fine is not None:
                     slack = 2 * float((wide - fine).abs_upper()) + float(fine.rad())
-                    if slack <= max(accuracy, 2.0**-40 * float(fine.abs_lower())):
+                    if slack <= max(accuracy, 2.0**-60 * float(fine.abs_lower())):
                         return float(fine.mid())
             bits *= 2
         raise OracleError(f"no derivative to within {accuracy:.1e} at {_MOST_BITS} bits")

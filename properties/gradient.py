@@ -40,7 +40,7 @@ def _against_oracle(
 ) -> Measurement:
     allowed = bounds.along(along)
     true = Oracle(problem).derivative(along, accuracy=1e-3 * float(allowed.total))
-    allowed = allowed + own_rounding("the oracle's number", 1e-3 * float(allowed.total) + 2.0**-39 * abs(true))
+    allowed = allowed + own_rounding("the oracle's number", 1e-3 * float(allowed.total) + 2.0**-52 * abs(true))
     claimed = sum(float(np.sum(gradient[block] * d)) for block, d in along.items())
     size = sum(float(np.sum(np.abs(bounds.exact.gradient[block] * d))) for block, d in along.items())
     return compare(what, abs(claimed - true), allowed, size)

@@ -24,8 +24,8 @@ def test_a_derivative_is_the_same_at_two_steps(monkeypatch: pytest.MonkeyPatch) 
         with monkeypatch.context() as patch:
             patch.setattr(oracle, "_STEP_BITS", 70)
             coarse = Oracle(problem).derivative(direction, 0.0)
-        # Each is claimed to 2⁻⁴⁰ relative; truncation at 2⁻⁷⁰ is far below that.
-        assert abs(fine - coarse) <= 2 * 2.0**-40 * abs(fine)
+        # Each is claimed to 2⁻⁵² relative; truncation at 2⁻⁷⁰ is far below that.
+        assert abs(fine - coarse) <= 2 * 2.0**-52 * abs(fine)
 
 
 def test_an_enclosure_at_a_higher_precision_lies_inside_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

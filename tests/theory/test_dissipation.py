@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.optimize
+from flint import arb, arb_mat, ctx
 
 from deqverify.losses import CrossEntropy, Logistic, Squared
 from deqverify.problem import Problem
@@ -54,6 +55,17 @@ def test_the_dissipation_is_a_quadratic_form_in_the_shallow_gradient(gamma: floa
         gradient = exact.gradient
         squared = float(np.sum(gradient["A"] ** 2) + np.sum(gradient["B"] ** 2))
         assert abs(squared - float(g @ D @ g)) <= slack(exact) * size
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_the_parts_of_the_dissipation_are_those_of_the_gradient(gamma: float) -> None:
+    for problem in random_problems(30, gamma):
+        exact = ClosedForm(problem)
+        from_B, from_A = dissipation(exact)
+        gradient, g = exact.gradient, shallow_gradient(exact).T.ravel()
+        size = float(np.abs(g) @ np.abs(explicit_D(exact)) @ np.abs(g))
+        assert abs(from_B - float(np.sum(gradient["B"] ** 2))) <= slack(exact) * size
+        assert abs(from_A - float(np.sum(gradient["A"] ** 2))) <= slack(exact) * size
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
@@ -118,6 +130,56 @@ def test_the_infimum_is_enclosed(kind: str) -> None:
         assert found.lower <= best + rounding
         assert found.attained >= best - max(rounding, 1e-12 * (1 + best))  # the optimiser's own gtol² / curvature
         assert found.attained <= best + max(rounding, 1e-12 * (1 + best))
+
+
+def exact_least_squares(Phi: np.ndarray, Y: np.ndarray) -> float:
+    """``‖Y‖² − ⟨YΦᵀ(ΦΦᵀ)⁻¹, YΦᵀ⟩`` at 1024 bits, for Φ of full row rank however nearly it fails."""
+    with ctx.workprec(1024):
+        X, T = arb_mat(Phi.tolist()), arb_mat(Y.tolist())
+        cross = T * X.transpose()
+        fitted = cross * (X * X.transpose()).inv() * cross.transpose()
+        total = T * T.transpose()
+        return float(sum((total[j, j] - fitted[j, j] for j in range(len(Y))), arb(0)).mid())
+
+
+def test_on_nearly_collinear_data_the_infimum_is_that_of_ball_arithmetic() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        p, m = rng.integers(1, 4, size=2)
+        base = rng.normal(size=(m, m + 3))
+        Phi, Y = base[:, :1] + 1e-12 * base, rng.normal(size=(p, m + 3))
+        problem = Problem(np.zeros((m, m)), np.ones((p, m)), Phi, Y, 0.5, Squared())
+        found, best = infimum(problem), exact_least_squares(Phi, Y)
+        rounding = 100 * 2.0**-53 * float(np.sum(Y**2))  # a sum of p(m + 3) ≤ 18 squares, and best's own rounding
+        assert found.lower <= best + rounding
+        # W reaches 1e12·‖Y‖, so outputs round by m·1e12·u·‖Y‖ each and the value by twice that times its root.
+        outputs = 4 * m * 1e12 * 2.0**-53 * float(np.abs(Y).sum()) * float(np.abs(Phi).max())
+        assert found.attained >= best - rounding - 2 * outputs * float(np.linalg.norm(Y)) - outputs**2
+
+
+@pytest.mark.parametrize("kind", ["plain", "duplicated"])
+def test_kappa_is_attained_along_the_weakest_direction(kind: str) -> None:
+    """For the squared loss, ``L₀ − L* = σ²t²`` and ``½‖∇L₀‖² = 2σ⁴t²`` a step t along σ_min from the minimiser."""
+    judged = 0
+    for seed in range(24):
+        problem = deficient(random_problem(seed, loss=Squared()), kind)
+        u, values, _ = np.linalg.svd(problem.Phi)
+        # Singular values that are zero in exact arithmetic come out near max(m, n)·u·σ₁.
+        sigma = values[values > 1e-12 * values[0]][-1]
+        if sigma < 1e-3 * values[0]:
+            continue  # κ lowers σ by its error, which is to be far below σ here
+        judged += 1
+        W = infimum(problem).W + np.eye(problem.p)[:, :1] * u[:, int(np.argmin(np.abs(values - sigma)))]
+        gap = sigma**2  # L₀ − L* without subtraction
+        G = problem.loss.gradient(W @ problem.Phi, problem.Y) @ problem.Phi.T
+        kappa = polyak_lojasiewicz(problem, float(problem.loss.value(W @ problem.Phi, problem.Y)))
+        # Gradients of size ‖Φ‖²‖W‖ + ‖Y‖‖Φ‖ are rounded a hundred times, against 2σ²; σ/σ₁ ≥ 1e-3.
+        size = float(values[0] * (values[0] * np.linalg.norm(W) + np.linalg.norm(problem.Y)))
+        relative = 100 * 2.0**-53 * size / sigma**2
+        assert 0.5 * float(np.sum(G**2)) >= kappa * gap * (1 - relative)
+        if kind == "plain":  # exact zeros do not round to zeros: on duplicated data κ may only be smaller
+            assert 0.5 * float(np.sum(G**2)) <= kappa * gap * (1 + relative + 1e-9)  # 8 max(m, n) u σ₁/σ ≤ 1e-11
+    assert judged >= 10
 
 
 @pytest.mark.parametrize("kind", KINDS)

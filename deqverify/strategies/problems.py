@@ -178,7 +178,8 @@ def _draw_sizes(
 @lru_cache(maxsize=256)
 def _size(least: int, largest: int) -> SearchStrategy[int]:
     """Sizes up to four stand six times in the menu; the first is the simplest."""
-    return st.sampled_from([size for size in range(least, largest + 1) for _ in range(6 if size <= _SMALL else 1)])
+    menu = [size for size in range(least, largest + 1) for _ in range(6 if size <= _SMALL else 1)]
+    return st.sampled_from(menu if len(menu) > 1 else 2 * menu)  # a menu of one draws nothing: shrinking would misalign
 
 
 @st.composite

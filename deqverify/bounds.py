@@ -134,15 +134,18 @@ class Errors:
         unit = (self.exact.problem.p + 1) * self.arithmetic.unit + self.arithmetic.storage
         return B.T @ (self.dF + unit * np.abs(self.exact.dF)) + self.underflow
 
-    def adjoint_from(self, cotangent: Array | float) -> Array:
-        """``‖Λ̂ − Λ‖_∞`` of each data point, (n,), when the right side is off by ``cotangent`` (m, n) or nothing."""
+    @cached_property
+    def adjoint_residual(self) -> Array:
+        """``‖c + γSᵀΛ̂ − Λ̂‖_∞`` of each data point for a given cotangent c, (n,)."""
         adjoint = np.abs(self.exact.adjoint).max(axis=0)
         right = np.abs(self.exact.cotangent).max(axis=0)
-        residual = (
-            self.solve_rounding * (adjoint + right) + self.claimed_residual(self.backward, adjoint) + self.underflow
-        )
+        return self.solve_rounding * (adjoint + right) + self.claimed_residual(self.backward, adjoint) + self.underflow
+
+    def adjoint_from(self, cotangent: Array | float) -> Array:
+        """``‖Λ̂ − Λ‖_∞`` of each data point, (n,), when the right side is off by ``cotangent`` (m, n) or nothing."""
         given = np.broadcast_to(cotangent, self.exact.adjoint.shape).max(axis=0)
-        return (residual + given) * self.amplification + self.arithmetic.storage * adjoint
+        stored = self.arithmetic.storage * np.abs(self.exact.adjoint).max(axis=0)
+        return (self.adjoint_residual + given) * self.amplification + stored
 
     @cached_property
     def adjoint(self) -> Array:

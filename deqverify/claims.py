@@ -44,7 +44,8 @@ class Claims:
 
     ``backward`` is None where the gradient is documented as inexact. ``separable``: a data point's answer does not
     depend on the others in its batch, NaN included. ``status``: non-convergence is reported. ``starts``: the start
-    z₀ is used, and the answer does not depend on it. ``computes_in`` names a wider dtype that a narrow one is
+    z₀ is used, and the answer does not depend on it. ``iteration``: the trace is that of Picard's iteration, which
+    contracts at γ, or of the mass-corrected one, at γτ. ``computes_in`` names a wider dtype that a narrow one is
     computed in before rounding.
     """
 
@@ -56,6 +57,7 @@ class Claims:
     separable: bool = True
     status: bool = True
     starts: bool = True
+    iteration: Literal["picard", "mass-corrected"] | None = None
     compiles: bool = False
     computes_in: dict[str, str] = field(default_factory=dict)
     where: str = ""

@@ -34,6 +34,14 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "separable": (lambda s: s.claims.separable, "batch separability is not claimed"),
     "status": (lambda s: s.claims.status, "no status is claimed"),
     "limited": (lambda s: hasattr(s.implementation, "limited"), "it offers no way to lower its iteration cap"),
+    "trace": (
+        lambda s: s.claims.iteration is not None and hasattr(s.implementation, "traced"),
+        "no iteration of a known rate is claimed, or it offers no trace",
+    ),
+    "jvp": (lambda s: hasattr(s.implementation, "jvp"), "it offers no derivative along a tangent"),
+    "second order": (lambda s: hasattr(s.implementation, "second_order"), "it offers no derivative of its gradient"),
+    "start gradient": (lambda s: hasattr(s.implementation, "start_gradient"), "it shows no gradient in its start"),
+    "float64": (lambda s: s.dtype == "float64", "judged in float64 only"),
 }
 """What a law may need of an implementation: how that is seen, and the sentence for when it is missing."""
 

@@ -8,6 +8,7 @@ import numpy as np
 from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
 from hypothesis import strategies as st
 
+from deqverify.bounds import Bound
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, round_to
 from deqverify.implementations.subject import Subject
@@ -15,6 +16,7 @@ from deqverify.law import law
 from deqverify.oracle import Oracle
 from deqverify.problem import Problem
 from deqverify.strategies import problems, signals
+from deqverify.theory.closed_form import dobrushin
 
 WRONG = "wrong equilibrium"
 STAKE = "Outputs, losses and every gradient are built on this state: none of them can be trusted."
@@ -142,3 +144,37 @@ def positivity(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     size = np.abs(bounds.exact.Z).sum(axis=0)
     shortfall = np.maximum(problem.Phi - z, 0.0).max(axis=0, initial=0.0)
     yield compare("max(φ − ẑ, 0)", shortfall, bounds.bound(lambda e: e.z), size)
+
+
+@law(
+    "solver-rate",
+    statement="the residual falls by γ an iteration, by γτ where the mass is right: ‖r_k‖₁ ≤ (γτ)ᵏ‖r₀‖₁",
+    source="THEORY.md §1 items 2 and 8 (Dobrushin's τ)",
+    needs=("equilibrium", "trace"),
+    anomaly="the solver is slower than its iteration",
+    at_stake="Caps are hit where the method would have converged; the cost of a solve is not what the theory says.",
+    draws=any_problem(),
+)
+def solver_rate(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """The trace of the claimed iteration, each entry the largest residual over the data points in a p-norm, 1 ≤ p ≤ 2.
+
+    Judged whatever the status, since a capped iteration contracts too. Bound: ``√m rateᵏ`` times the first entry, √m
+    between the norms, and the rounding of f at iterates of size ``‖z‖₁ ≤ 3‖φ‖₁/(1−γ)``, summed over the sweeps as
+    ``1/(1−rate)``. Catches damping that was not asked for, stale iterates, and a mass that is corrected wrongly.
+    """
+    trace = deq.solve(problem, layer=deq.traced()).solution.trace
+    yield Fact("the trace that was asked for", trace is not None, f"got {trace}", informative=False)
+    entries = np.asarray(trace, dtype=np.float64)
+    yield finite("the trace", entries)
+    bounds = budget(deq, problem)
+    arithmetic, m = bounds.arithmetic, problem.m
+    rate = problem.gamma * (dobrushin(bounds.exact.S) if deq.claims.iteration == "mass-corrected" else 1.0)
+    powers = (rate * (1.0 + 2 * (m + 4) * arithmetic.unit)) ** np.arange(len(entries))
+    size = 3 * float(np.abs(problem.Phi).sum(axis=0).max(initial=0.0)) / (1.0 - problem.gamma)
+    # A sweep rounds f, and the correction of its mass; either moves the next residual by at most twice itself.
+    floor = 4 * (m + 8) * arithmetic.unit * size / (1.0 - rate) + bounds.rounding.underflow
+    first = float(entries[0]) if entries.size else 0.0
+    allowed = Bound(
+        {"the theorem's rate": np.sqrt(m) * powers[1:] * first, "rounding of the sweeps": np.asarray(floor)}
+    )
+    yield compare("‖r_k‖ at the worst k", entries[1:], allowed, first)

@@ -38,3 +38,6 @@ class LinearCell(Cell, Protocol):
 
     def pullback(self, theta: Theta, z: Any, cotangent: Any) -> dict[str, Any]:
         """``(∂f/∂θ)ᵀ`` applied to ``cotangent`` (n, m) at states ``z`` (n, m), summed over the batch."""
+
+    def pushforward(self, theta: Theta, z: Any, tangent: Theta) -> Any:
+        """``∂f/∂θ`` applied to ``tangent``, shaped like θ, at states ``z`` (n, m); (n, m)."""

@@ -50,3 +50,10 @@ class LinearSoftmaxCell:
             "A": S * (M - xp.sum(S * M, axis=0, keepdims=True)),
             "gamma": xp.sum(cotangent * (z @ S.T)),
         }
+
+    def pushforward(self, theta: Theta, z: Any, tangent: Theta) -> Any:
+        """``(γ dS + dγ S) z`` with ``dS = S∘(dA − 1·1ᵀ(S∘dA))``."""
+        xp = array_namespace(z)
+        S, dA = self.softmax(theta["A"]), tangent["A"]
+        dS = S * (dA - xp.sum(S * dA, axis=0, keepdims=True))
+        return z @ (theta["gamma"] * dS + tangent["gamma"] * S).T

@@ -31,8 +31,9 @@ class Status(enum.Enum):
 class Solution:
     """An equilibrium and what was reported with it.
 
-    ``z`` is native, (n, m). ``residual`` and ``trace`` are in the norm that the library uses. ``backward_status``
-    is asked after a pull and reports on that backward solve.
+    ``z`` is native, (n, m). ``residual`` and ``trace`` are in the norm that the library uses; a trace holds the largest
+    residual over the data points at the start and after each iteration. ``backward_status`` is asked after a pull and
+    reports on that backward solve.
     """
 
     z: Any
@@ -60,7 +61,15 @@ Pull = Callable[[Any], Cotangents]
 class Layer(Protocol):
     """An implementation that solves for an equilibrium. ``framework`` is ``"numpy"`` or ``"torch"``.
 
-    Optional: ``limited(max_iterations)``, the same layer with both iteration caps lowered, for the law about caps.
+    Optional methods, each asked for by the laws that need it; θ, x and z0 as in ``vjp``, ``tangent`` and ``direction`` a
+    pair of what θ and x are:
+
+    * ``limited(max_iterations)``: the same layer with both iteration caps lowered.
+    * ``traced()``: the same layer, its solutions holding a trace.
+    * ``jvp(cell, theta, x, tangent) -> (Solution, dz)``: the equilibrium's derivative along a tangent, (n, m).
+    * ``second_order(cell, theta, x, cotangent, direction) -> Cotangents``: the derivative, along a direction, of the
+      gradient that ``pull(cotangent)`` gives. Where none can be given it raises.
+    * ``start_gradient(cell, theta, x, z0, cotangent)``: what a pull says of the start, (n, m).
     """
 
     name: str

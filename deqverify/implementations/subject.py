@@ -155,6 +155,42 @@ class Subject:
         gradient = self.pull(answer, cotangent)
         return value, gradient | {"B": self.framework.to_numpy(dB)}
 
+    def jvp(self, problem: Problem, tangent: dict[str, Array]) -> Array:
+        """The equilibrium's derivative (m, n) along a tangent in A, gamma and Phi; heeds the status."""
+        theta, x = self.parameters(problem), self.native(problem.Phi.T)
+        with _calling("jvp"):
+            solution, dz = self.implementation.jvp(CELL, theta, x, self._directed(tangent))
+            found = self._columns(dz, tuple(x.shape), "the derivative along a tangent")
+        _heed(solution.status)
+        return found
+
+    def second_order(self, problem: Problem, cotangent: Array, direction: dict[str, Array]) -> dict[str, Array]:
+        """The derivative along a direction in A, gamma and Phi of the gradient that a pull gives, in the same blocks.
+
+        :class:`TargetFailure` where it is refused.
+        """
+        theta, x = self.parameters(problem), self.native(problem.Phi.T)
+        given = self.native(cotangent.T), self._directed(direction)
+        with _calling("second_order"):
+            found = self.implementation.second_order(CELL, theta, x, *given)
+            gradients = {name: self.framework.to_numpy(value) for name, value in found.theta.items()}
+            return gradients | {"Phi": self._columns(found.x, tuple(x.shape), "the second derivative in x")}
+
+    def start_gradient(self, problem: Problem, z0: Array, cotangent: Array) -> Array:
+        """What a pull says of the start, (m, n)."""
+        theta, x = self.parameters(problem), self.native(problem.Phi.T)
+        with _calling("start_gradient"):
+            found = self.implementation.start_gradient(CELL, theta, x, self.native(z0.T), self.native(cotangent.T))
+            return self._columns(found, tuple(x.shape), "the gradient in the start")
+
+    def _directed(self, tangent: dict[str, Array]) -> tuple[dict[str, Any], Any]:
+        theta = {"A": self.native(tangent["A"]), "gamma": self.native(tangent["gamma"])}
+        return theta, self.native(tangent["Phi"].T)
+
+    def traced(self) -> Any:
+        with _calling("traced"):
+            return self.implementation.traced()
+
     def limited(self, max_iterations: int) -> Any:
         with _calling("limited"):
             return self.implementation.limited(max_iterations)

@@ -66,11 +66,7 @@ class TorchLayer:
         return self.fixed_point(cell.step(theta, x), torch.zeros_like(x) if z0 is None else z0)
 
     def vjp(self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor | None = None) -> tuple[Solution, Pull]:
-        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
-        inputs = x.detach().requires_grad_()
-        with torch.enable_grad():
-            answer = self.equilibrium(cell, leaves, inputs, z0)
-        solution = answer if isinstance(answer, Solution) else Solution(answer)
+        solution, leaves, inputs = self._solve(cell, theta, x, z0)
         wanted = (*leaves.values(), inputs)
         output = solution.z
 
@@ -82,6 +78,37 @@ class TorchLayer:
 
         solution.z = output.detach()
         return solution, pull
+
+    def second_order(
+        self, cell: Cell, theta: Theta, x: torch.Tensor, cotangent: torch.Tensor, direction: tuple[Theta, torch.Tensor]
+    ) -> Cotangents:
+        """As ``backward(create_graph=True)`` and a second backward give it; RuntimeError where there is no graph."""
+        solution, leaves, inputs = self._solve(cell, theta, x, None)
+        wanted, along = (*leaves.values(), inputs), (*direction[0].values(), direction[1])
+        gradient = torch.autograd.grad(solution.z, wanted, cotangent, create_graph=True, allow_unused=True)
+        slope = sum((g * d).sum() for g, d in zip(gradient, along, strict=True) if g is not None)
+        found = torch.autograd.grad(slope, wanted, allow_unused=True)
+        *parts, dx = (torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True))
+        return Cotangents(dict(zip(leaves, parts, strict=True)), dx)
+
+    def start_gradient(
+        self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor, cotangent: torch.Tensor
+    ) -> torch.Tensor:
+        """The gradient that reaches the start, (n, m); zero where none does."""
+        start = z0.detach().requires_grad_()
+        solution, _, _ = self._solve(cell, theta, x, start)
+        (found,) = torch.autograd.grad(solution.z, (start,), cotangent, allow_unused=True)
+        return torch.zeros_like(start) if found is None else found
+
+    def _solve(
+        self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor | None
+    ) -> tuple[Solution, dict[str, torch.Tensor], torch.Tensor]:
+        """The solution with its graph, and the leaves of that graph."""
+        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        inputs = x.detach().requires_grad_()
+        with torch.enable_grad():
+            answer = self.equilibrium(cell, leaves, inputs, z0)
+        return answer if isinstance(answer, Solution) else Solution(answer), leaves, inputs
 
 
 class TorchFixedPoint(TorchLayer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,7 @@ class TorchDeq(TorchLayer):
         self.claims, self.name = claims, name
         self._deq = get_deq(**options).train()
         relative = options.get("f_stop_mode") == "rel"
+        self._tracing = False
         self._key, self._tolerance = ("rel_lowest" if relative else "abs_lowest"), options["f_tol"]
 
     def fixed_point(self, step: Callable[[torch.Tensor], torch.Tensor], z0: torch.Tensor) -> Solution:
@@ -38,6 +40,9 @@ class TorchDeq(TorchLayer):
         solution = Solution(states[-1], _status(info[self._key], self._tolerance))
         solution.iterations = int(info["nstep"].max()) if z0.shape[0] else 0
         solution.residual = float(info[self._key].max()) if z0.shape[0] else 0.0
+        if self._tracing:  # entry 0 is a placeholder of 1e8; after a data point's best step its entries repeat
+            trace = info["abs_trace"][:, 1 : 1 + int(info["nstep"].min())]
+            solution.trace = [float(residual) for residual in trace.amax(dim=0)]
         if self._writer:
             key = "rel_lowest" if self._options["b_stop_mode"] == "rel" else "abs_lowest"
             solution.backward_status = lambda: _status(backward[-1][key], self._options["b_tol"])
@@ -46,6 +51,11 @@ class TorchDeq(TorchLayer):
     def limited(self, max_iterations: int) -> TorchDeq:
         options = self._options | {"f_max_iter": max_iterations, "b_max_iter": max_iterations}
         return TorchDeq(options, self.claims, self.name, self._writer)
+
+    def traced(self) -> TorchDeq:
+        tracing = copy.copy(self)
+        tracing._tracing = True
+        return tracing
 
 
 def _status(residuals: torch.Tensor, tolerance: float) -> Status:
@@ -81,6 +91,7 @@ def torchdeq(*flags: str) -> TorchDeq:
     claims = Claims(
         forward=Accuracy(1e-3, relative),
         backward=Accuracy(1e-6, relative),
+        iteration="picard" if solver == SOLVERS["fixed_point"] else None,
         where="torchdeq.core.DEQBase, docstring; torchdeq.solver.stat.SolverStat",
     )
     if "phantom" in chosen:

@@ -7,7 +7,7 @@ gradient goes through an iteration. One source serves NumPy and PyTorch.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 from array_api_compat import array_namespace
 
@@ -68,12 +68,15 @@ class PicardLayer:
     float32 the default tolerance lies below it, and the claim says that the solve goes to the rounding floor.
     """
 
+    iteration: Literal["picard", "mass-corrected"] = "picard"
+
     def __init__(
         self, framework: str, tolerance: float = 1e-10, max_iterations: int = MAX_ITERATIONS, trace: bool = False
     ):
         self.framework, self.name = framework, "reference[picard]"
         self.tolerance, self.max_iterations, self.trace = tolerance, max_iterations, trace
-        self.claims = Claims(Accuracy(tolerance), Accuracy(tolerance), where="deqverify/reference/iterative.py")
+        where = "deqverify/reference/iterative.py"
+        self.claims = Claims(Accuracy(tolerance), Accuracy(tolerance), iteration=self.iteration, where=where)
 
     def vjp(self, cell: LinearCell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
         theta, x, z0 = {name: _plain(value) for name, value in theta.items()}, _plain(x), _plain(z0)
@@ -85,6 +88,12 @@ class PicardLayer:
         lowered = copy.copy(self)
         lowered.max_iterations = min(self.max_iterations, max_iterations)
         return lowered
+
+    def traced(self) -> PicardLayer:
+        """The same layer, its solutions holding a trace of residuals in the 1-norm."""
+        tracing = copy.copy(self)
+        tracing.trace = True
+        return tracing
 
     def _solve(
         self, method: Picard | MassCorrected, cell: LinearCell, theta: Theta, x: Any, z0: Any
@@ -113,6 +122,8 @@ class MassCorrectedLayer(PicardLayer):
     rule is the same in float32, where less would do: the rounding of every sweep piles up by 1/(1 − rate) and would
     keep the residual off its floor. ``iterations`` is 0 after a hand-over.
     """
+
+    iteration = "mass-corrected"
 
     def __init__(
         self, direct: Layer, tolerance: float = 1e-10, max_iterations: int = MAX_ITERATIONS, trace: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,7 @@ class NumpyDirect:
     claims = Claims(dtypes=("float64", "float32"), starts=False, where="deqverify/reference/numpy_direct.py")
 
     def vjp(self, cell: LinearCell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
-        K = cell.matrix(theta)
-        factors = scipy.linalg.lu_factor(np.eye(K.shape[0], dtype=K.dtype) - K, check_finite=False)
-
-        def solve(rhs: Any, transposed: bool) -> Any:
-            if not rhs.size:
-                return rhs.copy()
-            return scipy.linalg.lu_solve(factors, rhs.T, trans=int(transposed), check_finite=False).T
-
+        solve = _solver(cell.matrix(theta))
         z = solve(x, transposed=False)
 
         def pull(cotangent: Any) -> Cotangents:
@@ -36,6 +30,23 @@ class NumpyDirect:
             return Cotangents(cell.pullback(theta, z, adjoint), adjoint, _finite(adjoint))
 
         return Solution(z, _finite(z)), pull
+
+    def jvp(self, cell: LinearCell, theta: Theta, x: Any, tangent: tuple[Theta, Any]) -> tuple[Solution, Any]:
+        """``dz = U⁻¹((∂f/∂θ)dθ + dx)``."""
+        solve = _solver(cell.matrix(theta))
+        z = solve(x, transposed=False)
+        return Solution(z, _finite(z)), solve(cell.pushforward(theta, z, tangent[0]) + tangent[1], transposed=False)
+
+
+def _solver(K: Any) -> Callable[..., Any]:
+    factors = scipy.linalg.lu_factor(np.eye(K.shape[0], dtype=K.dtype) - K, check_finite=False)
+
+    def solve(rhs: Any, transposed: bool) -> Any:
+        if not rhs.size:
+            return rhs.copy()
+        return scipy.linalg.lu_solve(factors, rhs.T, trans=int(transposed), check_finite=False).T
+
+    return solve
 
 
 def _finite(array: Any) -> Status:

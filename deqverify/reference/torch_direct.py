@@ -58,6 +58,17 @@ class TorchDirect(TorchLayer):
         z = _Solve.apply(U, x.to(wide).mT, lu, pivots, False).mT.to(x.dtype)
         return Solution(z, _finite(z))
 
+    def jvp(self, cell: LinearCell, theta: Theta, x: Any, tangent: tuple[Theta, Any]) -> tuple[Solution, Any]:
+        """``dz = U⁻¹((∂f/∂θ)dθ + dx)``, one LU for z and dz."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        theta, along = ({name: value.to(wide) for name, value in each.items()} for each in (theta, tangent[0]))
+        K = cell.matrix(theta)
+        lu, pivots = torch.linalg.lu_factor(torch.eye(K.shape[0], dtype=wide, device=x.device) - K)
+        z = torch.linalg.lu_solve(lu, pivots, x.to(wide).mT).mT
+        right = cell.pushforward(theta, z, along) + tangent[1].to(wide)
+        dz = torch.linalg.lu_solve(lu, pivots, right.mT).mT
+        return Solution(z.to(x.dtype), _finite(z)), dz.to(x.dtype)
+
 
 def _finite(z: torch.Tensor) -> Status:
     return Status.CONVERGED if bool(torch.isfinite(z).all()) else Status.DIVERGED

@@ -62,6 +62,8 @@ class SoundPicard(TorchLayer):
         image = step(state)
 
         def solve_adjoint(cotangent: Any) -> Any:
+            self.heed_second_order()
+
             def adjoint_step(y: Any) -> Any:
                 return torch.autograd.grad(image, state, y, retain_graph=True)[0] + cotangent
 
@@ -74,6 +76,10 @@ class SoundPicard(TorchLayer):
 
     def say(self, status: Status) -> Status:
         return status
+
+    def heed_second_order(self) -> None:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the adjoint is solved, not differentiated: there is no second derivative")
 
     def limited(self, max_iterations: int) -> SoundPicard:
         twin = type(self)()
@@ -298,3 +304,51 @@ class RandomStart(Sound):
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         torch.rand(1)
         return super().equilibrium(cell, theta, x, z0)
+
+
+class DetachedAdjoint(SoundPicard):
+    """The gradient looks differentiable, but its adjoint is a constant."""
+
+    def heed_second_order(self) -> None:
+        pass
+
+
+class UnrolledFromStart(Sound):
+    """Twenty steps are unrolled from the start, which is not detached."""
+
+    claims = Claims()
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        step, z = cell.step(theta, x), torch.zeros_like(x) if z0 is None else z0
+        for _ in range(20):
+            z = step(z)
+        return z
+
+
+class UntransposedTangent(Sound):
+    """The derivative along a tangent is solved with the transpose of U."""
+
+    def jvp(self, cell: Any, theta: Any, x: Any, tangent: Any) -> Any:
+        U = torch.eye(x.shape[1], dtype=x.dtype) - cell.matrix(theta)
+        z = torch.linalg.solve(U, x.mT).mT
+        dz = torch.linalg.solve(U.mT, (cell.pushforward(theta, z, tangent[0]) + tangent[1]).mT).mT
+        return Solution(z), dz
+
+
+class Damped(SoundPicard):
+    """Every step goes only half the way, though Picard is claimed."""
+
+    claims = Claims(Accuracy(1e-5), Accuracy(1e-5), iteration="picard")
+
+    def traced(self) -> Damped:
+        return self
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        trace, z = [], z0.detach()
+        with torch.no_grad():
+            for _ in range(20):
+                trace.append(float((step(z) - z).abs().sum(dim=1).max()))
+                z = (z + step(z)) / 2
+        solution = super().fixed_point(step, z0)
+        solution.trace = trace
+        return solution

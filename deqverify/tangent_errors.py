@@ -1,0 +1,127 @@
+"""Derivatives of the equilibrium, of its adjoint and of the pulled gradient along a direction, with bounds of their
+errors.
+
+A running error analysis (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.3): every intermediate carries its
+value in float64 and a bound on the error of the same quantity computed in the dtype under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from deqverify.bounds import Errors
+from deqverify.claims import Accuracy
+from deqverify.dtypes import Array
+
+
+@dataclass(frozen=True)
+class Inexact:
+    """``|computed − value| ≤ error``, entry by entry; products and sums are rounded at ``unit``."""
+
+    value: Array
+    error: Array
+    unit: float
+
+    def __matmul__(self, other: Inexact) -> Inexact:
+        x, y = np.abs(self.value), np.abs(other.value)
+        rounding = (x.shape[-1] + 1) * self.unit * (x @ y)
+        return Inexact(self.value @ other.value, x @ other.error + self.error @ (y + other.error) + rounding, self.unit)
+
+    def __mul__(self, other: Inexact) -> Inexact:
+        x, y = np.abs(self.value), np.abs(other.value)
+        error = x * other.error + self.error * (y + other.error) + self.unit * x * y
+        return Inexact(self.value * other.value, error, self.unit)
+
+    def __add__(self, other: Inexact) -> Inexact:
+        value = self.value + other.value
+        return Inexact(value, self.error + other.error + self.unit * np.abs(value), self.unit)
+
+    def __sub__(self, other: Inexact) -> Inexact:
+        return self + Inexact(-other.value, other.error, self.unit)
+
+    @property
+    def T(self) -> Inexact:
+        return Inexact(self.value.T, self.error.T, self.unit)
+
+    def sum(self, axis: int | None = None) -> Inexact:
+        count = self.value.size if axis is None else self.value.shape[axis]
+        rounding = count * self.unit * np.abs(self.value).sum(axis=axis)
+        return Inexact(self.value.sum(axis=axis), np.asarray(self.error.sum(axis=axis) + rounding), self.unit)
+
+
+class TangentErrors:
+    """What a direction d in A, Phi and gamma does to the equilibrium and to the pulled gradient; arrays shaped like A, Φ
+    and γ.
+
+    ``errors`` holds the problem, the cotangent, the dtype and the accuracy claimed of each pass, which the solves along
+    the direction are forgiven too. The unit is doubled: automatic differentiation forms each product in two parts.
+    """
+
+    def __init__(self, errors: Errors, direction: Mapping[str, Array]):
+        self.errors, exact = errors, errors.exact
+        self._unit = 2 * (errors.arithmetic.unit + errors.arithmetic.storage)
+        self._dA, self._dPhi, self._dgamma = (self._given(direction[block]) for block in ("A", "Phi", "gamma"))
+        self._gamma = self._given(exact.problem.gamma)
+        shape = exact.Z.shape
+        self.S = Inexact(exact.S, errors.softmax, self._unit)
+        self.Z = Inexact(exact.Z, np.broadcast_to(errors.z, shape), self._unit)
+        self.adjoint = Inexact(exact.adjoint, np.broadcast_to(errors.adjoint_from(0.0), shape), self._unit)
+
+    @cached_property
+    def dS(self) -> Inexact:
+        """The softmax along d: ``S∘(dA − 1·1ᵀ(S∘dA))``."""
+        return self.S * (self._dA - (self.S * self._dA).sum(axis=0))
+
+    @cached_property
+    def _dK(self) -> Inexact:
+        return self._gamma * self.dS + self._dgamma * self.S
+
+    @cached_property
+    def dZ(self) -> Inexact:
+        """``U⁻¹((γS)′Z + dΦ)``, (m, n)."""
+        right = self._dK @ self.Z + self._dPhi
+        value = self.errors.exact.solve(right.value)
+        size = [np.abs(array).sum(axis=0) for array in (value, right.value, right.error)]
+        width = np.sqrt(value.shape[0])
+        return self._solved(value, size, width, self.errors.forward)
+
+    @cached_property
+    def dadjoint(self) -> Inexact:
+        """``U⁻ᵀ(γS)′ᵀΛ``, (m, n): the derivative of the gradient in Φ."""
+        right = self._dK.T @ self.adjoint
+        value = self.errors.exact.solve_transposed(right.value)
+        size = [np.abs(array).max(axis=0) for array in (value, right.value, right.error)]
+        return self._solved(value, size, 1.0, self.errors.backward)
+
+    @cached_property
+    def second(self) -> dict[str, Inexact]:
+        """The derivative along d of every block of the pulled gradient, the cotangent being held fixed."""
+        outer = self.adjoint @ self.Z.T
+        M = self._gamma * outer
+        dM = self._dgamma * outer + self._gamma * (self.dadjoint @ self.Z.T + self.adjoint @ self.dZ.T)
+        column = (self.S * M).sum(axis=0)
+        dcolumn = (self.dS * M + self.S * dM).sum(axis=0)
+        image, dimage = self.S @ self.Z, self.dS @ self.Z + self.S @ self.dZ
+        return {
+            "A": self.dS * (M - column) + self.S * (dM - dcolumn),
+            "Phi": self.dadjoint,
+            "gamma": (self.dadjoint * image + self.adjoint * dimage).sum(),
+        }
+
+    def _solved(self, value: Array, size: list[Array], width: float, claim: Accuracy) -> Inexact:
+        """``value`` with what its solve adds, as in :class:`Errors`: ``size`` holds the norms of the solution, of the right
+        side and of the right side's error, for each data point."""
+        errors = self.errors
+        solution, right, given = size
+        claimed = width * errors.claimed_residual(claim, solution)
+        residual = errors.solve_rounding * (solution + right) + claimed + given + errors.underflow
+        norm = residual * errors.amplification + errors.arithmetic.storage * solution
+        return Inexact(value, np.broadcast_to(norm, value.shape), self._unit)
+
+    def _given(self, value: Array | float) -> Inexact:
+        exact = np.asarray(value, dtype=np.float64)
+        return Inexact(exact, np.zeros(exact.shape), self._unit)

@@ -104,7 +104,7 @@ class Oracle:
         return self._agreed(lambda scale: self._difference(direction, step * scale), accuracy)
 
     def second_derivative(self, cotangent: Array, first: Direction, second: Direction, accuracy: float) -> float:
-        """``D²⟨c, z*⟩[d, e]`` for a cotangent c (m, n) and directions in A, Phi and gamma, to within ``accuracy`` likewise.
+        """``D²⟨c, z*⟩[d, e]`` for a cotangent c (m, n) and directions in A, Phi and gamma, likewise.
 
         Mixed central differences of ``ψ = ⟨c, z*⟩``, ``(ψ(+d+e) − ψ(+d−e) − ψ(−d+e) + ψ(−d−e))/4hk``, at two steps.
         """
@@ -135,8 +135,8 @@ class Oracle:
         return sum((arb(c) * entry for c, entry in zip(cotangent.ravel().tolist(), z, strict=True)), arb(0))
 
     def _agreed(self, difference: Callable[[float], arb | None], accuracy: float) -> float:
-        """The limit of ``difference(1)`` and ``difference(½)``, whose truncations differ fourfold: their distance and the
-        radius bound what is claimed."""
+        """The limit of ``difference(1)`` and ``difference(½)``, whose truncations differ fourfold: their distance and
+        the radius bound what is claimed."""
         bits = 2 * _FIRST_BITS
         while bits <= _MOST_BITS:
             with ctx.workprec(bits):

@@ -1,8 +1,8 @@
 """Derivatives of the equilibrium, of its adjoint and of the pulled gradient along a direction, with bounds of their
 errors.
 
-A running error analysis (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.3): every intermediate carries its
-value in float64 and a bound on the error of the same quantity computed in the dtype under test.
+A running error analysis (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.3): every intermediate carries
+its value in float64 and a bound on the error of the same quantity computed in the dtype under test.
 """
 
 from __future__ import annotations
@@ -54,8 +54,7 @@ class Inexact:
 
 
 class TangentErrors:
-    """What a direction d in A, Phi and gamma does to the equilibrium and to the pulled gradient; arrays shaped like A, Φ
-    and γ.
+    """What a direction d in A, Phi and gamma (arrays of their shapes) does to the equilibrium and the pulled gradient.
 
     ``errors`` holds the problem, the cotangent, the dtype and the accuracy claimed of each pass, which the solves along
     the direction are forgiven too. The unit is doubled: automatic differentiation forms each product in two parts.
@@ -113,8 +112,8 @@ class TangentErrors:
         }
 
     def _solved(self, value: Array, size: list[Array], width: float, claim: Accuracy) -> Inexact:
-        """``value`` with what its solve adds, as in :class:`Errors`: ``size`` holds the norms of the solution, of the right
-        side and of the right side's error, for each data point."""
+        """``value`` with what its solve adds, as in :class:`Errors`: ``size`` holds the norms of the solution, of the
+        right side and of the right side's error, for each data point."""
         errors = self.errors
         solution, right, given = size
         claimed = width * errors.claimed_residual(claim, solution)

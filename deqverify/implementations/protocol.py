@@ -61,8 +61,8 @@ Pull = Callable[[Any], Cotangents]
 class Layer(Protocol):
     """An implementation that solves for an equilibrium. ``framework`` is ``"numpy"`` or ``"torch"``.
 
-    Optional methods, each asked for by the laws that need it; θ, x and z0 as in ``vjp``, ``tangent`` and ``direction`` a
-    pair of what θ and x are:
+    Optional methods, each asked for by the laws that need it; θ, x and z0 as in ``vjp``, ``tangent`` and ``direction``
+    a pair of what θ and x are:
 
     * ``limited(max_iterations)``: the same layer with both iteration caps lowered.
     * ``traced()``: the same layer, its solutions holding a trace.

@@ -128,6 +128,15 @@ class Errors:
         return spread + rounding + self.underflow
 
     @cached_property
+    def value(self) -> Array:
+        """L, without axes: the error of F carried along the gradient, which it moves too, and the sum's rounding."""
+        problem, exact = self.exact.problem, self.exact
+        carried = np.abs(exact.dF) + problem.loss.spread(exact.F, problem.Y, self.F)
+        terms = problem.loss.value_terms(exact.F, problem.Y)
+        rounding = (problem.p * problem.n + 12) * self.arithmetic.unit * np.sum(terms)
+        return np.asarray(np.sum(carried * self.F) + rounding + self.underflow)
+
+    @cached_property
     def cotangent(self) -> Array:
         """``BᵀdF``, (m, n)."""
         B = np.abs(self.exact.problem.B)

@@ -22,7 +22,17 @@ from deqverify.implementations.subject import Subject
 from deqverify.problem import array_code
 from deqverify.trial import Body, Effort, Evidence, Failure, Trial, replay, run_trial
 
-FAMILIES = ("equilibrium", "equivariance", "gradient", "adjoint", "dissipation", "trust_region", "status", "conduct")
+FAMILIES = (
+    "equilibrium",
+    "equivariance",
+    "gradient",
+    "adjoint",
+    "dissipation",
+    "training",
+    "trust_region",
+    "status",
+    "conduct",
+)
 """The modules of ``deqverify.properties``, in reporting order."""
 
 NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {

@@ -210,7 +210,7 @@ def adjoint_identity(
 
     def allowed(errors: Errors) -> Array:
         forward = np.sum(TangentErrors(errors, tangent).dZ.error * np.abs(cotangent))
-        return forward + sum(np.sum(_pulled(errors, block) * np.abs(tangent[block])) for block in _BLOCKS)
+        return np.asarray(forward + sum(np.sum(_pulled(errors, block) * np.abs(tangent[block])) for block in _BLOCKS))
 
     count = dA.size + 2 * dPhi.size + 4
     own = count * FLOAT64.unit * (size + sum(np.sum(np.abs(found[block] * tangent[block])) for block in _BLOCKS))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from deqverify.strategies import problems
 from deqverify.strategies.arrays import draw_signal
 from deqverify.strategies.problems import scales
 from deqverify.theory.closed_form import ClosedForm
+
+EVALUATIONS = 60
+"""A training law calls the implementation at most this often an example."""
 
 Extra = Callable[[Problem], SearchStrategy[Any]]
 
@@ -64,3 +68,57 @@ def finite(what: str, array: Array) -> Fact:
 def own_rounding(what: str, size: Array | float) -> Bound:
     """The rounding of the law's own float64 evaluation, ``size`` being operations × unit roundoff × magnitude."""
     return Bound({f"rounding of {what} in float64": np.asarray(size)})
+
+
+def squared_length(gradient: dict[str, Array]) -> float:
+    return float(np.sum(gradient["A"] ** 2) + np.sum(gradient["B"] ** 2))
+
+
+def usable(gradient: dict[str, Array]) -> Iterator[Fact]:
+    for block in ("A", "B"):
+        yield finite(f"∂L/∂{block}", gradient[block])
+
+
+def theory_squared(bounds: Budget) -> float:
+    """Rounding of gᵀDg in float64: the route through W solves with U four times where the gradient solves twice."""
+    theory, exact = bounds.theory, bounds.exact.gradient
+    return 4 * sum(float(np.sum(2 * np.abs(exact[k]) * e + e**2)) for k, e in theory.gradient.items() if k in "AB")
+
+
+def loss_rounding(bounds: Budget) -> float:
+    """Rounding of L in float64."""
+    exact, theory = bounds.exact, bounds.theory
+    spread = float(np.sum((np.abs(exact.dF) + theory.dF) * theory.F))
+    problem = bounds.exact.problem
+    return spread + (problem.p * problem.n + 12) * 2.0**-53 * (abs(exact.loss) + float(np.sum(problem.Y**2)))
+
+
+@dataclass(frozen=True)
+class Point:
+    """The implementation's gradient at a float64 point: ``slope`` is ``‖∇L‖`` there, ``error`` bounds ``‖ĝ − ∇L‖``."""
+
+    gradient: dict[str, Array]
+    bounds: Budget
+    slope: float
+    error: float
+
+
+def visit(deq: Subject, here: Problem) -> Point:
+    """Asks for the gradient at ``here`` rounded to the subject's dtype; the error includes what that rounding moves."""
+    rounded = here.rounded_to(deq.dtype)
+    _, found = deq.value_and_grad(rounded)
+    gradient = {block: found[block] for block in ("A", "B")}
+    bounds = budget(deq, rounded)
+    exact, seen = ClosedForm(here).gradient, bounds.exact.gradient
+    errors = bounds.claimed.gradient
+    moved = sum(float(np.sum((np.abs(exact[k] - seen[k]) + errors[k]) ** 2)) for k in gradient)
+    return Point(gradient, bounds, float(np.sqrt(squared_length(exact))), float(np.sqrt(moved)))
+
+
+def packed(problem: Problem) -> Array:
+    return np.concatenate([problem.A.ravel(), problem.B.ravel()])
+
+
+def unpacked(problem: Problem, state: Array) -> Problem:
+    split = problem.m**2
+    return replace(problem, A=state[:split].reshape(problem.A.shape), B=state[split:].reshape(problem.B.shape))

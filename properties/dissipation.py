@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
-from hypothesis.strategies import SearchStrategy
-from scipy.integrate import RK45
+from deqverify.properties.common import (
+    any_problem,
+    budget,
+    cases,
+    loss_rounding,
+    own_rounding,
+    squared_length,
+    theory_squared,
+    usable,
+)
+from hypothesis import strategies as st
 
-from deqverify.bounds import Bound, Budget
+from deqverify import losses
+from deqverify.bounds import Budget
 from deqverify.comparison import Fact, Measurement, compare
-from deqverify.dtypes import Array
+from deqverify.dtypes import Array, round_to
 from deqverify.implementations.subject import Subject
 from deqverify.law import law
 from deqverify.problem import Problem
-from deqverify.strategies import well_conditioned_problems
-from deqverify.theory.closed_form import ClosedForm
-from deqverify.theory.dissipation import dissipation, infimum, polyak_lojasiewicz, rate_floor
+from deqverify.strategies import problems, signals
+from deqverify.theory.dissipation import (
+    dissipation,
+    infimum,
+    polyak_lojasiewicz,
+    projected_floors,
+    quotient_polyak_lojasiewicz,
+    rate_floor,
+)
 
 WRONG = "wrong gradient"
 SLOW = "training does not reach the rate of the theorem"
-EVALUATIONS = 60
-"""A training law calls the implementation at most this often an example."""
-
-
-def _squared_length(gradient: dict[str, Array]) -> float:
-    return float(np.sum(gradient["A"] ** 2) + np.sum(gradient["B"] ** 2))
-
-
-def _usable(gradient: dict[str, Array]) -> Iterator[Fact]:
-    for block in ("A", "B"):
-        yield finite(f"∂L/∂{block}", gradient[block])
 
 
 @law(
@@ -55,24 +59,10 @@ def dissipation_identity(deq: Subject, problem: Problem) -> Iterator[Measurement
     bounds = budget(deq, problem)
     if not bounds.in_range:
         return
-    yield from _usable(gradient)
+    yield from usable(gradient)
     shallow = sum(dissipation(bounds.exact))
-    allowed = bounds.squared("A", "B") + own_rounding("gᵀDg", _theory_squared(bounds))
-    yield compare("|‖∂L/∂A‖² + ‖∂L/∂B‖² − gᵀDg|", abs(_squared_length(gradient) - shallow), allowed, shallow)
-
-
-def _theory_squared(bounds: Budget) -> float:
-    """Rounding of gᵀDg in float64: the route through W solves with U four times where the gradient solves twice."""
-    theory, exact = bounds.theory, bounds.exact.gradient
-    return 4 * sum(float(np.sum(2 * np.abs(exact[k]) * e + e**2)) for k, e in theory.gradient.items() if k in "AB")
-
-
-def _loss_rounding(bounds: Budget) -> float:
-    """Rounding of L in float64."""
-    exact, theory = bounds.exact, bounds.theory
-    spread = float(np.sum((np.abs(exact.dF) + theory.dF) * theory.F))
-    problem = bounds.exact.problem
-    return spread + (problem.p * problem.n + 12) * 2.0**-53 * (abs(exact.loss) + float(np.sum(problem.Y**2)))
+    allowed = bounds.squared("A", "B") + own_rounding("gᵀDg", theory_squared(bounds))
+    yield compare("|‖∂L/∂A‖² + ‖∂L/∂B‖² − gᵀDg|", abs(squared_length(gradient) - shallow), allowed, shallow)
 
 
 @law(
@@ -95,180 +85,75 @@ def dissipation_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | 
     bounds = budget(deq, problem)
     if not bounds.in_range:
         return
-    yield from _usable(gradient)
+    yield from usable(gradient)
     loss = bounds.exact.loss
     rate = 2.0 * polyak_lojasiewicz(problem, loss) * rate_floor(problem)
-    shortfall = max(0.0, rate * (loss - infimum(problem).attained) - _squared_length(gradient))
-    own = own_rounding("2κλ̲(L − L*)", rate * 2 * _loss_rounding(bounds))
-    allowed = bounds.squared("A", "B") + own
-    yield compare("2κλ̲(L − L*) − ‖∂L/∂A‖² − ‖∂L/∂B‖²", shortfall, allowed, _squared_length(bounds.exact.gradient))
+    promised = rate * max(loss - infimum(problem).attained, 0.0)
+    yield _short("2κλ̲(L − L*)", promised, gradient, bounds, rate * 2 * loss_rounding(bounds))
 
 
-def _training(deq: Subject) -> SearchStrategy[dict[str, Problem]]:
-    return cases(well_conditioned_problems(deq.dtype))
+def _short(what: str, promised: Array | float, gradient: dict[str, Array], bounds: Budget, own: float) -> Measurement:
+    """That the squared length of ``gradient`` is at least ``promised`` (one number or several), whose own rounding is
+    ``own``."""
+    shortfall = np.maximum(0.0, np.asarray(promised) - squared_length(gradient))
+    allowed = bounds.squared("A", "B") + own_rounding(what, own)
+    return compare(f"{what} − ‖∂L/∂A‖² − ‖∂L/∂B‖²", shortfall, allowed, squared_length(bounds.exact.gradient))
 
 
 @law(
-    "flow",
-    statement="L(T) − L* ≤ (L(0) − L*) exp(−2κλ̲T) along gradient flow, with m < min(p, n)",
-    source="THEORY.md §3 item 4; Kawaguchi 2021, Theorem 1",
+    "projected-floor",
+    statement="‖∂L/∂A‖² + ‖∂L/∂B‖² ≥ 4λ̲σ_k²‖RP_k‖² for every k, R = F − Y, squared loss, whatever the rank",
+    source="THEORY.md §3 item 6",
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
-    cost=8,
-    draws=_training,
+    draws=lambda deq: cases(problems(deq.dtype, losses=st.just(losses.Squared()))),
 )
-def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
-    """Integrates ``Ȧ = −∂L/∂A, Ḃ = −∂L/∂B`` with the implementation's gradients (Dormand–Prince, at most 60 of them).
+def projected_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """σ_k and P_k belong to the top k right singular vectors of Φ; collinear and rank-deficient features are as good as
+    any.
 
-    Asserted at every accepted step, the loss being a closed form. Bound on the excess: the rounding of the loss, the
-    gradient's error carried for the time T at the steepest slope seen, and the integrator's tolerance for each step,
-    eightfold for its growth along a flow that does not contract. Catches a sign, and a flow that stalls.
+    An inequality, blind to ∂L/∂A as ``dissipation-floor`` is. Bound on the shortfall: the errors of both sides, that of
+    R carried through ``σ₁``. Catches gradients that vanish along some directions of the data only.
     """
-    calls, slope, error = 0, 0.0, 0.0
-
-    def velocity(t: float, state: Array) -> Array:
-        nonlocal calls, slope, error
-        point = _visit(deq, _unpacked(problem, state))
-        calls, slope, error = calls + 1, max(slope, point.slope), max(error, point.error)
-        return -np.concatenate([point.gradient["A"].ravel(), point.gradient["B"].ravel()])
-
-    first = ClosedForm(problem)
-    floor = infimum(problem).attained
-    rate = 2.0 * polyak_lojasiewicz(problem, first.loss) * rate_floor(problem)
-    tolerance = 1e-5  # of the integrator; it enters the bound below
-    solver = RK45(velocity, 0.0, _packed(problem), t_bound=1e6, rtol=tolerance, atol=tolerance)
-    steps = 0
-    while calls + 6 <= EVALUATIONS and solver.status == "running":
-        solver.step()
-        steps += 1
-        here = _unpacked(problem, solver.y)
-        loss, promised = ClosedForm(here).loss, floor + max(first.loss - floor, 0.0) * np.exp(-rate * solver.t)
-        local = 8 * steps * tolerance * (1.0 + float(np.linalg.norm(solver.y))) * np.sqrt(solver.y.size)
-        allowed = own_rounding("the loss", 2 * _loss_rounding(budget(deq, here))) + Bound(
-            {
-                "gradient error carried along": np.asarray(solver.t * slope * error),
-                "integrator's local error": np.asarray(slope * local),
-            }
-        )
-        yield compare(
-            f"L(T) − its promise at T = {solver.t:.3g}", np.maximum(0.0, loss - promised), allowed, first.loss
-        )
+    _, gradient = deq.value_and_grad(problem)
+    bounds = budget(deq, problem)
+    if not bounds.in_range:
+        return
+    yield from usable(gradient)
+    exact, theory = bounds.exact, bounds.theory
+    residual, error = np.linalg.norm(exact.F - problem.Y), np.linalg.norm(theory.F)
+    largest = float(np.linalg.norm(problem.Phi, 2)) if problem.n else 0.0
+    own = 4 * rate_floor(problem) * largest**2 * float((2 * residual + error) * error)
+    yield _short("4λ̲σ_k²‖RP_k‖² at the worst k", projected_floors(exact), gradient, bounds, own)
 
 
 @law(
-    "descent",
-    statement="a step with L(θ⁺) ≤ L(θ) − cη‖∇L‖² contracts L − L* by 1 − 2cηκλ̲, and there is such a step",
-    source="THEORY.md §3 item 5",
+    "quotient-floor",
+    statement="‖∂L/∂A‖² + ‖∂L/∂B‖² ≥ 2κλ̲(L − L*) for softmax cross-entropy without ridge, κ in the quotient by 1",
+    source="THEORY.md §3 items 4 and 6",
     needs=("gradient",),
     anomaly=SLOW,
-    at_stake="Gradient descent with this implementation's gradients does not descend as the theorem promises.",
-    cost=8,
-    draws=_training,
+    at_stake="Classifiers without weight decay, the usual ones, have no guarantee of linear convergence.",
+    draws=lambda deq: cases(
+        problems(deq.dtype, losses=st.just(losses.CrossEntropy(0.0))),
+        tilt=lambda problem: signals((problem.p, problem.n)),
+    ),
 )
-def descent(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
-    """Twelve steps of backtracking gradient descent, each judged: a sufficient decrease exists, and it contracts.
+def quotient_floor(deq: Subject, problem: Problem, tilt: Array) -> Iterator[Measurement | Fact]:
+    """The targets are the softmax of a drawn tilt (p, n): without a ridge a one-hot target is never reached.
 
-    The loss is a closed form, the direction the implementation's. Bound on each excess: rounding of both losses, and
-    the gradient's error through the Polyak–Łojasiewicz inequality. Catches a gradient that is not one.
+    κ is that of the sublevel set of the problem itself. An inequality, as ``dissipation-floor``. Bound on the
+    shortfall: the errors of both sides. Catches gradients that vanish, and probabilities that saturate.
     """
-    here, fraction, step = problem, 0.25, 1.0
-    floor = infimum(problem).attained
-    for _ in range(12):
-        point = _visit(deq, here)
-        yield from _usable(point.gradient)
-        squared, noise, loss = _squared_length(point.gradient), _loss_rounding(budget(deq, here)), ClosedForm(here).loss
-        if 2 * point.error >= np.sqrt(squared) or fraction * squared * _SHORTEST <= 4 * noise:
-            return  # at the optimum, as far as these claims and float64 can tell
-        ahead, step = _backtrack(here, point.gradient, squared, fraction, 4 * step)
-        if ahead is None:
-            yield Fact("some step decreases the loss", False, f"none down to {step:.1e} with ‖∇L‖² = {squared:.3g}")
-            return
-        rate = 2.0 * polyak_lojasiewicz(here, loss) * rate_floor(here)
-        promised = floor + (1.0 - fraction * step * rate) * max(loss - floor, 0.0)
-        inexact = fraction * step * (2 * point.slope * point.error + point.error**2)
-        allowed = own_rounding("both losses", 2 * noise) + Bound({"gradient error": np.asarray(inexact)})
-        yield compare("L(θ⁺) − its promise", max(0.0, ClosedForm(ahead).loss - promised), allowed, loss)
-        here = ahead
-
-
-_SHORTEST = 1e-9
-"""Far below 1/smoothness of every problem that ``well_conditioned_problems`` draws."""
-
-
-def _backtrack(
-    here: Problem, gradient: dict[str, Array], squared: float, fraction: float, step: float
-) -> tuple[Problem | None, float]:
-    """The first step of ``step``, ``step``/2, … with ``L(θ⁺) ≤ L(θ) − fraction·η‖∇L‖²``, and its η."""
-    loss = ClosedForm(here).loss
-    while step > _SHORTEST:
-        ahead = _descended(here, gradient, step)
-        if ClosedForm(ahead).loss <= loss - fraction * step * squared:
-            return ahead, step
-        step /= 2
-    return None, step
-
-
-@law(
-    "column-sums",
-    statement="gradient descent conserves every column sum of A",
-    source="THEORY.md §2 (gauge)",
-    needs=("gradient",),
-    anomaly=WRONG,
-    at_stake="Weights drift where the model cannot see it, until they overflow or round.",
-    cost=8,
-    draws=lambda deq: cases(well_conditioned_problems(deq.dtype, least_m=2)),
-)
-def column_sums(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
-    """Ten steps of gradient descent; A is carried in float64 and rounded for the implementation only.
-
-    Bound: the step length times ``Errors.gauge``, summed over the steps, and the rounding of the additions. Catches
-    what ``gauge`` catches, where it accumulates.
-    """
-    here = problem
-    drift = own_rounding("the additions", np.zeros(problem.m))
-    travelled = np.zeros(problem.m)
-    for _ in range(10):
-        point = _visit(deq, here)
-        yield from _usable(point.gradient)
-        step = 0.25 / max(1.0, *(float(np.abs(g).max()) for g in point.gradient.values()))
-        drift = drift + step * point.bounds.bound(lambda e: e.gauge(e.adjoint))
-        drift = drift + own_rounding("the additions", 2 * problem.m * 2.0**-53 * np.abs(here.A).sum(axis=0))
-        travelled = travelled + step * np.abs(point.gradient["A"]).sum(axis=0)
-        here = _descended(here, point.gradient, step)
-    yield compare("drift of 1ᵀA", np.abs(here.A.sum(axis=0) - problem.A.sum(axis=0)), drift, travelled)
-
-
-@dataclass(frozen=True)
-class _Point:
-    """The implementation's gradient at a float64 point: ``slope`` is ``‖∇L‖`` there, ``error`` bounds ``‖ĝ − ∇L‖``."""
-
-    gradient: dict[str, Array]
-    bounds: Budget
-    slope: float
-    error: float
-
-
-def _visit(deq: Subject, here: Problem) -> _Point:
-    """Asks for the gradient at ``here`` rounded to the subject's dtype; the error includes what that rounding moves."""
-    rounded = here.rounded_to(deq.dtype)
-    _, found = deq.value_and_grad(rounded)
-    gradient = {block: found[block] for block in ("A", "B")}
-    bounds = budget(deq, rounded)
-    exact, seen = ClosedForm(here).gradient, bounds.exact.gradient
-    errors = bounds.claimed.gradient
-    moved = sum(float(np.sum((np.abs(exact[k] - seen[k]) + errors[k]) ** 2)) for k in gradient)
-    return _Point(gradient, bounds, float(np.sqrt(_squared_length(exact))), float(np.sqrt(moved)))
-
-
-def _descended(here: Problem, gradient: dict[str, Array], step: float) -> Problem:
-    return replace(here, A=here.A - step * gradient["A"], B=here.B - step * gradient["B"])
-
-
-def _packed(problem: Problem) -> Array:
-    return np.concatenate([problem.A.ravel(), problem.B.ravel()])
-
-
-def _unpacked(problem: Problem, state: Array) -> Problem:
-    split = problem.m**2
-    return replace(problem, A=state[:split].reshape(problem.A.shape), B=state[split:].reshape(problem.B.shape))
+    weights = np.exp(tilt)
+    soft = replace(problem, Y=round_to(weights / weights.sum(axis=0), deq.dtype))
+    _, gradient = deq.value_and_grad(soft)
+    bounds = budget(deq, soft)
+    if not bounds.in_range:
+        return
+    yield from usable(gradient)
+    loss, noise = bounds.exact.loss, loss_rounding(bounds)
+    rate = 2.0 * quotient_polyak_lojasiewicz(soft, loss + noise) * rate_floor(soft)
+    promised = rate * max(loss - infimum(soft).attained, 0.0)
+    yield _short("2κλ̲(L − L*)", promised, gradient, bounds, rate * 2 * noise)

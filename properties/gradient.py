@@ -4,11 +4,12 @@ item 3)."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from deqverify.properties.common import Extra, any_problem, budget, finite, own_rounding
 
-from deqverify.bounds import Budget
+from deqverify.bounds import Bound, Budget
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
@@ -16,6 +17,7 @@ from deqverify.law import law
 from deqverify.oracle import Oracle
 from deqverify.problem import BLOCKS, Problem
 from deqverify.strategies import signals
+from deqverify.theory.taylor import remainder
 
 WRONG = "wrong gradient"
 STAKE = "Training follows another direction than the loss's: a model can still improve, slower, or to another place."
@@ -44,6 +46,83 @@ def _against_oracle(
     claimed = sum(float(np.sum(gradient[block] * d)) for block, d in along.items())
     size = sum(float(np.sum(np.abs(bounds.exact.gradient[block] * d))) for block, d in along.items())
     return compare(what, abs(claimed - true), allowed, size)
+
+
+@law(
+    "objective",
+    statement="L is the loss of the outputs BU⁻¹Φ, summed over the data points",
+    source="THEORY.md, notation; oracle: ball arithmetic",
+    needs=("gradient",),
+    anomaly="wrong loss",
+    at_stake="What is minimised, logged and compared between runs is another number.",
+    draws=any_problem(),
+)
+def objective(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """The value that stands beside the gradient, against a rigorous enclosure of L.
+
+    Bound: ``Errors.value``. Catches a mean taken for a sum, a loss with its arguments exchanged, and a value that lost
+    its digits to overflow or cancellation.
+    """
+    value, _ = deq.value_and_grad(problem)
+    bounds = budget(deq, problem)
+    if not bounds.in_range:
+        return
+    yield finite("L", np.asarray(value))
+    true = Oracle(problem).objective()
+    own = own_rounding("the oracle's number", true.radius + 2.0**-52 * np.abs(true.value))
+    size = np.sum(problem.loss.value_terms(bounds.exact.F, problem.Y))
+    yield compare("|L̂ − L|", np.abs(value - true.value), bounds.bound(lambda e: e.value) + own, size)
+
+
+@law(
+    "taylor",
+    statement="|L(θ + d) − L(θ) − ⟨∇L, d⟩| ≤ C‖d‖², value and gradient both the implementation's, in float64",
+    source="THEORY.md §2 (Taylor coefficient)",
+    needs=("gradient", "float64"),
+    anomaly="value and gradient disagree",
+    at_stake="Line searches and second-order optimisers, which use both, stall or step the wrong way.",
+    draws=any_problem(dA=_direction_in("A"), dB=_direction_in("B"), dPhi=_direction_in("Phi")),
+)
+def taylor(deq: Subject, problem: Problem, dA: Array, dB: Array, dPhi: Array) -> Iterator[Measurement | Fact]:
+    """Along drawn directions in A (m, m), B (p, m) and Φ (m, n) at once, at three steps that clear the rounding noise.
+
+    The coefficient is bounded and not fitted: an order says nothing where the remainder vanishes. Bound: the remainder's
+    (``theory.taylor.remainder``), ``Errors.value`` at both ends, ``Errors.gradient`` weighted by |d|. No oracle.
+    Catches a value that belongs to another objective than its gradient.
+    """
+    value, gradient = deq.value_and_grad(problem)
+    bounds = budget(deq, problem)
+    if not bounds.in_range:
+        return
+    directions = {"A": dA, "B": dB, "Phi": dPhi}
+    for block in directions:
+        yield finite(f"∂L/∂{block}", gradient[block])
+    for step in _steps(bounds, directions):
+        ends = {block: getattr(problem, block) + step * _scale(problem, block) * d for block, d in directions.items()}
+        ahead = replace(problem, **ends)
+        moved = {block: ends[block] - getattr(problem, block) for block in directions}
+        there, other = deq.value_and_grad(ahead)[0], budget(deq, ahead)
+        first = sum(float(np.sum(gradient[block] * d)) for block, d in moved.items())
+        curved = np.asarray(remainder(bounds.exact, moved))
+        allowed = bounds.along(moved) + bounds.bound(lambda e: e.value) + other.bound(lambda e: e.value)
+        allowed = allowed + Bound({"second order of the step": curved})
+        size = sum(float(np.sum(np.abs(bounds.exact.gradient[block] * d))) for block, d in moved.items())
+        yield compare(f"|L(θ + d) − L(θ) − ⟨∇L, d⟩|, step {step:.1e}", abs(there - value - first), allowed, size)
+
+
+def _scale(problem: Problem, block: str) -> float:
+    return 1.0 if block == "A" else float(np.abs(getattr(problem, block)).max(initial=0.0))
+
+
+def _steps(bounds: Budget, directions: dict[str, Array]) -> list[float]:
+    """The step at which the second order equals the noise of the values, and 8 and 64 times that; at most 2⁻⁴."""
+    unit = 2.0**-20  # small enough for the remainder to be quadratic
+    moved = {block: unit * _scale(bounds.exact.problem, block) * d for block, d in directions.items()}
+    coefficient = remainder(bounds.exact, moved) / unit**2
+    noise = float(bounds.bound(lambda e: e.value).total)
+    best = np.sqrt(noise / coefficient) if 0 < noise and 0 < coefficient < np.inf else unit
+    first = 2.0 ** np.clip(np.ceil(np.log2(best)), -40, -10)
+    return [first, 8 * first, 64 * first]
 
 
 @law(

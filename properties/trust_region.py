@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from deqverify.properties.common import budget, cases, finite, own_rounding
+from deqverify.properties.common import EVALUATIONS, budget, cases, finite, own_rounding, packed, unpacked, visit
 from hypothesis.strategies import SearchStrategy
+from scipy.integrate import RK45
 
 from deqverify.bounds import Bound, Budget
 from deqverify.comparison import Fact, Measurement, compare
@@ -16,7 +17,7 @@ from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
 from deqverify.law import law
 from deqverify.problem import Problem
-from deqverify.strategies import problems
+from deqverify.strategies import problems, well_conditioned_problems
 from deqverify.theory.closed_form import ClosedForm, softmax_jacobian
 from deqverify.theory.dissipation import flow_velocity, shallow_gradient
 from deqverify.theory.trust_region import smoothing, subproblem
@@ -37,7 +38,7 @@ def _velocity_error(bounds: Budget) -> Bound:
     ``‖δẆ‖ ≤ (‖e_B‖ + γ‖W‖₂‖e_dS‖) ‖U⁻¹‖₂``; the softmax differential at S has norm at most ½ a column.
     """
     exact = bounds.exact
-    inverse = 1.0 / float(np.linalg.svd(exact.U, compute_uv=False)[-1])
+    inverse = _inverse_norm(exact)
     reach = exact.problem.gamma * float(np.linalg.norm(exact.W, 2)) * 0.5
     return bounds.bound(
         lambda e: inverse * float(np.linalg.norm(e.gradient["B"]) + reach * np.linalg.norm(e.gradient["A"]))
@@ -87,7 +88,7 @@ def _certificate_rounding(exact: ClosedForm, delta: float) -> Bound:
     metric = np.linalg.norm(exact.U, 2) ** 2 * (1.0 + np.linalg.norm(spread - np.eye(len(spread)), 2))
     gradient = exact.gradient
     raw = np.linalg.norm(gradient["B"]) + 2 * np.linalg.norm(exact.W) * np.linalg.norm(exact.softmax_product)
-    velocity = raw / float(np.linalg.svd(exact.U, compute_uv=False)[-1])
+    velocity = raw * _inverse_norm(exact)
     curvature = np.linalg.norm(exact.problem.Phi, 2) ** 2 * delta * problem.loss.smoothness(problem.Y)
     size = (metric + curvature) * velocity + np.linalg.norm(np.abs(exact.dF) @ np.abs(problem.Phi).T)
     return own_rounding("the certificate", 4 * unit * condition * size)
@@ -155,3 +156,91 @@ def _step_rounding(exact: ClosedForm) -> Bound:
     problem = exact.problem
     unit = 2.0**-53 * (3 * problem.m * exact.growth + problem.m + 8) * 4 / (1.0 - problem.gamma)
     return own_rounding("W at both ends", unit * float(np.abs(exact.W).sum(axis=1).max()))
+
+
+@law(
+    "trajectory",
+    statement="trust-region Newton's velocity on the shallow model integrates to the W(t) of the DEQ's gradient flow",
+    source="THEORY.md §4 (trajectory); Kawaguchi 2021, Theorem 2",
+    needs=("gradient",),
+    anomaly=WRONG,
+    at_stake=STAKE,
+    cost=8,
+    draws=lambda deq: cases(well_conditioned_problems(deq.dtype)),
+)
+def trajectory(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """``Ȧ = −∂L/∂A, Ḃ = −∂L/∂B`` by the implementation; beside it ``Ẇ = v(W, A)`` with ``(δH + 𝒢)v = −g`` at W itself.
+
+    One system (Dormand–Prince, at most 60 gradients), from ``W = BU⁻¹``, for a time 1/L: then ``W − BU⁻¹`` stays zero
+    but for local errors and the gradient's, which grow at most by ``exp(Lt)``, L the Lipschitz constant of v in W.
+    Bound: these, the integrator's tolerance a step taken sixteenfold, L twice what the accepted points show. Catches
+    whatever ``trust-region`` catches, where it accumulates.
+    """
+    calls, error, start = 0, 0.0, ClosedForm(problem)
+    split, tolerance = packed(problem).size, 1e-8  # of the integrator; it enters the bound below
+
+    def velocity(t: float, state: Array) -> Array:
+        nonlocal calls, error
+        here = unpacked(problem, state[:split])
+        point = visit(deq, here)
+        calls, error = calls + 1, max(error, point.error)
+        shallow = _shallow(here, state[split:].reshape(start.W.shape))
+        newton = subproblem(shallow)
+        step = np.linalg.solve(newton.delta * newton.H + newton.metric, -newton.g)
+        flow = -np.concatenate([point.gradient["A"].ravel(), point.gradient["B"].ravel()])
+        return np.concatenate([flow, step.reshape(start.W.T.shape).T.ravel()])
+
+    state = np.concatenate([packed(problem), start.W.ravel()])
+    growth = 2 * _lipschitz(start)
+    solver = RK45(velocity, 0.0, state, t_bound=1.0 / growth, rtol=tolerance, atol=tolerance * _size(state))
+    steps = 0
+    while calls + 6 <= EVALUATIONS and solver.status == "running":
+        message = solver.step()
+        if solver.status == "failed":
+            yield Fact("the flow can be integrated", False, str(message))
+            return
+        steps += 1
+        exact = ClosedForm(unpacked(problem, solver.y[:split]))
+        W = solver.y[split:].reshape(start.W.shape)
+        shallow = _shallow(exact.problem, W)
+        growth = max(growth, 2 * _lipschitz(shallow))
+        stretch = _inverse_norm(exact) * (1.0 + problem.gamma * 0.5 * float(np.linalg.norm(exact.W, 2)))
+        local = 16 * steps * tolerance * _size(solver.y) * np.sqrt(solver.y.size) * (1.0 + stretch)
+        newton, carried = subproblem(shallow), float(np.exp(growth * solver.t))
+        rounding = _certificate_rounding(shallow, newton.delta) * (solver.t * _diffusion_norm(shallow) * carried)
+        allowed = rounding + Bound(
+            {
+                "gradient error carried along": np.asarray(carried * solver.t * stretch * error),
+                "integrator's local error": np.asarray(carried * local),
+            }
+        )
+        moved = float(np.linalg.norm(exact.W - start.W))
+        yield compare(f"‖W − BU⁻¹‖ at t = {solver.t:.3g}", float(np.linalg.norm(W - exact.W)), allowed, moved)
+
+
+def _shallow(here: Problem, W: Array) -> ClosedForm:
+    """The point of ``here``'s A whose shallow model is W: ``B = WU``."""
+    return ClosedForm(replace(here, B=W @ ClosedForm(here).U))
+
+
+def _size(state: Array) -> float:
+    return float(np.abs(state).max(initial=0.0)) or 1.0
+
+
+def _inverse_norm(exact: ClosedForm) -> float:
+    """``‖U⁻¹‖₂``."""
+    return 1.0 / float(np.linalg.svd(exact.U, compute_uv=False)[-1])
+
+
+def _diffusion_norm(exact: ClosedForm) -> float:
+    """``‖D‖₂ ≤ ‖U⁻¹‖²(1 + γ²‖W‖²/4)``, since ``‖J_k‖₂ ≤ ½``."""
+    return _inverse_norm(exact) ** 2 * (1.0 + (exact.problem.gamma * float(np.linalg.norm(exact.W, 2)) / 2) ** 2)
+
+
+def _lipschitz(exact: ClosedForm) -> float:
+    """Of ``W ↦ −D(W)g(W)`` at W: ``‖U⁻¹‖²((1 + γ²‖W‖²/4)‖H‖ + γ²‖W‖‖g‖/2)``."""
+    problem, W = exact.problem, float(np.linalg.norm(exact.W, 2))
+    curvature = float(np.abs(problem.loss.hessian(exact.W @ problem.Phi, problem.Y)).sum(axis=2).max(initial=0.0))
+    H = float(np.linalg.norm(problem.Phi, 2)) ** 2 * curvature
+    g = float(np.linalg.norm(shallow_gradient(exact)))
+    return _diffusion_norm(exact) * H + _inverse_norm(exact) ** 2 * problem.gamma**2 * W * g / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,9 +106,60 @@ def polyak_lojasiewicz(problem: Problem, level: float) -> float:
     rank-deficient data with values inside the error give 0, and the inequality says nothing rather than something
     false.
     """
-    values = np.linalg.svd(problem.Phi, compute_uv=False)
-    if not values.size:
+    return problem.loss.curvature(level) * _least_singular_value(problem.Phi) ** 2
+
+
+def _least_singular_value(Phi: Array) -> float:
+    values = np.linalg.svd(Phi, compute_uv=False)
+    nonzero = values[values > 0.0]
+    return max(float(nonzero[-1]) - _svd_error(Phi, values), 0.0) if nonzero.size else 0.0
+
+
+def _svd_error(Phi: Array, values: Any) -> float:
+    """The backward error of a singular value decomposition, in the 2-norm."""
+    return 4 * max(Phi.shape) * 2.0**-53 * float(np.max(values, initial=0.0))
+
+
+def projected_floors(exact: ClosedForm) -> Array:
+    """``4λ̲σ_k²‖RP_k‖²`` for every k, ``R = F − Y``, below ``‖∂L/∂A‖² + ‖∂L/∂B‖²`` for squared loss (item 6); (rank,).
+
+    No rank is decided: P_k is made of the first k computed right singular vectors, whatever their values. The computed
+    decomposition is the exact one of ``Φ + E``, so that ``‖RΦᵀ‖ ≥ σ_k‖RP_k‖ − ‖E‖‖R‖`` with its own σ_k and P_k.
+    """
+    problem = exact.problem
+    R = exact.F - problem.Y
+    _, values, V = np.linalg.svd(problem.Phi, full_matrices=False)
+    reached = values * np.sqrt(np.cumsum(np.sum((R @ V.T) ** 2, axis=0)))
+    lowered = np.maximum(reached - 2 * _svd_error(problem.Phi, values) * np.linalg.norm(R), 0.0)
+    return np.asarray(4.0 * rate_floor(problem) * lowered**2)
+
+
+def quotient_curvature(problem: Problem, level: float) -> float:
+    """ρ of the softmax cross-entropy without ridge on ``{L₀ ≤ level}``, in the quotient by **1** (item 6).
+
+    For v orthogonal to **1** and probabilities q, ``vᵀ(diag q − qqᵀ)v ≥ min q ‖v‖²``: the variance under q is at least
+    ``min q`` times the sum of squares about any centre. With targets y of total t, the excess over all entropies,
+    ``E = level − Σ_i Σ_j −y_ji log(y_ji/t_i) ≥ 0``, bounds each point's divergence from its targets; keeping one entry
+    of it and the rest as one, ``−log q_j ≤ (E + h_j)/y_j`` with ``h_j`` the entropy of ``(y_j, t − y_j)``. The
+    gradient's columns sum to zero and L₀ is constant along **1**, so the inequality needs no more than this.
+    """
+    Y = problem.Y
+    if not Y.size:
         return 0.0
-    error = 4 * max(problem.m, problem.n) * 2.0**-53 * float(values[0])
-    nonzero = values[values > 0.0] - error
-    return problem.loss.curvature(level) * max(float(nonzero[-1]), 0.0) ** 2 if nonzero.size else 0.0
+    total = Y.sum(axis=0)
+    excess = max(level - float(np.sum(_entropy(Y, total))), 0.0)
+    pair = _entropy(Y, total) + _entropy(total - Y, total)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        q = np.where(Y > 0, np.exp(-(excess + pair) / Y), 0.0)
+    return float((total * q.min(axis=0)).min())
+
+
+def _entropy(y: Array, total: Array) -> Array:
+    """``−y log(y/t)``, entry by entry, 0 at y = 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(y > 0, -y * np.log(y / total), 0.0)
+
+
+def quotient_polyak_lojasiewicz(problem: Problem, level: float) -> float:
+    """κ for the softmax cross-entropy without ridge on ``{L₀ ≤ level}``: ``ρσ²_min(Φ)`` in the quotient by **1**."""
+    return quotient_curvature(problem, level) * _least_singular_value(problem.Phi) ** 2

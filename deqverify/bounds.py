@@ -156,6 +156,19 @@ class Errors:
         stored = self.arithmetic.storage * np.abs(self.exact.adjoint).max(axis=0)
         return (self.adjoint_residual + given) * self.amplification + stored
 
+    def swing_from(self, cotangent: Array | float) -> Array:
+        """``‖Λ̂ − Λ − s1‖_∞`` of each data point for the best constant s, (n,), likewise: half the error's oscillation.
+
+        Uᵀ takes half the oscillation of an error to no less than ``1 − γτ`` times it (THEORY.md §1 item 8), where the
+        error itself may be ``1/(1−γ)`` times the residual. The softmax Jacobian annihilates the constant.
+        """
+        given = np.broadcast_to(cotangent, self.exact.adjoint.shape).max(axis=0)
+        adjoint = np.abs(self.exact.adjoint).max(axis=0)
+        swing = (self.adjoint_residual + given) / (1.0 - self.exact.zero_mass_rate)
+        if self.backward.of == "value":  # the claim is on Λ itself: its constant part tells nothing of the rest
+            swing = swing + self.claimed_residual(self.backward, adjoint) * self.amplification
+        return swing + self.arithmetic.storage * adjoint
+
     @cached_property
     def adjoint(self) -> Array:
         """Of the adjoint that a whole model computes, (n,)."""
@@ -170,12 +183,12 @@ class Errors:
         """By how much a certificate may exceed the error: an error e has a residual of up to (1+γ)e."""
         return (1.0 + self.exact.problem.gamma) * self.amplification if claim.of == "value" else 1.0
 
-    def pulled(self, adjoint: Array) -> dict[str, Array]:
-        """The gradients in A, Phi and gamma, given the adjoint's error (n,)."""
+    def pulled(self, cotangent: Array | float = 0.0) -> dict[str, Array]:
+        """The gradients in A, Phi and gamma, for a cotangent that is off by ``cotangent`` (m, n) or nothing."""
         exact, problem = self.exact, self.exact.problem
         unit, m, n = self.arithmetic.unit, problem.m, problem.n
-        Z, L = np.abs(exact.Z), np.abs(exact.adjoint)
-        M, eM = self._outer(adjoint)
+        Z, L, adjoint = np.abs(exact.Z), np.abs(exact.adjoint), self.adjoint_from(cotangent)
+        M, eM = self._outer(self.swing_from(cotangent), centred=True)
         S, eS = exact.S, self.softmax
         eSM = S * eM + (eS + 2 * unit * S) * M
         SM = S * M
@@ -203,11 +216,16 @@ class Errors:
         stored = self.arithmetic.storage * 2 * column  # |∂L/∂A| ≤ S∘|M| + S·1ᵀ(S∘|M|)
         return np.asarray(rounding + stored)
 
-    def _outer(self, adjoint: Array) -> tuple[Array, Array]:
-        """``|M| = γ|Λ||Z|ᵀ`` and the error of M, (m, m)."""
-        problem = self.exact.problem
-        Z, L = np.abs(self.exact.Z), np.abs(self.exact.adjoint)
+    def _outer(self, adjoint: Array, centred: bool = False) -> tuple[Array, Array]:
+        """``|M| = γ|Λ||Z|ᵀ`` and the error of M, (m, m), ``adjoint`` being that of Λ, (n,).
+
+        ``centred``: of M up to a constant in every column, which constants in Λ and in its error are.
+        """
+        problem, exact = self.exact.problem, self.exact
+        Z, L = np.abs(exact.Z), np.abs(exact.adjoint)
         M = L @ Z.T
+        if centred and exact.adjoint.size:
+            L = np.abs(exact.adjoint - (exact.adjoint.max(axis=0) + exact.adjoint.min(axis=0)) / 2)
         eM = (L @ self.z)[:, None] + ((Z + self.z) @ adjoint)[None, :]
         eM = eM + (problem.n + 2) * self.arithmetic.unit * M + self.underflow
         return problem.gamma * M, problem.gamma * eM
@@ -218,7 +236,7 @@ class Errors:
         exact, problem = self.exact, self.exact.problem
         Z, dF = np.abs(exact.Z), np.abs(exact.dF)
         eB = self.dF @ (Z + self.z).T + (dF @ self.z)[:, None] + (problem.n + 1) * self.arithmetic.unit * dF @ Z.T
-        return self.pulled(self.adjoint) | self._stored({"B": eB + self.underflow})
+        return self.pulled(self.cotangent) | self._stored({"B": eB + self.underflow})
 
     def claimed_residual(self, claim: Accuracy, size: Array) -> Array:
         """A claimed residual in the norm that contracts, ``size`` being the solution's in that norm, (n,).

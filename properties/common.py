@@ -23,6 +23,9 @@ from deqverify.theory.closed_form import ClosedForm
 EVALUATIONS = 60
 """A training law calls the implementation at most this often an example."""
 
+WEIGHTS = st.sampled_from((1, -1, 2, -2, 3, -3))
+"""Of a combination; 0 would leave a law of linearity with nothing to say."""
+
 Extra = Callable[[Problem], SearchStrategy[Any]]
 
 

@@ -16,7 +16,6 @@ from deqverify.law import law
 from deqverify.oracle import Oracle
 from deqverify.problem import Problem
 from deqverify.strategies import problems, signals
-from deqverify.theory.closed_form import dobrushin
 
 WRONG = "wrong equilibrium"
 STAKE = "Outputs, losses and every gradient are built on this state: none of them can be trusted."
@@ -168,7 +167,7 @@ def solver_rate(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     yield finite("the trace", entries)
     bounds = budget(deq, problem)
     arithmetic, m = bounds.arithmetic, problem.m
-    rate = problem.gamma * (dobrushin(bounds.exact.S) if deq.claims.iteration == "mass-corrected" else 1.0)
+    rate = bounds.exact.zero_mass_rate if deq.claims.iteration == "mass-corrected" else problem.gamma
     powers = (rate * (1.0 + 2 * (m + 4) * arithmetic.unit)) ** np.arange(len(entries))
     size = 3 * float(np.abs(problem.Phi).sum(axis=0).max(initial=0.0)) / (1.0 - problem.gamma)
     # A sweep rounds f, and the correction of its mass; either moves the next residual by at most twice itself.

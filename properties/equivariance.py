@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
+from deqverify.properties.common import WEIGHTS, any_problem, budget, cases, finite, own_rounding
 from hypothesis import strategies as st
 
 from deqverify.bounds import Bound
@@ -77,9 +77,6 @@ def column_shift(deq: Subject, problem: Problem, shift: list[int]) -> Iterator[M
     yield from _same("‖ẑ(A + 1cᵀ) − ẑ(A)‖₁", deq, plain, deq.equilibrium(shifted), deq.equilibrium(plain))
 
 
-_WEIGHTS = st.integers(-3, 3)
-
-
 @law(
     "linearity",
     statement="φ ↦ z* is linear",
@@ -89,7 +86,7 @@ _WEIGHTS = st.integers(-3, 3)
     at_stake="The answer depends on how large the data are, not only on what they say.",
     draws=any_problem(
         other=lambda problem: signals((problem.m, problem.n), background=1.0),
-        weights=lambda problem: st.tuples(_WEIGHTS, _WEIGHTS),
+        weights=lambda problem: st.tuples(WEIGHTS, WEIGHTS),
     ),
 )
 def linearity(deq: Subject, problem: Problem, other: Array, weights: tuple[int, int]) -> Iterator[Measurement | Fact]:

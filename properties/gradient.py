@@ -86,8 +86,8 @@ def objective(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 def taylor(deq: Subject, problem: Problem, dA: Array, dB: Array, dPhi: Array) -> Iterator[Measurement | Fact]:
     """Along drawn directions in A (m, m), B (p, m) and Φ (m, n) at once, at three steps that clear the rounding noise.
 
-    The coefficient is bounded and not fitted: an order says nothing where the remainder vanishes. Bound: the remainder's
-    (``theory.taylor.remainder``), ``Errors.value`` at both ends, ``Errors.gradient`` weighted by |d|. No oracle.
+    The coefficient is bounded and not fitted: an order says nothing where the remainder vanishes. No oracle. Bound: the
+    remainder's (``theory.taylor.remainder``), ``Errors.value`` at both ends, ``Errors.gradient`` weighted by |d|.
     Catches a value that belongs to another objective than its gradient.
     """
     value, gradient = deq.value_and_grad(problem)
@@ -120,7 +120,7 @@ def _steps(bounds: Budget, directions: dict[str, Array]) -> list[float]:
     moved = {block: unit * _scale(bounds.exact.problem, block) * d for block, d in directions.items()}
     coefficient = remainder(bounds.exact, moved) / unit**2
     noise = float(bounds.bound(lambda e: e.value).total)
-    best = np.sqrt(noise / coefficient) if 0 < noise and 0 < coefficient < np.inf else unit
+    best = np.sqrt(noise / coefficient) if noise > 0 and 0 < coefficient < np.inf else unit
     first = 2.0 ** np.clip(np.ceil(np.log2(best)), -40, -10)
     return [first, 8 * first, 64 * first]
 

@@ -46,6 +46,11 @@ class ClosedForm:
         lower_sums = 1.0 + (packed - upper).sum(axis=0)
         return float((lower_sums @ upper).max())
 
+    @cached_property
+    def zero_mass_rate(self) -> float:
+        """γτ, raised by its own rounding: how γS contracts what has no mass, and γSᵀ what oscillates."""
+        return self.problem.gamma * min(1.0, dobrushin(self.S) * (1.0 + 8 * self.problem.m * 2.0**-53))
+
     def solve(self, rhs: Array) -> Array:
         """``U⁻¹ rhs``."""
         return scipy.linalg.lu_solve(self.lu, rhs, check_finite=False) if rhs.size else rhs.copy()

@@ -68,11 +68,11 @@ def _theory_squared(bounds: Budget) -> float:
 
 
 def _loss_rounding(bounds: Budget) -> float:
-    """Rounding of L in float64."""
-    exact, theory = bounds.exact, bounds.theory
-    spread = float(np.sum((np.abs(exact.dF) + theory.dF) * theory.F))
-    problem = bounds.exact.problem
-    return spread + (problem.p * problem.n + 12) * 2.0**-53 * (abs(exact.loss) + float(np.sum(problem.Y**2)))
+    """Rounding of L in float64: what the error of F makes of it, a dozen roundings an entry, and the sum's own."""
+    exact, theory, problem = bounds.exact, bounds.theory, bounds.exact.problem
+    moved = float(np.sum((np.abs(exact.dF) + theory.dF) * theory.F))
+    size = float(np.sum(problem.loss.value_terms(exact.F, problem.Y)))
+    return moved + (problem.p * problem.n + 12) * 2.0**-53 * size
 
 
 @law(
@@ -125,12 +125,14 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     gradient's error carried for the time T at the steepest slope seen, and the integrator's tolerance for each step,
     eightfold for its growth along a flow that does not contract. Catches a sign, and a flow that stalls.
     """
-    calls, slope, error = 0, 0.0, 0.0
+    seen: list[tuple[float, float]] = []
 
     def velocity(t: float, state: Array) -> Array:
-        nonlocal calls, slope, error
+        if not np.isfinite(state).all():  # a trial step out of range, which the integrator then rejects
+            seen.append((np.inf, np.inf))
+            return np.full_like(state, np.nan)
         point = _visit(deq, _unpacked(problem, state))
-        calls, slope, error = calls + 1, max(slope, point.slope), max(error, point.error)
+        seen.append((point.slope, point.error))
         return -np.concatenate([point.gradient["A"].ravel(), point.gradient["B"].ravel()])
 
     first = ClosedForm(problem)
@@ -138,10 +140,14 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     rate = 2.0 * polyak_lojasiewicz(problem, first.loss) * rate_floor(problem)
     tolerance = 1e-5  # of the integrator; it enters the bound below
     solver = RK45(velocity, 0.0, _packed(problem), t_bound=1e6, rtol=tolerance, atol=tolerance)
-    steps = 0
-    while calls + 6 <= EVALUATIONS and solver.status == "running":
+    steps, slope, error = 0, *seen[0]
+    while len(seen) + 6 <= EVALUATIONS and solver.status == "running":
         solver.step()
+        if solver.status == "failed":
+            return
         steps += 1
+        # The six evaluations of the step taken; those before them belong to trial steps that were rejected.
+        slope, error = (max(was, *now) for was, now in zip((slope, error), zip(*seen[-6:], strict=True), strict=True))
         here = _unpacked(problem, solver.y)
         loss, promised = ClosedForm(here).loss, floor + max(first.loss - floor, 0.0) * np.exp(-rate * solver.t)
         local = 8 * steps * tolerance * (1.0 + float(np.linalg.norm(solver.y))) * np.sqrt(solver.y.size)
@@ -230,6 +236,8 @@ def column_sums(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     travelled = np.zeros(problem.m)
     for _ in range(10):
         point = _visit(deq, here)
+        if not point.bounds.in_range:
+            return
         yield from _usable(point.gradient)
         step = 0.25 / max(1.0, *(float(np.abs(g).max()) for g in point.gradient.values()))
         drift = drift + step * point.bounds.bound(lambda e: e.gauge(e.adjoint))

@@ -121,9 +121,9 @@ class Errors:
 
     @cached_property
     def dF(self) -> Array:
-        """``∂L/∂F``, (p, n): curvature times the error of F, and the rounding of its formula."""
+        """``∂L/∂F``, (p, n): what the error of F makes of it, and the rounding of its formula."""
         problem = self.exact.problem
-        spread = problem.loss.smoothness(problem.Y) * self.F.max(axis=0, initial=0.0)
+        spread = problem.loss.spread(self.exact.F, problem.Y, self.F)
         rounding = (problem.p + 6) * self.arithmetic.unit * problem.loss.terms(self.exact.F, problem.Y)
         return spread + rounding + self.underflow
 
@@ -281,12 +281,18 @@ class Budget:
 
     @property
     def in_range(self) -> bool:
-        """Whether all that a model computes stays well inside the dtype; beyond it overflow is nobody's fault."""
-        exact, limit = self.exact, self.arithmetic.largest / 64
-        Z, adjoint, dF = (float(np.abs(a).sum()) for a in (exact.Z, exact.adjoint, exact.dF))
-        return (adjoint + dF) * max(
-            Z, 1.0
-        ) < limit  # every block of the gradient is below this, softmax weights being below 1
+        """Whether all that a model computes stays well inside the dtype; beyond it overflow is nobody's fault.
+
+        With the errors that its claims allow: a loss such as Poisson's makes a moderate error of F a gradient that
+        overflows.
+        """
+        exact, errors, limit = self.exact, self.claimed, self.arithmetic.largest / 64
+        Z = float(np.abs(exact.Z).sum() + errors.z.sum())
+        with np.errstate(over="ignore", invalid="ignore"):
+            dF = float(np.abs(exact.dF).sum() + errors.dF.sum())
+            adjoint = float(np.abs(exact.adjoint).sum() + exact.problem.m * errors.adjoint.sum())
+            # Every block of the gradient is below this, softmax weights being below 1; false for NaN.
+            return (adjoint + dF) * max(Z, 1.0) < limit
 
     def squared(self, *blocks: str) -> Bound:
         """Of ``Σ ‖gradient‖²`` over ``blocks``: ``2|g|e + e²``."""

@@ -14,7 +14,7 @@ import numpy as np
 from flint import arb, arb_mat, ctx
 
 from deqverify.dtypes import Array
-from deqverify.losses import CrossEntropy, Logistic, Loss, Squared
+from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
 from deqverify.problem import BLOCKS, Problem
 
 Direction = Mapping[str, Array]
@@ -95,7 +95,8 @@ class Oracle:
         """``⟨∇L, direction⟩`` to within ``accuracy`` (absolute), or to 2⁻⁵² relative where that is wider.
 
         Central differences ``(L(θ + hd) − L(θ − hd))/2h`` at h and h/2; they differ by ¾ of the truncation at h, so
-        their distance and both radii bound what is claimed. Raises ValueError for an unknown block or a wrong shape.
+        their distance and both radii bound what is claimed. Where a loss is not smooth, a kink of its gradient within h
+        turns ¾ into at least ½. Raises ValueError for an unknown block or a wrong shape.
         """
         _check_direction(self.problem, direction)
         step = _step(self.problem, direction)
@@ -189,29 +190,58 @@ class Oracle:
 
 
 def _loss_value(loss: Loss, F: list[list[arb]], Y: Array) -> arb:
-    p, n = Y.shape
-    total = arb(0)
+    if isinstance(loss, CrossEntropy):
+        return _cross_entropy(loss, F, Y)
+    entry = _entry_of(loss)
+    pairs = (pair for row, targets in zip(F, _rows(Y), strict=True) for pair in zip(row, targets, strict=True))
+    return sum((entry(f, y) for f, y in pairs), arb(0))
+
+
+def _entry_of(loss: Loss) -> Callable[[arb, arb], arb]:
+    """ℓ of one output and one target, for a loss that is a sum over entries."""
     if isinstance(loss, Squared):
-        for j in range(p):
-            for i in range(n):
-                r = F[j][i] - arb(Y[j, i])
-                total += r * r
-    elif isinstance(loss, Logistic):
-        for j in range(p):
-            for i in range(n):
-                f = F[j][i]
-                # softplus(f) = max(f, 0) + log(1 + exp(−|f|)), by the sign of the midpoint, exact either way
-                soft = f + (-f).exp().log1p() if f.mid() > 0 else f.exp().log1p()
-                total += soft - arb(Y[j, i]) * f + arb(loss.ridge) * f * f
-    elif isinstance(loss, CrossEntropy):
-        for i in range(n):
-            column = [F[j][i] for j in range(p)]
-            log_sum = _log_sum_exp(column)
-            for j in range(p):
-                f = column[j]
-                total += arb(Y[j, i]) * (log_sum - f) + arb(loss.ridge) * f * f
-    else:
-        raise TypeError(f"loss: the oracle does not know {loss!r}")
+        return lambda f, y: (f - y) * (f - y)
+    if isinstance(loss, PseudoHuber):
+        return lambda f, y: _pseudo_huber(arb(loss.delta), f - y)
+    if isinstance(loss, LogCosh):
+        return lambda f, y: _log_cosh(f - y)
+    if isinstance(loss, Logistic):
+        return lambda f, y: _softplus(f) - y * f + arb(loss.ridge) * f * f
+    if isinstance(loss, Poisson):
+        return lambda f, y: f.exp() - y * f + (y * y.log() - y if y > 0 else 0) + arb(loss.ridge) * f * f
+    if isinstance(loss, HingeSquared):
+        return lambda f, y: _positive(1 - y * f) ** 2 + arb(loss.ridge) * f * f
+    raise TypeError(f"loss: the oracle does not know {loss!r}")
+
+
+def _pseudo_huber(delta: arb, r: arb) -> arb:
+    return r * r / ((1 + (r / delta) ** 2).sqrt() + 1)
+
+
+def _log_cosh(r: arb) -> arb:
+    """Either form is exact at every r, the first narrow near 0; far out the sign of the midpoint keeps it in range."""
+    if abs(r.mid()) < 1:
+        return (2 * (r / 2).sinh() ** 2).log1p()
+    size = r if r.mid() > 0 else -r
+    return size + (-2 * size).exp().log1p() - arb.const_log2()
+
+
+def _softplus(f: arb) -> arb:
+    """``log(1 + exp f) = f + log(1 + exp(−f))``, by the sign of the midpoint, exact either way."""
+    return f + (-f).exp().log1p() if f.mid() > 0 else f.exp().log1p()
+
+
+def _positive(x: arb) -> arb:
+    """``max(0, x)``; a ball about zero gives one that holds every value between 0 and its upper end."""
+    return x.max(arb(0))
+
+
+def _cross_entropy(loss: CrossEntropy, F: list[list[arb]], Y: Array) -> arb:
+    total = arb(0)
+    for column, targets in zip(zip(*F, strict=True), _rows(Y.T), strict=True):
+        log_sum = _log_sum_exp(list(column))
+        for f, y in zip(column, targets, strict=True):
+            total += y * (log_sum - f) + arb(loss.ridge) * f * f
     return total
 
 

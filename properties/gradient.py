@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from deqverify.properties.common import Extra, any_problem, budget, finite, own_rounding
 
-from deqverify.bounds import Bound, Budget
+from deqverify.bounds import DISCRIMINATING, Bound, Budget
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
@@ -33,8 +33,17 @@ def _derivative(deq: Subject, problem: Problem, block: str, direction: Array) ->
     if not bounds.in_range:
         return
     yield finite(f"∂L/∂{block}", gradient[block])
-    along = {block: np.asarray(direction)}
-    yield _against_oracle(f"|⟨∂L/∂{block}, d⟩ − dL(d)|", problem, bounds, gradient, along)
+    whole = _against_oracle(f"|⟨∂L/∂{block}, d⟩ − dL(d)|", problem, bounds, gradient, {block: np.asarray(direction)})
+    yield whole
+    if not whole.informative:
+        clear = np.where(_clear(bounds, block), direction, 0.0)
+        yield _against_oracle(f"|⟨∂L/∂{block}, d⟩ − dL(d)|, clear d", problem, bounds, gradient, {block: clear})
+
+
+def _clear(bounds: Budget, block: str) -> Array:
+    """Where the gradient is well above its bound: saturated weights drown one entry of a column, not the rest."""
+    allowed = bounds.bound(lambda errors: errors.gradient[block]).total
+    return np.asarray(allowed <= DISCRIMINATING / 2 * np.abs(bounds.exact.gradient[block]))
 
 
 def _against_oracle(
@@ -137,7 +146,8 @@ def _steps(bounds: Budget, directions: dict[str, Array]) -> list[float]:
 def gradient_A(deq: Subject, problem: Problem, direction: Array) -> Iterator[Measurement | Fact]:
     """Along a drawn direction d (m, m) in the weights before the softmax.
 
-    Bound: ``Errors.gradient["A"]`` weighted by |d|. Catches a missing softmax Jacobian, a missing transpose in the
+    Bound: ``Errors.gradient["A"]`` weighted by |d|; where that drowns the whole, along the entries of d that it
+    leaves clear. Catches a missing softmax Jacobian, a missing transpose in the
     adjoint, one-step gradients. Blind to the slow adjoint mode (the softmax annihilates it): see gradient-Phi.
     """
     yield from _derivative(deq, problem, "A", direction)

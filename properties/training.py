@@ -61,12 +61,14 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     gradient's error carried for the time T at the steepest slope seen, and the integrator's tolerance for each step,
     eightfold for its growth along a flow that does not contract. Catches a sign, and a flow that stalls.
     """
-    calls, slope, error = 0, 0.0, 0.0
+    seen: list[tuple[float, float]] = []
 
     def velocity(t: float, state: Array) -> Array:
-        nonlocal calls, slope, error
+        if not np.isfinite(state).all():  # a trial step out of range, which the integrator then rejects
+            seen.append((np.inf, np.inf))
+            return np.full_like(state, np.nan)
         point = visit(deq, unpacked(problem, state))
-        calls, slope, error = calls + 1, max(slope, point.slope), max(error, point.error)
+        seen.append((point.slope, point.error))
         return -np.concatenate([point.gradient["A"].ravel(), point.gradient["B"].ravel()])
 
     first = ClosedForm(problem)
@@ -74,10 +76,14 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     rate = 2.0 * polyak_lojasiewicz(problem, first.loss) * rate_floor(problem)
     tolerance = 1e-5  # of the integrator; it enters the bound below
     solver = RK45(velocity, 0.0, packed(problem), t_bound=1e6, rtol=tolerance, atol=tolerance)
-    steps = 0
-    while calls + 6 <= EVALUATIONS and solver.status == "running":
+    steps, slope, error = 0, *seen[0]
+    while len(seen) + 6 <= EVALUATIONS and solver.status == "running":
         solver.step()
+        if solver.status == "failed":
+            return
         steps += 1
+        # The six evaluations of the step taken; those before them belong to trial steps that were rejected.
+        slope, error = (max(was, *now) for was, now in zip((slope, error), zip(*seen[-6:], strict=True), strict=True))
         here = unpacked(problem, solver.y)
         loss, promised = ClosedForm(here).loss, floor + max(first.loss - floor, 0.0) * np.exp(-rate * solver.t)
         local = 8 * steps * tolerance * (1.0 + float(np.linalg.norm(solver.y))) * np.sqrt(solver.y.size)
@@ -266,7 +272,7 @@ def _descend(deq: Subject, problem: Problem, steps: int = 12) -> Iterator[_Step]
         if not np.isfinite(squared):
             yield _Step(here, point, squared, noise, None, eta)
             return
-        if 2 * point.error >= np.sqrt(squared) or _FRACTION * squared * _SHORTEST <= 4 * noise:
+        if 2 * point.error >= point.slope or _FRACTION * point.slope**2 * _SHORTEST <= 4 * noise:
             return  # at the optimum, as far as these claims and float64 can tell
         ahead, eta = _backtrack(here, point.gradient, squared, 4 * eta)
         yield _Step(here, point, squared, noise, ahead, eta)
@@ -311,6 +317,8 @@ def column_sums(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     travelled = np.zeros(problem.m)
     for _ in range(10):
         point = visit(deq, here)
+        if not point.bounds.in_range:
+            return
         yield from usable(point.gradient)
         step = 0.25 / max(1.0, *(float(np.abs(g).max()) for g in point.gradient.values()))
         drift = drift + step * point.bounds.bound(lambda e: e.gauge(e.adjoint))

@@ -7,6 +7,7 @@ from deqverify.strategies.problems import (
     logits,
     loss_functions,
     problems,
+    smooth_losses,
     targets,
     well_conditioned_problems,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "loss_functions",
     "problems",
     "signals",
+    "smooth_losses",
     "targets",
     "well_conditioned_problems",
 ]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from deqverify.dtypes import Array, dtype, round_to
-from deqverify.losses import CrossEntropy, Logistic, Loss, Squared
+from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
 from deqverify.problem import Problem
 from deqverify.strategies.arrays import draw_signal
 
@@ -127,19 +127,33 @@ def scales(dtype_name: str = "float64") -> SearchStrategy[int]:
 
 
 def loss_functions() -> SearchStrategy[Loss]:
-    """A loss: squared first, then logistic and cross-entropy with a ridge that every dtype holds exactly. One draw."""
+    """A loss: squared first, then every other, its ridge or width a number that every dtype holds exactly. One draw."""
     return _LOSSES
 
 
+def smooth_losses() -> SearchStrategy[Loss]:
+    """As :func:`loss_functions`, twice continuously differentiable ones only: what THEORY.md §4 speaks of."""
+    return _SMOOTH
+
+
 _RIDGES = (0.5, 0.125, 0.015625)
-_LOSSES: SearchStrategy[Loss] = st.sampled_from(
-    [*[Squared()] * 3, *(Logistic(ridge) for ridge in _RIDGES), *(CrossEntropy(ridge) for ridge in _RIDGES)]
-)
+_RIDGED = (Logistic, CrossEntropy, Poisson, HingeSquared)
+_MENU: list[Loss] = [
+    *[Squared()] * 4,
+    *(loss(ridge) for loss in _RIDGED for ridge in _RIDGES),
+    *(PseudoHuber(delta) for delta in (1.0, 0.25, 8.0)),
+    *[LogCosh()] * 3,
+]
+_LOSSES: SearchStrategy[Loss] = st.sampled_from(_MENU)
+_SMOOTH: SearchStrategy[Loss] = st.sampled_from([loss for loss in _MENU if loss.smooth])
 
 
 @st.composite
 def targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
-    """Y, (p, n), as ``loss`` takes it: Gaussian; labels 0 and 1; one-hot columns. Shrinks to zero, or to class 0."""
+    """Y, (p, n), as ``loss`` takes it: Gaussian; labels 0 and 1 or −1 and 1; one-hot columns; counts.
+
+    Shrinks to zero, to −1, or to class 0.
+    """
     return _draw_targets(draw, loss, p, n)
 
 
@@ -147,9 +161,28 @@ def _draw_targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
     base = draw_signal(draw, (p, n))
     if isinstance(loss, Logistic):
         return (base > 0).astype(np.float64)
+    if isinstance(loss, HingeSquared):
+        return np.where(base > 0, 1.0, -1.0)
+    if isinstance(loss, Poisson):
+        return np.rint(2.0 * np.abs(base))
     if isinstance(loss, CrossEntropy):
         return (np.arange(p)[:, None] == base.argmax(axis=0)).astype(np.float64) if n else base
     return base
+
+
+MOST_EXPONENT = 4.0
+"""What no output of a Poisson problem exceeds: exp 4 ≈ 55, times features, is in range of every dtype."""
+
+
+def _in_range(loss: Loss, B: Array, Phi: Array, gamma: float, most: float = MOST_EXPONENT) -> Array:
+    """B, for the Poisson loss divided by the power of two that keeps every ``|F|`` at most ``most``.
+
+    ``|F_ji| ≤ max_k |B_jk| ‖φ_i‖₁/(1−γ)`` (THEORY.md §1 item 6).
+    """
+    if not isinstance(loss, Poisson):
+        return B
+    largest = float(np.abs(B).max() * np.abs(Phi).sum(axis=0).max(initial=0.0)) / (1.0 - gamma)
+    return B * 2.0 ** -np.ceil(np.log2(largest / most)) if largest > most else B
 
 
 @st.composite
@@ -208,23 +241,27 @@ def problems(
     B = draw_signal(draw, (p, m), 1.0)
     loss = draw(loss_functions() if losses is None else losses)
     Y = _draw_targets(draw, loss, p, n)
-    return Problem(A, B, Phi, Y, gamma, loss).rounded_to(dtype_name)
+    return Problem(A, _in_range(loss, B, Phi, gamma), Phi, Y, gamma, loss).rounded_to(dtype_name)
 
 
 @st.composite
 def well_conditioned_problems(
-    draw: DrawFn, dtype_name: str = "float64", largest_gamma: float = 0.9, least_m: int = 1
+    draw: DrawFn,
+    dtype_name: str = "float64",
+    largest_gamma: float = 0.9,
+    least_m: int = 1,
+    losses: SearchStrategy[Loss] | None = None,
 ) -> Problem:
-    """Problems for training laws: m < min(p, n), γ ≤ ``largest_gamma``, singular values of Φ in [½, 2], squared or
-    ridged loss."""
+    """Problems for training laws: m < min(p, n), γ ≤ ``largest_gamma``, singular values of Φ in [½, 2], every loss."""
     m, p, n = _draw_sizes(draw, 5, least_m, 1, (NARROW,))
     gamma = draw(contraction_factors(dtype_name, largest_gamma))
     left = np.linalg.qr(draw_signal(draw, (m, m)) + 4.0 * np.eye(m))[0]
     right = np.linalg.qr(draw_signal(draw, (n, m)) + 4.0 * np.eye(n, m))[0]
     Phi = left * np.linspace(0.5, 2.0, m) @ right.T if m > 1 else right.T
-    loss = draw(loss_functions())
+    loss = draw(loss_functions() if losses is None else losses)
     A, B = draw_signal(draw, (m, m)), draw_signal(draw, (p, m), 1.0)
-    return Problem(A, B, Phi, _draw_targets(draw, loss, p, n), gamma, loss).rounded_to(dtype_name)
+    Y = _draw_targets(draw, loss, p, n)
+    return Problem(A, _in_range(loss, B, Phi, gamma), Phi, Y, gamma, loss).rounded_to(dtype_name)
 
 
 @lru_cache(maxsize=64)

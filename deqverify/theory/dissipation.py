@@ -41,7 +41,7 @@ def flow_velocity(exact: ClosedForm, grad_A: Array, grad_B: Array) -> Array:
 
 @dataclass(frozen=True)
 class Infimum:
-    """``lower ≤ L* ≤ attained = L₀(W)``; ``lower`` carries the rounding of its own evaluation."""
+    """``lower ≤ L* ≤ attained``, the value ``L₀(W)``; both ends carry the rounding of their own evaluation."""
 
     attained: float
     lower: float
@@ -51,10 +51,10 @@ class Infimum:
 def infimum(problem: Problem, newton_steps: int = 30) -> Infimum:
     """Encloses ``L* = inf L₀`` by Newton's method on the convex shallow problem.
 
-    Upper end: the attained value, which stays above L* where Φ has directions whose squares round away. Lower end, for
-    a loss with curvature ρ > 0 everywhere: convexity along the reachable outputs ``WΦ`` gives
-    ``L* ≥ L₀(W) − ‖dF P‖²/(2ρ)``, P the projector onto the row space of Φ. With ρ = 0 the lower end is 0, which
-    every loss here has.
+    Upper end: the attained value, which stays above L* where Φ has directions whose squares round away. Lower end: the
+    sublevel set of that value is convex and holds W and every minimiser; with curvature ρ > 0 on it, convexity along
+    the reachable outputs ``WΦ`` gives ``L* ≥ L₀(W) − ‖dF P‖²/(2ρ)``, P the projector onto the row space of Φ. With
+    ρ = 0 the lower end is 0, which every loss here has.
     """
     loss, Phi, Y = problem.loss, problem.Phi, problem.Y
     p, m = problem.p, problem.m
@@ -64,10 +64,12 @@ def infimum(problem: Problem, newton_steps: int = 30) -> Infimum:
         G = loss.gradient(W @ Phi, Y) @ Phi.T
         H = np.einsum("ai,bi,ijk->ajbk", Phi, Phi, loss.hessian(W @ Phi, Y)).reshape(m * p, m * p)
         step = np.linalg.lstsq(H, G.T.ravel(), rcond=None)[0].reshape(m, p).T
-        moved, scale = W, 1.0
+        moved, scale, promised = W, 1.0, float(np.sum(G * step))
         while scale > 1e-9:  # halving: the smallest useful fraction of a Newton step
             moved = W - scale * step
-            if (lowered := float(loss.value(moved @ Phi, Y))) <= value:
+            # A quarter of what the slope promises, or far from it a loss of linear growth is crossed back and forth;
+            # near the minimum the promise rounds away.
+            if (lowered := float(loss.value(moved @ Phi, Y))) <= value - 0.25 * scale * promised:
                 break
             scale /= 2
         else:
@@ -76,12 +78,16 @@ def infimum(problem: Problem, newton_steps: int = 30) -> Infimum:
         W, value = moved, lowered
         if stalled:
             break
-    rho = loss.curvature(np.inf)
+    F, unit = W @ Phi, 2.0**-53
+    error = (m + 1) * unit * np.abs(W) @ np.abs(Phi)  # of the outputs: the product
+    dF, moved = loss.gradient(F, Y), loss.spread(F, Y, error) + (p + 6) * unit * loss.terms(F, Y)
+    rounding = float(np.sum((np.abs(dF) + moved) * error) + (F.size + 12) * unit * np.sum(loss.value_terms(F, Y)))
+    attained = max(value, 0.0) + rounding
+    rho = loss.curvature(attained)
     if rho <= 0 or not problem.n:
-        return Infimum(value, min(0.0, value), W)
-    slack = _projected(loss.gradient(W @ Phi, Y), Phi) ** 2 / (2.0 * rho)
-    rounding = 8 * (m + p * problem.n + 8) * 2.0**-53 * (value + float(np.sum(Y**2)))
-    return Infimum(value, max(0.0, value - slack - rounding), W)
+        return Infimum(attained, 0.0, W)
+    slack = (_projected(dF, Phi) + float(np.linalg.norm(moved))) ** 2 / (2.0 * rho)
+    return Infimum(attained, max(0.0, value - slack - rounding), W)
 
 
 def _projected(dF: Array, Phi: Array) -> float:
@@ -101,6 +107,10 @@ def _projected(dF: Array, Phi: Array) -> float:
 
 def polyak_lojasiewicz(problem: Problem, level: float) -> float:
     """κ with ``½‖∇L₀‖² ≥ κ(L₀ − L*)`` on ``{L₀ ≤ level}``: ``ρ σ²_min(Φ)`` (item 6).
+
+    The sublevel set is convex and holds W and every minimiser, and the loss has curvature ρ on it: so
+    ``L₀ − L* ≤ ‖dF P‖²/(2ρ)``, P the projector onto the row space of Φ, and ``‖∇L₀‖ = ‖dF Φᵀ‖ ≥ σ_min ‖dF P‖``. This
+    holds for every loss with its own ``curvature(level)``; where no minimiser is attained that is 0.
 
     σ_min is the smallest singular value above the computed error of the decomposition, lowered by that error;
     rank-deficient data with values inside the error give 0, and the inequality says nothing rather than something

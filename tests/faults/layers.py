@@ -207,6 +207,22 @@ class Vanishing(MeanForSum):
         return 0.0
 
 
+class Penalised(MeanForSum):
+    """The value holds a penalty that the gradient does not know of."""
+
+    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+        exact = ClosedForm(problem)
+        return exact.loss + 0.1 * float((problem.B**2).sum()), exact.gradient
+
+
+class Decayed(MeanForSum):
+    """The gradient holds a weight decay that the value does not know of."""
+
+    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+        exact = ClosedForm(problem)
+        return exact.loss, exact.gradient | {"B": exact.gradient["B"] + 0.1 * problem.B}
+
+
 class AdjointStoppedEarly(SoundPicard):
     """The adjoint iteration stops after 50 steps and says nothing."""
 

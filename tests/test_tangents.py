@@ -82,3 +82,20 @@ def test_running_errors_hold_in_float32() -> None:
         for name, (computed, bound) in cases.items():
             assert np.all(np.abs(computed - exact[name]) <= bound.error), name
             assert np.all(bound.error <= 1e-3), name  # and is not vacuous
+
+
+def test_the_adjoint_swings_less_than_it_errs() -> None:
+    """Half the oscillation of ``U⁻ᵀr`` is at most ``‖r‖_∞/(1−γτ)``, for any residual r; the error may be more."""
+    worst = 0.0
+    for seed in range(50):
+        problem, cotangent, _ = instance(seed, gamma=0.99)
+        exact = ClosedForm(problem, cotangent)
+        errors = Errors(exact, FLOAT64)
+        r = np.random.default_rng(seed).uniform(-1, 1, cotangent.shape)
+        error = exact.solve_transposed(r)
+        swing = (error.max(axis=0) - error.min(axis=0)) / 2
+        scaled = errors.swing_from(np.abs(r).max(axis=0)) - errors.swing_from(0.0)
+        assert np.all(swing <= scaled * (1 + 1e-9))
+        assert np.all(errors.swing_from(0.0) <= errors.adjoint_from(0.0) * (1 + 1e-9))
+        worst = max(worst, float((swing / scaled).max()))
+    assert worst > 0.1  # and it is near enough to be of use

@@ -79,7 +79,8 @@ def certificate(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 
 def _certificate_rounding(exact: ClosedForm, delta: float) -> Bound:
     """Rounding of W, Ẇ, H, 𝒮 and 𝒢 in float64: each is off by the solves' relative error, at magnitudes taken
-    entrywise; H at the magnitude that it has at this point."""
+    entrywise; H at the magnitude that it has at this point. g is taken at WΦ, whose rounding the loss carries on: a
+    row of W is off by ``unit ‖U⁻¹‖₁ (‖w‖_∞ + ‖b‖_∞)``, and ``‖b‖_∞ ≤ (1+γ)‖w‖_∞``."""
     problem = exact.problem
     unit = 2.0**-53 * (3 * problem.m * exact.growth + problem.m + problem.p + problem.n + 8)
     condition = (1.0 + problem.gamma) / (1.0 - problem.gamma)
@@ -91,7 +92,9 @@ def _certificate_rounding(exact: ClosedForm, delta: float) -> Bound:
     steepest = np.linalg.norm(problem.loss.hessian(exact.F, problem.Y), ord=2, axis=(1, 2)).max(initial=0.0)
     curvature = np.linalg.norm(problem.Phi, 2) ** 2 * delta * steepest
     size = (metric + curvature) * velocity + np.linalg.norm(np.abs(exact.dF) @ np.abs(problem.Phi).T)
-    return own_rounding("the certificate", 4 * unit * condition * size)
+    outputs = 2 * unit * condition * np.abs(exact.W).max(axis=1)[:, None] * np.abs(problem.Phi).sum(axis=0)
+    shallow = problem.loss.spread(exact.F, problem.Y, outputs) @ np.abs(problem.Phi).T
+    return own_rounding("the certificate", 4 * unit * condition * size + np.linalg.norm(shallow))
 
 
 @law(

@@ -28,6 +28,7 @@ LARGEST_GAMMA = 0.99
 
 
 def _moderate(deq: Subject) -> SearchStrategy[dict[str, Any]]:
+    """Smooth losses only: the theorem speaks of a Hessian."""
     return cases(problems(deq.dtype, largest_gamma=LARGEST_GAMMA, largest=5, losses=smooth_losses()))
 
 
@@ -57,9 +58,9 @@ def certificate(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """Ẇ (p, m) is made from the implementation's ∂L/∂A and ∂L/∂B; g and H come from the shallow objective on the
     other path.
 
-    Necessary and sufficient for ``v = δẆ`` to be the minimiser. Bound: ``‖D⁻¹‖₂ ≤ ‖U‖₂²`` times the velocity's
-    error, since ``δH + 𝒢 = D⁻¹``, and the rounding of the products. Catches a sign, a missing block, a missing
-    transpose, one-step gradients alike.
+    Necessary and sufficient for ``v = δẆ`` to be the minimiser, for losses twice continuously differentiable: no other
+    is drawn. Bound: ``‖D⁻¹‖₂ ≤ ‖U‖₂²`` times the velocity's error, since ``δH + 𝒢 = D⁻¹``, and the rounding of the
+    products. Catches a sign, a missing block, a missing transpose, one-step gradients alike.
     """
     _, gradient = deq.value_and_grad(problem)
     bounds = budget(deq, problem)

@@ -200,7 +200,7 @@ def _loss_value(loss: Loss, F: list[list[arb]], Y: Array) -> arb:
 def _entry_of(loss: Loss) -> Callable[[arb, arb], arb]:
     """ℓ of one output and one target, for a loss that is a sum over entries."""
     if isinstance(loss, Squared):
-        return lambda f, y: (f - y) * (f - y)
+        return lambda f, y: _square(f - y)
     if isinstance(loss, PseudoHuber):
         return lambda f, y: _pseudo_huber(arb(loss.delta), f - y)
     if isinstance(loss, LogCosh):
@@ -210,18 +210,23 @@ def _entry_of(loss: Loss) -> Callable[[arb, arb], arb]:
     if isinstance(loss, Poisson):
         return lambda f, y: f.exp() - y * f + (y * y.log() - y if y > 0 else 0) + arb(loss.ridge) * f * f
     if isinstance(loss, HingeSquared):
-        return lambda f, y: _positive(1 - y * f) ** 2 + arb(loss.ridge) * f * f
+        return lambda f, y: _square(_positive(1 - y * f)) + arb(loss.ridge) * f * f
     raise TypeError(f"loss: the oracle does not know {loss!r}")
 
 
+def _square(x: arb) -> arb:
+    """A product: ``x**2`` is NaN for a ball that holds both signs."""
+    return x * x
+
+
 def _pseudo_huber(delta: arb, r: arb) -> arb:
-    return r * r / ((1 + (r / delta) ** 2).sqrt() + 1)
+    return _square(r) / ((1 + _square(r / delta)).sqrt() + 1)
 
 
 def _log_cosh(r: arb) -> arb:
     """Either form is exact at every r, the first narrow near 0; far out the sign of the midpoint keeps it in range."""
     if abs(r.mid()) < 1:
-        return (2 * (r / 2).sinh() ** 2).log1p()
+        return (2 * _square((r / 2).sinh())).log1p()
     size = r if r.mid() > 0 else -r
     return size + (-2 * size).exp().log1p() - arb.const_log2()
 

@@ -68,7 +68,7 @@ class Problem:
         return Problem(A, B, Phi, Y, gamma, self.loss)
 
     def with_features(self, Phi: Array, Y: Array | None = None) -> Problem:
-        """The same weights on other data; without ``Y`` the targets become zero."""
+        """The same weights on other data; without ``Y`` the targets become zero, which the squared hinge refuses."""
         return replace(self, Phi=Phi, Y=np.zeros((self.p, np.shape(Phi)[1])) if Y is None else Y)
 
     def __repr__(self) -> str:

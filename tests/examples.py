@@ -6,19 +6,35 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from deqverify.losses import CrossEntropy, Logistic, Loss, Squared
+from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
 from deqverify.problem import Problem
 
-LOSSES: tuple[Loss, ...] = (Squared(), Logistic(0.125), CrossEntropy(0.125))
+LOSSES: tuple[Loss, ...] = (
+    Squared(),
+    Logistic(0.125),
+    CrossEntropy(0.125),
+    PseudoHuber(0.25),
+    LogCosh(),
+    Poisson(0.125),
+    HingeSquared(0.125),
+)
+
+
+def targets_of(loss: Loss, one_hot: np.ndarray) -> np.ndarray:
+    """Targets that ``loss`` takes, made of one-hot columns."""
+    return 2.0 * one_hot - 1.0 if isinstance(loss, HingeSquared) else one_hot
 
 
 def random_problem(seed: int, gamma: float = 0.75, loss: Loss | None = None, largest: int = 5) -> Problem:
-    """Gaussian A, B and Φ of sizes at most ``largest``; targets that every loss takes."""
+    """Gaussian A, B and Φ of sizes at most ``largest``, B a tenth of that for the Poisson loss; by default one of the
+    first three losses.
+    """
     rng = np.random.default_rng(seed)
     m, p, n = rng.integers(1, largest + 1, size=3)
     Y = (np.arange(p)[:, None] == rng.integers(0, p, size=n)).astype(float)
     A, B, Phi = rng.normal(size=(m, m)), rng.normal(size=(p, m)), rng.normal(size=(m, n))
-    return Problem(A, B, Phi, Y, gamma, loss or LOSSES[seed % 3])
+    loss = loss or LOSSES[seed % 3]
+    return Problem(A, 0.1 * B if isinstance(loss, Poisson) else B, Phi, targets_of(loss, Y), gamma, loss)
 
 
 def random_problems(count: int, gamma: float = 0.75) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from deqverify.bounds import Bound, Budget
 from deqverify.claims import Accuracy, Claims
 from deqverify.comparison import compare
 from deqverify.implementations.subject import Subject
+from deqverify.losses import Poisson
 from deqverify.oracle import Oracle
 from deqverify.problem import BLOCKS
 from deqverify.reference import reference
@@ -111,6 +112,27 @@ def test_beyond_the_range_of_the_dtype_nothing_is_judged() -> None:
     assert Budget(ClosedForm(problem), Claims(), "float32").in_range
     assert not Budget(ClosedForm(huge), Claims(), "float32").in_range
     assert Budget(ClosedForm(huge), Claims(), "float64").in_range
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("exponent", "inside"), [(40.0, (True, True)), (90.0, (True, False)), (800.0, (False, False))])
+def test_beyond_the_range_of_an_exponential_nothing_is_judged(exponent: float, inside: tuple[bool, bool]) -> None:
+    problem = random_problem(3, loss=Poisson(0.5))
+    largest = float(np.abs(ClosedForm(problem).F).max())
+    sign = np.sign(ClosedForm(problem).F.ravel()[np.abs(ClosedForm(problem).F).argmax()])
+    steep = replace(problem, B=problem.B * (sign * exponent / largest))
+    found = tuple(Budget(ClosedForm(steep), Claims(), dtype).in_range for dtype in ("float64", "float32"))
+    assert found == inside
+    loose = Claims(Accuracy(1e3), Accuracy(1e-6))  # outputs may be off by thousands: their exponentials overflow
+    assert not Budget(ClosedForm(steep), loose, "float64").in_range
+
+
+def test_what_an_error_of_the_output_does_to_the_gradient_is_judged_entry_by_entry() -> None:
+    for problem in random_problems(10):
+        errors = Budget(ClosedForm(problem), Claims(), "float64").rounding
+        unit = (problem.p + 6) * 2.0**-53 * problem.loss.terms(errors.exact.F, problem.Y) + errors.underflow
+        moved = problem.loss.spread(errors.exact.F, problem.Y, errors.F)
+        assert np.array_equal(errors.dF, moved + unit)
 
 
 def test_a_claim_in_the_2_norm_is_forgiven_what_its_squares_cannot_see() -> None:

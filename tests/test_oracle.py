@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from flint import arb
 
 from deqverify import losses, oracle
 from deqverify.oracle import Oracle
 from deqverify.problem import BLOCKS, Problem
 from deqverify.theory.closed_form import ClosedForm
-from tests.examples import random_problem, random_problems
+from tests.examples import LOSSES, random_problem, random_problems
 
 
 def direction_for(problem: Problem, seed: int = 0) -> dict[str, np.ndarray]:
@@ -45,6 +46,59 @@ def test_the_derivative_is_the_closed_form_gradient() -> None:
         size = sum(float(np.sum(np.abs(gradient[block] * direction[block]))) for block in BLOCKS)
         # A float64 gradient of a 5 × 5 problem at γ = ¾: κ(U) ≤ 7, three solves, a few hundred operations.
         assert abs(Oracle(problem).derivative(direction, 0.0) - found) <= 1000 * 7 * 2.0**-53 * size
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_every_loss_has_an_objective_and_a_derivative(loss: losses.Loss) -> None:
+    for seed in range(8):
+        problem = random_problem(seed, loss=loss)
+        exact, direction = ClosedForm(problem), direction_for(problem, seed)
+        found = Oracle(problem).objective()
+        # A float64 evaluation at γ = ¾, as above: outputs of size |W||Φ|, and a dozen roundings of the loss's terms.
+        error = 1000 * 7 * 2.0**-53
+        size = np.sum(np.abs(exact.dF) * (np.abs(exact.W) @ np.abs(problem.Phi))) + np.sum(
+            loss.value_terms(exact.F, problem.Y)
+        )
+        assert abs(float(found.value[0, 0]) - exact.loss) <= float(found.radius[0, 0]) + error * float(size)
+        assert float(found.radius[0, 0]) <= 2.0**-52 * exact.loss + 2.0**-98 * float(np.abs(problem.Y).max())
+        slope = sum(float(np.sum(exact.gradient[block] * direction[block])) for block in BLOCKS)
+        reach = sum(float(np.sum(np.abs(exact.gradient[block] * direction[block]))) for block in BLOCKS)
+        moved = loss.spread(exact.F, problem.Y, error * (np.abs(exact.W) @ np.abs(problem.Phi)))
+        allowed = error * reach + float(moved.sum()) * reach / max(float(np.abs(exact.dF).sum()), 1e-300)
+        assert abs(Oracle(problem).derivative(direction, 0.0) - slope) <= allowed
+
+
+BALLS = [arb(0.5, 1e-3), arb(-0.5, 1e-3), arb(0, 1e-3), arb(1e-9, 1e-3), arb(1, 1e-3), arb(-1, 1e-3), arb(30, 2)]
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.name != "cross-entropy"], ids=repr)
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+def test_the_loss_of_a_ball_holds_the_loss_of_each_of_its_points(loss: losses.Loss, ball: arb) -> None:
+    """Balls that straddle 0, a kink of the hinge (margin 1) and a change of formula included."""
+    for y in (1.0, 0.0) if loss.smooth else (1.0, -1.0):
+        Y = np.array([[y]])
+        image = oracle._loss_value(loss, [[ball]], Y)
+        low, high = float(ball.lower()), float(ball.upper())
+        for f in (low, high, *np.linspace(low, high, 11)[1:-1], 0.0, 1.0, -1.0):
+            if low <= f <= high:
+                assert image.overlaps(oracle._loss_value(loss, [[arb(f)]], Y))
+                narrow = oracle._loss_value(loss, [[arb(f)]], Y)
+                assert float(image.lower()) <= float(narrow.mid()) <= float(image.upper())
+
+
+def test_the_positive_part_of_a_ball_about_zero_is_enclosed() -> None:
+    for x in (arb(0, 1), arb(0.25, 1), arb(-0.25, 1)):
+        part = oracle._positive(x)
+        assert part.contains(arb(0))
+        assert part.contains(x.mid() + arb(1)) or float(part.upper()) >= float(x.upper())
+    assert oracle._positive(arb(-2, 1)) == 0
+    assert float(oracle._positive(arb(2, 1)).lower()) >= 0.99
+
+
+def test_a_kink_of_the_gradient_at_the_point_itself_costs_the_derivative_nothing() -> None:
+    one = np.ones((1, 1))
+    problem = Problem(0 * one, 0.5 * one, one, one, 0.5, losses.HingeSquared(0.5))  # F = 1, margin 1
+    assert abs(Oracle(problem).derivative({"B": one}, 0.0) - 2.0) <= 2.0**-50  # 2τF · z, z = 2
 
 
 def test_error_bounds_a_planted_error_from_above_and_closely() -> None:

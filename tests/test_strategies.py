@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from deqverify import strategies
 from deqverify.dtypes import DTYPES, round_to
-from deqverify.losses import CrossEntropy, Logistic, Squared
+from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Poisson, PseudoHuber, Squared
 from deqverify.problem import Problem
-from deqverify.strategies.problems import FEATURE_REGIMES, LOGIT_REGIMES, sizes
+from deqverify.strategies.problems import FEATURE_REGIMES, LOGIT_REGIMES, MOST_EXPONENT, sizes
+from deqverify.theory.closed_form import ClosedForm
 
 DRAWS = 1000
 QUIET = settings(
@@ -76,6 +77,15 @@ REGIMES: dict[str, Callable[[Problem], bool]] = {
     "squared": lambda q: isinstance(q.loss, Squared),
     "logistic": lambda q: isinstance(q.loss, Logistic),
     "cross-entropy": lambda q: isinstance(q.loss, CrossEntropy),
+    "pseudo-huber": lambda q: isinstance(q.loss, PseudoHuber),
+    "a narrow pseudo-huber": lambda q: isinstance(q.loss, PseudoHuber) and q.loss.delta < 1,
+    "log-cosh": lambda q: isinstance(q.loss, LogCosh),
+    "poisson": lambda q: isinstance(q.loss, Poisson),
+    "poisson of no count": lambda q: isinstance(q.loss, Poisson) and not q.Y.any(),
+    "poisson of counts above two": lambda q: isinstance(q.loss, Poisson) and bool((q.Y > 2).any()),
+    "poisson of huge features": lambda q: isinstance(q.loss, Poisson) and np.abs(q.Phi).max() > 1e10,
+    "squared hinge": lambda q: isinstance(q.loss, HingeSquared),
+    "squared hinge of both labels": lambda q: isinstance(q.loss, HingeSquared) and len(np.unique(q.Y)) == 2,
 }
 
 
@@ -132,6 +142,33 @@ def test_training_problems_are_well_conditioned_and_narrow() -> None:
         values = np.linalg.svd(problem.Phi, compute_uv=False)
         rounding = 16 * problem.n * 2.0**-53  # of the factors and of their product
         assert 0.5 - rounding <= values[-1] <= values[0] <= 2.0 + rounding
+
+
+ALL = {Squared, Logistic, CrossEntropy, PseudoHuber, LogCosh, Poisson, HingeSquared}
+
+
+def test_training_problems_have_every_loss() -> None:
+    assert {type(problem.loss) for problem in drawn(strategies.well_conditioned_problems(), 300)} == ALL
+
+
+def test_smooth_losses_are_all_but_the_squared_hinge() -> None:
+    assert {type(loss) for loss in drawn(strategies.smooth_losses(), 300)} == ALL - {HingeSquared}
+    assert {type(loss) for loss in drawn(strategies.loss_functions(), 300)} == ALL
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_outputs_of_poisson_problems_are_in_range(dtype: str) -> None:
+    losses = st.sampled_from([Poisson(0.5), Poisson(0.125)])
+    kinds = (strategies.problems(dtype, losses=losses), strategies.well_conditioned_problems(dtype))
+    sizes = []
+    for problem in (problem for kind in kinds for problem in drawn(kind, 200)):
+        if isinstance(problem.loss, Poisson):
+            bound = np.abs(problem.B).max() * np.abs(problem.Phi).sum(axis=0).max() / (1.0 - problem.gamma)
+            rounded = 4 * DTYPES[dtype].unit_roundoff / (1.0 - problem.gamma)  # of B, Φ, γ to the dtype
+            assert bound <= MOST_EXPONENT * (1 + rounded)
+            sizes.append(float(np.abs(ClosedForm(problem).F).max()))
+    assert max(sizes) > 1.0  # and not all so small that the exponential is a straight line
+    assert np.median(sizes) > 0.1
 
 
 @pytest.mark.parametrize("regime", sorted(set(FEATURE_REGIMES)))

@@ -33,15 +33,18 @@ class Subproblem:
 def subproblem(exact: ClosedForm) -> Subproblem:
     """The subproblem at ``W = BU⁻¹``, with H and g from the shallow model and 𝒢 from §4.
 
-    δ is half of ``1/λ_max(𝒮𝓕)``, or 1 where 𝓕 = 0 (a loss that is flat at every data point).
+    δ is half of ``1/λ_max(𝒮𝓕)``, or 1 where 𝓕 = 0 (a loss that is flat at every data point) or so small that the
+    quotient overflows. Raises ValueError for a loss that is not smooth.
     """
     problem, p = exact.problem, exact.problem.p
+    if not problem.loss.smooth:
+        raise ValueError(f"loss: {problem.loss!r} has no Hessian everywhere; use one of strategies.smooth_losses()")
     curvature = problem.loss.hessian(exact.W @ problem.Phi, problem.Y)
     H = _weighted_gram(problem.Phi, curvature)
     fisher = _weighted_gram(exact.Z, curvature)
     spread = smoothing(exact)
     largest = float(np.abs(np.linalg.eigvals(spread @ fisher)).max(initial=0.0))
-    delta = 0.5 / largest if largest > 0 else 1.0
+    delta = 0.5 / largest if largest > 2.0**-1000 else 1.0
     U = np.kron(exact.U, np.eye(p))
     metric = U @ (np.linalg.inv(spread) - delta * fisher) @ U.T
     g = shallow_gradient(exact).T.ravel()

@@ -7,12 +7,12 @@ import pytest
 import scipy.linalg
 import scipy.optimize
 
-from deqverify.losses import CrossEntropy, Squared
+from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Poisson, PseudoHuber, Squared
 from deqverify.problem import Problem
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import flow_velocity
 from deqverify.theory.trust_region import smoothing, subproblem
-from tests.examples import random_problems
+from tests.examples import random_problem, random_problems
 from tests.theory.test_dissipation import explicit_D, slack
 
 GAMMAS = [0.5, 0.9]
@@ -114,6 +114,35 @@ def test_the_certificate_vanishes_for_exact_gradients(gamma: float) -> None:
         residual = newton.residual(flow_velocity(exact, exact.gradient["A"], exact.gradient["B"]))
         size = np.abs(newton.delta * newton.H + newton.metric) @ np.abs(velocity_of(exact)) + np.abs(newton.g)
         assert np.abs(residual).max(initial=0.0) <= slack(exact) * size.max(initial=0.0)
+
+
+@pytest.mark.parametrize("loss", [PseudoHuber(0.25), LogCosh(), Poisson(0.125)], ids=repr)
+def test_the_certificate_vanishes_and_refuses_for_every_smooth_loss(loss) -> None:  # type: ignore[no-untyped-def]
+    judged = 0
+    for seed in range(30):
+        exact = ClosedForm(random_problem(seed, 0.5, loss))
+        A, B = exact.gradient["A"], exact.gradient["B"]
+        assert certificate(exact, A, B) <= 1.0
+        if np.linalg.norm(A) < 1e-3 * np.linalg.norm(B) or not B.any():
+            continue
+        judged += 1
+        assert all(certificate(exact, *wrong(A, B)) > 10.0 for wrong in WRONG.values())
+    assert judged >= 10
+
+
+def test_a_loss_without_a_hessian_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^loss: HingeSquared"):
+        subproblem(ClosedForm(random_problem(1, loss=HingeSquared())))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_curvature_that_all_but_underflows_is_handled() -> None:
+    one = np.ones((1, 1))
+    problem = Problem(0 * one, 1e6 * 352.0 * one, 5e-7 * one, 0 * one, 0.5, LogCosh())  # F = 352, 1/cosh² F ≈ 1e-305
+    newton = subproblem(ClosedForm(problem))
+    assert 0 < newton.H[0, 0] < 1e-310
+    assert np.isfinite(newton.metric).all()
+    assert newton.delta == 1.0
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)

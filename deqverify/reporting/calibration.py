@@ -158,9 +158,8 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
         _panel(axes, column)
         axes.set_title(" ".join(panel) if len({each[0] for each in panels}) > 1 else panel[1], fontsize=10)
         axes.set_yticks(range(len(names)), names if number == 0 else [""] * len(names), fontsize=8)
-    figure.supxlabel(
-        "measured/allowed. Shade: share of the law's examples. Dot: the worst; at the left edge, 0", fontsize=9
-    )
+    shade = "Shade: share of the law's examples, at the left edge those that measured 0."
+    figure.supxlabel(f"measured/allowed. {shade} Dot: the worst, red where below 1/1000.", fontsize=9)
     figure.savefig(path, dpi=150)
 
 
@@ -176,7 +175,9 @@ def _panel(axes: Any, column: Sequence[Any]) -> None:
                 worst, row, ".", color="tab:red" if tally.loose else "black", markersize=5, clip_on=False, zorder=3
             )
     axes.axvline(math.log10(LOOSE), color="tab:red", linewidth=0.8, linestyle=":")
-    axes.set_xticks(range(-DECADES_SHOWN, 1, 3), [f"$10^{{{k}}}$" for k in range(-DECADES_SHOWN, 1, 3)], fontsize=8)
+    axes.set_xticks(
+        range(1 - DECADES_SHOWN, 1, 3), [f"$10^{{{k}}}$" for k in range(1 - DECADES_SHOWN, 1, 3)], fontsize=8
+    )
     axes.tick_params(length=2)
 
 

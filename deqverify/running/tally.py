@@ -45,7 +45,7 @@ class Tally:
         if example.ratio is None:
             return
         self.bounded += 1
-        if not example.ratio > 0.0:  # NaN, infinity measured against infinity, is no distance to a bound either
+        if not 0.0 < example.ratio < math.inf:  # infinity against infinity is no distance to a bound either
             self.exact += 1
             return
         bin_ = math.floor(BINS_PER_DECADE * math.log10(example.ratio))

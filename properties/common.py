@@ -21,6 +21,11 @@ from deqverify.theory.closed_form import ClosedForm
 
 Extra = Callable[[Problem], SearchStrategy[Any]]
 
+PAIRS = st.sampled_from(
+    [(a, b) for a in (1, 2, 3, -1, -2, -3, 0) for b in (1, 2, 3, -1, -2, -3, 0) if (a, b) != (0, 0)]
+)
+"""Weights of a combination of two; both zero would say nothing."""
+
 
 @st.composite
 def cases(draw: DrawFn, base: SearchStrategy[Problem], **extras: Extra) -> dict[str, Any]:

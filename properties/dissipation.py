@@ -82,6 +82,7 @@ def _loss_rounding(bounds: Budget) -> float:
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
+    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing falls short of it.",
     draws=any_problem(),
 )
 def dissipation_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -116,6 +117,7 @@ def _training(deq: Subject) -> SearchStrategy[dict[str, Problem]]:
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
     cost=8,
+    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing exceeds it.",
     draws=_training,
 )
 def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -164,6 +166,7 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     anomaly=SLOW,
     at_stake="Gradient descent with this implementation's gradients does not descend as the theorem promises.",
     cost=8,
+    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing exceeds it.",
     draws=_training,
 )
 def descent(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:

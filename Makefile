@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help venv verify test lint docs clean
+.PHONY: help venv verify test soak lint docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,6 +30,12 @@ verify: venv ## verify the reference and torchdeq, every violation against the e
 
 test: venv ## the whole test suite
 	$(BIN)/pytest -n 2
+
+MINUTES ?= 10
+TARGETS ?= reference
+
+soak: venv ## try all laws in all dtypes on the reference for MINUTES, and show how near the bounds it came
+	$(BIN)/deqverify soak $(TARGETS) --minutes $(MINUTES) --picture .deqverify/soak/soak.svg
 
 lint: venv ## ruff and the type checker
 	$(BIN)/ruff format --check .

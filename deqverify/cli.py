@@ -1,4 +1,4 @@
-"""The command line: ``deqverify run``, ``deqverify list`` and ``deqverify explain``."""
+"""The command line: ``deqverify run``, ``soak``, ``list`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -116,6 +116,72 @@ def _header(chosen: Any, device: str) -> str:
         f"profile {chosen.name}: {chosen.examples} examples, {chosen.seconds:g} s a law, seed {seed}, device {device}"
     )
     return f"{shown}\n{effort}"
+
+
+@main.command()
+@click.argument("targets", nargs=-1)
+@click.option("--minutes", type=click.FloatRange(0), default=10.0, show_default=True,
+              help="How long; 0 shows what was seen so far.")  # fmt: skip
+@click.option("--law", "law_patterns", multiple=True, metavar="LAW", help="Only this law or family (repeatable).")
+@click.option("--dtype", "dtypes", multiple=True, help="Only this dtype (repeatable); default: all that are claimed.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--examples", type=click.IntRange(10), help="Examples a round of one law.  [default: 400]")
+@click.option("--seed", type=click.IntRange(0), help="Seed of a fresh soak; drawn where none is given.")
+@click.option("--fresh", is_flag=True, help="Start anew; what was measured before is put aside.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(".deqverify") / "soak", show_default=True,
+              help="Where everything is kept.")  # fmt: skip
+@click.option("--picture", type=click.Path(path_type=Path),
+              help="Also draw the distribution of measured/allowed (.svg, .png; needs matplotlib).")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores",
+              help="Worker processes.")  # fmt: skip
+def soak(
+    targets: tuple[str, ...],
+    minutes: float,
+    law_patterns: tuple[str, ...],
+    dtypes: tuple[str, ...],
+    device: str,
+    examples: int | None,
+    seed: int | None,
+    fresh: bool,
+    folder: Path,
+    picture: Path | None,
+    workers: int,
+) -> None:
+    """Try all laws in all claimed dtypes on TARGETS (the reference by default) for as long as told.
+
+    Every round draws with a fresh seed, every second one pushes measured/allowed upwards. At the end stands a table of
+    how near each law came to its bound. Violations are kept as Python files in FOLDER/finds, and the other laws
+    go on. Ctrl-C keeps everything; the same command goes on where it stopped.
+
+    \b
+    Exit code 0: no violation.
+              1: a violation, now or earlier in this folder.
+              2: something could not run, or nothing ran.
+    """
+    from rich.console import Console
+
+    from deqverify.reporting import calibration
+    from deqverify.running import plan, soak_state
+    from deqverify.running import soak as soaking
+
+    console = Console()
+    try:
+        with soak_state.locked(folder):
+            if picture:
+                calibration.check_picture(picture)
+            state, said = soak_state.resume(folder, seed, fresh)
+            chosen = list(dict.fromkeys(targets)) or ["reference"]
+            entries = soaking.entries_of(state, chosen, plan.select(law_patterns), dtypes)
+            console.print(f"{folder}: {said}", highlight=False)
+            run = soaking.Soak(state, folder, entries, 60.0 * minutes, examples or soaking.EXAMPLES, device, workers)
+            calibration.follow(run, console)
+    except ValueError as error:  # SoakError and TargetError are ValueErrors
+        raise click.UsageError(str(error)) from error
+    calibration.show(entries, folder, console)
+    if picture:
+        calibration.draw(entries, picture)
+        console.print(f"drawn: {picture}", highlight=False)
+    sys.exit(calibration.exit_code(entries))
 
 
 @main.command(name="list")

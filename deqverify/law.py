@@ -20,7 +20,7 @@ from hypothesis.strategies import SearchStrategy
 from deqverify.comparison import Measurement
 from deqverify.implementations.subject import Subject
 from deqverify.problem import array_code
-from deqverify.trial import Body, Effort, Evidence, Failure, Trial, replay, run_trial
+from deqverify.trial import Body, Effort, Evidence, Example, Failure, Trial, replay, run_trial
 
 FAMILIES = (
     "equilibrium",
@@ -61,7 +61,8 @@ class Law:
     """A law: call it with an implementation, ``law(deq)``, to have it asserted.
 
     ``cost`` divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what
-    can no longer be trusted once it is violated. Crashes leave a law undecided unless it ``judges_crashes``.
+    can no longer be trusted once it is violated. Crashes leave a law undecided unless it ``judges_crashes``. ``loose``
+    is the reason why the reference stays below 1/1000 of the bound; without one that is a defect of the bound.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Law:
     at_stake: str
     cost: int
     judges_crashes: bool
+    loose: str | None
     body: Body
     draws: Callable[[Subject], SearchStrategy[dict[str, Any]]]
 
@@ -88,15 +90,19 @@ class Law:
         return next((NEEDS[need][1] for need in self.needs if not NEEDS[need][0](subject)), None)
 
     def trial(
-        self, subject: Subject, effort: Effort, announce: Callable[[dict[str, Any]], None] | None = None
+        self,
+        subject: Subject,
+        effort: Effort,
+        announce: Callable[[dict[str, Any]], None] | None = None,
+        observe: Callable[[Example], None] | None = None,
     ) -> Trial:
         """Tries the law on ``subject``; a seed is mixed with the law's id, so that laws see different problems."""
         seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id}".encode())
         own = replace(effort, examples=max(1, -(-effort.examples // self.cost)), seed=seed)
-        trial = run_trial(self.body, self.draws(subject), subject, own, self.judges_crashes, announce)
+        trial = run_trial(self.body, self.draws(subject), subject, own, self.judges_crashes, announce, observe)
         if trial.crashed and not trial.failure and not trial.decisive:
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
-            return run_trial(self.body, self.draws(subject), subject, own, True, announce)
+            return run_trial(self.body, self.draws(subject), subject, own, True, announce, observe)
         return trial
 
     def __call__(self, deq: Any, examples: int = 100, dtype: str | None = None, device: str = "cpu") -> None:
@@ -169,12 +175,17 @@ def law(
     at_stake: str,
     cost: int = 1,
     judges_crashes: bool = False,
+    loose: str | None = None,
 ) -> Callable[[Body], Law]:
     """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it.
 
     The same id from the same source file is one law (a checkout may be imported under two names); from another file
-    it is a ValueError, as is an unknown need.
+    it is a ValueError, as is an unknown need or an empty reason for looseness.
     """
+    if loose is not None and not loose.strip():
+        raise ValueError(
+            "loose: give the reason why the bound may be looser than 1000 × its worst case, or leave it out"
+        )
     if unknown := [need for need in needs if need not in NEEDS]:
         raise ValueError(f"needs: {unknown[0]!r} is not one of {', '.join(NEEDS)}")
 
@@ -184,7 +195,7 @@ def law(
             if _file(known.body) != _file(body):
                 raise ValueError(f"id: the law {id!r} exists already, in {_file(known.body)}")
             return known
-        _REGISTRY[id] = Law(id, statement, source, needs, anomaly, at_stake, cost, judges_crashes, body, draws)
+        _REGISTRY[id] = Law(id, statement, source, needs, anomaly, at_stake, cost, judges_crashes, loose, body, draws)
         return _REGISTRY[id]
 
     return register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, target
 from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
@@ -36,6 +37,9 @@ class Effort:
 
     Without a seed each run draws anew. Hypothesis's own ``derandomize`` is not used: it depends on the test function
     alone, so that all laws would see the same problems.
+
+    With ``push`` half of the examples climb towards a larger measured/allowed (``hypothesis.target``): better at
+    finding what a bound forgets, and no fair sample of anything.
     """
 
     examples: int = 100
@@ -43,6 +47,17 @@ class Effort:
     example_seconds: float = 20.0
     seed: int | None = None
     database: Path | None = None
+    push: bool = False
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example that held, or was left undecided: ``ratio`` is its largest measured/allowed, None where nothing was
+    measured against a bound."""
+
+    arguments: dict[str, Any]
+    informative: bool
+    ratio: float | None
 
 
 @dataclass
@@ -93,13 +108,14 @@ def run_trial(
     effort: Effort,
     crashes_fail: bool = False,
     announce: Callable[[dict[str, Any]], None] | None = None,
+    observe: Callable[[Example], None] | None = None,
 ) -> Trial:
     """Draws up to ``effort.examples`` argument dictionaries and judges each; shrinks the first failure found.
 
     The body yields evidence; the first that does not hold ends the example as a failure. The implementation's own
     report of non-convergence ends it undecided, and so does a crash unless ``crashes_fail``: one root cause is one
     violation, and a rare crash must not hide a wrong answer. ``announce`` is called with each example before it is
-    tried.
+    tried, ``observe`` with what was seen of each that did not fail.
     """
     trial = Trial()
     started = time.monotonic()
@@ -111,13 +127,17 @@ def run_trial(
             announce(arguments)
         try:
             with _alarm(effort.example_seconds):
-                failure = _judge(trial, body, subject, arguments, crashes_fail)
+                failure, held = _judge(trial, body, subject, arguments, crashes_fail)
         except Hang:
             trial.failure = Failure("hang", None, f"no answer within {effort.example_seconds:g} s", arguments)
             raise
         if failure:
             trial.failure = failure
             raise _ViolatedError(failure.message)
+        if observe:
+            observe(held)
+        if effort.push and held.ratio and math.isfinite(held.ratio):
+            target(math.log10(held.ratio), label="log10 of measured/allowed")
 
     test = given(arguments=strategy)(example)
     if effort.seed is not None:
@@ -176,25 +196,31 @@ def _alarm(seconds: float) -> Iterator[None]:
 def replay(body: Body, subject: Any, arguments: dict[str, Any]) -> Trial:
     """Judges one given example: what the snippet of a violation calls."""
     trial = Trial()
-    trial.failure = _judge(trial, body, subject, arguments, crashes_fail=True)
+    trial.failure, _ = _judge(trial, body, subject, arguments, crashes_fail=True)
     return trial
 
 
-def _judge(trial: Trial, body: Body, subject: Any, arguments: dict[str, Any], crashes_fail: bool) -> Failure | None:
+def _judge(
+    trial: Trial, body: Body, subject: Any, arguments: dict[str, Any], crashes_fail: bool
+) -> tuple[Failure | None, Example]:
     trial.examples += 1
-    informative = False
+    informative, ratio = False, None
+    undecided = Example(arguments, False, None)
     try:
         for seen in body(subject, **arguments):
             if not seen.holds:
                 trial.informative += 1
-                return Failure("wrong", seen, seen.what, arguments)
+                return Failure("wrong", seen, seen.what, arguments), undecided
             trial.worst = max(trial.worst, seen.ratio)
             informative = informative or seen.informative
+            if isinstance(seen, Measurement):
+                ratio = max(ratio or 0.0, seen.ratio)
     except Reported:
         trial.reported += 1
-        return None
+        return None, undecided
     except TargetFailure as crash:
         trial.crashed += 1
-        return Failure("crash", None, str(crash), arguments, crash.details) if crashes_fail else None
+        failure = Failure("crash", None, str(crash), arguments, crash.details) if crashes_fail else None
+        return failure, undecided
     trial.informative += informative
-    return None
+    return None, Example(arguments, informative, ratio)

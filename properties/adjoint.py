@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from deqverify.properties.common import WEIGHTS, Extra, budget, cases, cotangents, finite, own_rounding
+from deqverify.properties.common import PAIRS, Extra, budget, cases, cotangents, finite, own_rounding
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -94,7 +94,7 @@ def _pulled(errors: Errors, block: str) -> Array:
     draws=lambda deq: cases(
         problems(deq.dtype),
         cotangent=cotangents(deq),
-        weights=lambda problem: st.tuples(WEIGHTS, WEIGHTS),
+        weights=lambda problem: PAIRS,
     ),
 )
 def cotangent_linearity(
@@ -132,6 +132,7 @@ def cotangent_linearity(
     needs=("pull",),
     anomaly="wrong gradient on the second call",
     at_stake="Code that calls backward twice (second losses, Jacobians row by row, hooks) gets other numbers.",
+    loose="the reference does the same twice, bit by bit; sums in another order, as on several threads, are forgiven.",
     draws=lambda deq: cases(problems(deq.dtype), cotangent=cotangents(deq)),
 )
 def repeated_pull(deq: Subject, problem: Problem, cotangent: Array) -> Iterator[Measurement | Fact]:

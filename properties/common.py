@@ -23,10 +23,12 @@ from deqverify.theory.closed_form import ClosedForm
 EVALUATIONS = 60
 """A training law calls the implementation at most this often an example."""
 
-WEIGHTS = st.sampled_from((1, -1, 2, -2, 3, -3))
-"""Of a combination; 0 would leave a law of linearity with nothing to say."""
-
 Extra = Callable[[Problem], SearchStrategy[Any]]
+
+PAIRS = st.sampled_from(
+    [(a, b) for a in (1, 2, 3, -1, -2, -3, 0) for b in (1, 2, 3, -1, -2, -3, 0) if (a, b) != (0, 0)]
+)
+"""Weights of a combination of two; both zero would say nothing."""
 
 
 @st.composite

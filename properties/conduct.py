@@ -46,6 +46,7 @@ def answers(deq: Subject, problem: Problem) -> Iterator[Fact]:
     needs=("equilibrium", "separable"),
     anomaly="one bad input corrupts the batch",
     at_stake="A single corrupt record changes the predictions for every other one in its batch.",
+    loose="the reference solves column by column, and the others' bits stay; who mixes them in other sums is forgiven.",
     draws=any_problem(least_n=2, column=lambda problem: st.integers(0, problem.n - 1)),
 )
 def poisoned_column(deq: Subject, problem: Problem, column: int) -> Iterator[Measurement | Fact]:

@@ -72,6 +72,7 @@ def dissipation_identity(deq: Subject, problem: Problem) -> Iterator[Measurement
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
+    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing falls short of it.",
     draws=any_problem(),
 )
 def dissipation_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -107,6 +108,7 @@ def _short(what: str, promised: Array | float, gradient: dict[str, Array], bound
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
+    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing falls short of it.",
     draws=lambda deq: cases(problems(deq.dtype, losses=st.just(losses.Squared()))),
 )
 def projected_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -135,6 +137,7 @@ def projected_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fa
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="Classifiers without weight decay, the usual ones, have no guarantee of linear convergence.",
+    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing falls short of it.",
     draws=lambda deq: cases(
         problems(deq.dtype, losses=st.just(losses.CrossEntropy(0.0))),
         tilt=lambda problem: signals((problem.p, problem.n)),

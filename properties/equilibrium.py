@@ -130,6 +130,10 @@ def mass(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     needs=("equilibrium",),
     anomaly=WRONG,
     at_stake="The sign of a state is not what the model says; anything read as a probability or an amount is not one.",
+    loose=(
+        "eliminating in U, an M-matrix with dominant columns, the reference only adds products of nonnegative numbers "
+        "to φ and divides by at most one: rounding does not take ẑ below φ."
+    ),
     draws=lambda deq: cases(problems(deq.dtype, feature_regimes=("nonnegative",))),
 )
 def positivity(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from deqverify.properties.common import WEIGHTS, any_problem, budget, cases, finite, own_rounding
+from deqverify.properties.common import PAIRS, any_problem, budget, cases, finite, own_rounding
 from hypothesis import strategies as st
 
 from deqverify.bounds import Bound
@@ -63,6 +63,10 @@ def _on_grid(deq: Subject, problem: Problem) -> Problem:
     needs=("equilibrium",),
     anomaly=WRONG,
     at_stake="The weights are not a softmax of the columns of A.",
+    loose=(
+        "the reference subtracts each column's maximum, which takes the shift out exactly; a softmax that rounds it is "
+        "forgiven."
+    ),
     draws=any_problem(
         shift=lambda problem: st.lists(st.integers(-32, 32), min_size=problem.m, max_size=problem.m),
     ),
@@ -86,7 +90,7 @@ def column_shift(deq: Subject, problem: Problem, shift: list[int]) -> Iterator[M
     at_stake="The answer depends on how large the data are, not only on what they say.",
     draws=any_problem(
         other=lambda problem: signals((problem.m, problem.n), background=1.0),
-        weights=lambda problem: st.tuples(WEIGHTS, WEIGHTS),
+        weights=lambda problem: PAIRS,
     ),
 )
 def linearity(deq: Subject, problem: Problem, other: Array, weights: tuple[int, int]) -> Iterator[Measurement | Fact]:
@@ -121,6 +125,10 @@ def linearity(deq: Subject, problem: Problem, other: Array, weights: tuple[int, 
     needs=("equilibrium", "relative"),
     anomaly="wrong equilibrium on small or large data",
     at_stake="Data in other units give another model: a feature in metres and one in nanometres do not agree.",
+    loose=(
+        "a power of two changes no significand, so that the reference gives the same bits; who scales the data first "
+        "is forgiven the rounding."
+    ),
     draws=lambda deq: cases(problems(deq.dtype), exponent=lambda problem: scales(deq.dtype)),
 )
 def scale(deq: Subject, problem: Problem, exponent: int) -> Iterator[Measurement | Fact]:

@@ -52,6 +52,7 @@ def _training(deq: Subject) -> SearchStrategy[dict[str, Problem]]:
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
     cost=8,
+    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing exceeds it.",
     draws=_training,
 )
 def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -106,6 +107,7 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     anomaly=SLOW,
     at_stake="Gradient descent with this implementation's gradients does not descend as the theorem promises.",
     cost=8,
+    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing exceeds it.",
     draws=_training,
 )
 def descent(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -187,6 +189,7 @@ def _falls(
     anomaly=SLOW,
     at_stake="The rate that holds where training starts need not hold where it goes.",
     cost=8,
+    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing falls short of it.",
     draws=_training,
 )
 def descent_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -214,6 +217,7 @@ def descent_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
     anomaly="training stops short of the optimum",
     at_stake="A vanishing gradient does not mean that training is done.",
     cost=8,
+    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing exceeds it.",
     draws=_training,
 )
 def global_optimum(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:

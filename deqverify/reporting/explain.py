@@ -37,17 +37,18 @@ def page() -> str:
 
 def _text(law: Law) -> str:
     needs = "; ".join(f"not judged where {NEEDS[need][1]}" for need in law.needs)
-    return "\n".join(
-        [
-            f"**{law.statement}**",
-            "",
-            law.doc,
-            "",
-            f"- Source: {law.source}",
-            f"- Needs {', '.join(law.needs)}: {needs}",
-            f"- A violation means: {law.anomaly}. {law.at_stake}",
-        ]
-    )
+    lines = [
+        f"**{law.statement}**",
+        "",
+        law.doc,
+        "",
+        f"- Source: {law.source}",
+        f"- Needs {', '.join(law.needs)}: {needs}",
+        f"- A violation means: {law.anomaly}. {law.at_stake}",
+    ]
+    if law.loose:
+        lines.append(f"- The reference stays below 1/1000 of the bound: {law.loose}")
+    return "\n".join(lines)
 
 
 def _example(law: Law, target: str) -> str:

@@ -12,6 +12,7 @@ from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject
 from deqverify.law import Law, laws
 from deqverify.running.results import Job, Result, Verdict, result_of, violation_of
+from deqverify.running.tally import Tally
 from deqverify.trial import Effort, Failure
 
 
@@ -29,15 +30,18 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
     if reason := law.missing(subject):
         return Result(job, Verdict.NOT_CLAIMED, reason)
     database = Path(job.database) if job.database else None
-    effort = Effort(job.examples, job.seconds, job.example_seconds, job.seed, database)
+    effort = Effort(job.examples, job.seconds, job.example_seconds, job.seed, database, job.push)
 
     def announce(arguments: dict[str, Any]) -> None:
         if scratch:
             scratch.write_bytes(pickle.dumps(arguments))
 
+    tally = Tally()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return result_of(job, law, law.trial(subject, effort, announce))
+        result = result_of(job, law, law.trial(subject, effort, announce, tally.add))
+    result.tally = tally
+    return result
 
 
 def killed(job: Job, kind: str, message: str, scratch: Path) -> Result:

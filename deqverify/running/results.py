@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from deqverify.comparison import Measurement
 from deqverify.law import Law, arguments_code, describe
+from deqverify.running.tally import Tally
 from deqverify.trial import Failure, Trial
 
 
@@ -39,6 +40,8 @@ class Job:
     database: str | None = None
     in_hand: bool = False
     """The implementation is an object of the caller's, ``target`` only its name."""
+    push: bool = False
+    """Half of the examples climb towards a larger measured/allowed."""
 
     @property
     def column(self) -> str:
@@ -77,6 +80,7 @@ class Result:
     seconds: float = 0.0
     violation: Violation | None = None
     output: str = ""
+    tally: Tally = field(default_factory=Tally)
 
 
 def result_of(job: Job, law: Law, trial: Trial) -> Result:

@@ -8,8 +8,9 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,17 @@ class Workers:
         self._threads.__exit__(*exception)
         self._folder.cleanup()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Result]:
-        """Results in the order in which jobs end."""
+    def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
+        """Results in the order in which jobs end. ``jobs`` may be endless: each is taken when its turn is near."""
         pending: dict[Any, tuple[Job, Path]] = {}
-        for job in jobs:
-            scratch = Path(self._folder.name) / uuid.uuid4().hex
-            future = self._pool.schedule(_run_quietly, args=[job, scratch], timeout=self._hard_seconds)
-            pending[future] = (job, scratch)
-        while pending:
+        coming = iter(jobs)
+        while True:
+            for job in islice(coming, self._count + 1 - len(pending)):  # one ahead, so that no worker waits
+                scratch = Path(self._folder.name) / uuid.uuid4().hex
+                future = self._pool.schedule(_run_quietly, args=[job, scratch], timeout=self._hard_seconds)
+                pending[future] = (job, scratch)
+            if not pending:
+                return
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield _collect(future, *pending.pop(future), self._hard_seconds)

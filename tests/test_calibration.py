@@ -1,0 +1,61 @@
+"""No bound is looser than 1000 × the worst that the reference measures, or its law says why.
+
+A short, seeded calibration; ``make soak`` is the long one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deqverify.bounds import Errors
+from deqverify.implementations.loading import load
+from deqverify.implementations.subject import Subject
+from deqverify.law import Law, laws
+from deqverify.reporting.explain import explain
+from deqverify.running.tally import LOOSE, Tally
+from deqverify.trial import Effort
+
+ROUNDS, EXAMPLES = 4, 100
+DTYPES = ("float64", "float32")
+TARGETS = ("reference", "reference[picard]")
+"""The second for what a direct solve does not claim: starts, and a cap on iterations."""
+
+
+def calibrated(law: Law, dtype: str) -> Tally:
+    """What ``law`` measured on the reference, in as few pushed rounds as it takes to come near the bound."""
+    tally = Tally()
+    for target in TARGETS:
+        subject = Subject(load(target), dtype)
+        if law.missing(subject):
+            continue
+        for seed in range(1 if law.loose else ROUNDS):
+            trial = law.trial(subject, Effort(EXAMPLES, seed=seed, push=True), observe=tally.add)
+            assert trial.failure is None, trial.failure
+            assert trial.error is None, trial.error
+            if not tally.loose:
+                return tally
+        return tally
+    raise AssertionError(f"{law.id}: no reference claims what it needs")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("law", laws().values(), ids=laws())
+def test_a_bound_is_near_what_is_measured_or_the_law_says_why_not(law: Law, dtype: str) -> None:
+    tally = calibrated(law, dtype)
+    if law.loose:
+        assert tally.bounded, f"{law.id} bounds nothing: its reason for looseness is about nothing"
+        assert tally.loose, f"{law.id} came to {tally.worst:.1e} of its bound: its reason is stale"
+    else:
+        assert not tally.loose, f"{law.id} stays below {tally.worst:.1e} of its bound: sharpen it, or give law(loose=…)"
+
+
+def test_a_loose_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = Errors.z.func
+    monkeypatch.setattr(Errors, "z", property(lambda self: np.asarray(sound(self)) / LOOSE))
+    assert calibrated(laws()["mass"], "float64").loose
+
+
+def test_the_reason_is_shown() -> None:
+    law = next(law for law in laws().values() if law.loose)
+    assert str(law.loose) in explain(law)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -64,3 +66,12 @@ def finite(what: str, array: Array) -> Fact:
 def own_rounding(what: str, size: Array | float) -> Bound:
     """The rounding of the law's own float64 evaluation, ``size`` being operations × unit roundoff × magnitude."""
     return Bound({f"rounding of {what} in float64": np.asarray(size)})
+
+
+def global_random_state(deq: Subject) -> dict[str, str]:
+    """Digests of every global random state, by module."""
+    return {
+        "random": hashlib.sha256(repr(random.getstate()).encode()).hexdigest(),
+        "numpy.random": hashlib.sha256(repr(np.random.get_state(legacy=False)).encode()).hexdigest(),
+        deq.framework.name: deq.framework.random_state(),
+    }

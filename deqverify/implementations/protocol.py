@@ -60,7 +60,9 @@ Pull = Callable[[Any], Cotangents]
 class Layer(Protocol):
     """An implementation that solves for an equilibrium. ``framework`` is ``"numpy"`` or ``"torch"``.
 
-    Optional: ``limited(max_iterations)``, the same layer with both iteration caps lowered, for the law about caps.
+    Optional: ``limited(max_iterations)``, the same layer with both iteration caps lowered, for the law about caps;
+    ``mode(training)``, the same layer in training or in evaluation mode, itself changed or another one. A layer is
+    given in training mode.
     """
 
     name: str
@@ -68,7 +70,10 @@ class Layer(Protocol):
     claims: Claims
 
     def vjp(self, cell: Cell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
-        """The equilibrium of ``z = f(z; θ, x)`` for x (n, m), from ``z0`` where one is given, and its pull."""
+        """The equilibrium of ``z = f(z; θ, x)`` for x (n, m), from ``z0`` where one is given, and its pull.
+
+        Where the framework was told to record no gradient, or in evaluation mode, the pull may raise.
+        """
 
 
 @runtime_checkable

@@ -209,13 +209,13 @@ def _twins(deq: Subject, problem: Problem, other: Problem, duplicate: Callable[[
     expected = plain_call(deq, problem, cotangent)
     if expected is None:
         return
-    twin, bounds = duplicate(deq), budget(deq, problem, cotangent)
+    twin, idle, bounds = duplicate(deq), duplicate(deq), budget(deq, problem, cotangent)
     yield from agree("by the copy", reply(twin, problem, cotangent), expected, bounds)
     scene = Scene(problem, cotangent, other)
     perform(twin, ["other input", "other problem"], scene)
     yield from agree("after its copy was used", reply(deq, problem, cotangent), expected, bounds)
     perform(deq, ["other input", "other problem"], scene)
-    yield from agree("by the copy, later", reply(twin, problem, cotangent), expected, bounds)
+    yield from agree("by a copy after its original was used", reply(idle, problem, cotangent), expected, bounds)
 
 
 @law(
@@ -229,7 +229,8 @@ def _twins(deq: Subject, problem: Problem, other: Problem, duplicate: Callable[[
     draws=_two_problems,
 )
 def copies(deq: Subject, problem: Problem, other: Problem) -> Evidence:
-    """A deep copy of the used implementation; then each of the two is asked about other inputs and another problem.
+    """Deep copies of an implementation that was used: one answers, and is asked about other inputs and another problem;
+    then the original answers, and is asked likewise; then another copy answers.
 
     Bound: twice ``Errors.z`` and twice ``Errors.pulled``. Catches copies that lose their configuration, and state
     that both share.

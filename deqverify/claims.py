@@ -47,6 +47,11 @@ class Claims:
     z₀ is used, and the answer does not depend on it. ``iteration``: the trace is that of Picard's iteration, which
     contracts at γ, or of the mass-corrected one, at γτ. ``computes_in`` names a wider dtype that a narrow one is
     computed in before rounding.
+
+    ``empty``: a batch of no data points is a legal one. ``threads``: two threads may call at once. ``copies`` and
+    ``pickles``: ``copy.deepcopy`` and ``pickle`` make another of the same behaviour and without shared state.
+    ``modes``: training and evaluation mode give the same equilibrium, and where ``evaluation_gradient`` the same
+    gradient.
     """
 
     forward: Accuracy = DIRECT
@@ -59,6 +64,12 @@ class Claims:
     starts: bool = True
     iteration: Literal["picard", "mass-corrected"] | None = None
     compiles: bool = False
+    empty: bool = True
+    threads: bool = False
+    copies: bool = False
+    pickles: bool = False
+    modes: bool = False
+    evaluation_gradient: bool = False
     computes_in: dict[str, str] = field(default_factory=dict)
     where: str = ""
 

@@ -32,6 +32,7 @@ FAMILIES = (
     "trust_region",
     "status",
     "conduct",
+    "behaviour",
 )
 """The modules of ``deqverify.properties``, in reporting order."""
 
@@ -43,6 +44,18 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "starts": (lambda s: s.claims.starts, "it takes no start"),
     "separable": (lambda s: s.claims.separable, "batch separability is not claimed"),
     "status": (lambda s: s.claims.status, "no status is claimed"),
+    "empty": (lambda s: s.claims.empty, "a batch of no data points is not claimed to be legal"),
+    "threads": (lambda s: s.claims.threads, "it is not claimed that two threads may call at once"),
+    "copies": (lambda s: s.claims.copies, "deep copies are not claimed"),
+    "pickles": (lambda s: s.claims.pickles, "it is not claimed that it can be pickled"),
+    "modes": (
+        lambda s: s.claims.modes and hasattr(s.implementation, "mode"),
+        "training and evaluation mode are not claimed, or it offers no way to change between them",
+    ),
+    "recording": (
+        lambda s: s.is_layer and bool(s.framework.without_gradient),
+        "its framework records no gradients that could be left out",
+    ),
     "limited": (lambda s: hasattr(s.implementation, "limited"), "it offers no way to lower its iteration cap"),
     "trace": (
         lambda s: s.claims.iteration is not None and hasattr(s.implementation, "traced"),

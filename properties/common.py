@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -124,3 +126,12 @@ def packed(problem: Problem) -> Array:
 def unpacked(problem: Problem, state: Array) -> Problem:
     split = problem.m**2
     return replace(problem, A=state[:split].reshape(problem.A.shape), B=state[split:].reshape(problem.B.shape))
+
+
+def global_random_state(deq: Subject) -> dict[str, str]:
+    """Digests of every global random state, by module."""
+    return {
+        "random": hashlib.sha256(repr(random.getstate()).encode()).hexdigest(),
+        "numpy.random": hashlib.sha256(repr(np.random.get_state(legacy=False)).encode()).hexdigest(),
+        deq.framework.name: deq.framework.random_state(),
+    }

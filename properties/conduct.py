@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Iterator
 
 import numpy as np
-from deqverify.properties.common import any_problem, budget, finite
+from deqverify.properties.common import any_problem, budget, finite, global_random_state
 from hypothesis import strategies as st
 
 from deqverify.comparison import Fact, Measurement, compare
@@ -119,14 +117,6 @@ def dtype_and_device(deq: Subject, problem: Problem) -> Iterator[Fact]:
         )
 
 
-def _global_random_state(deq: Subject) -> dict[str, str]:
-    return {
-        "random": hashlib.sha256(repr(random.getstate()).encode()).hexdigest(),
-        "numpy.random": hashlib.sha256(repr(np.random.get_state(legacy=False)).encode()).hexdigest(),
-        deq.framework.name: deq.framework.random_state(),
-    }
-
-
 @law(
     "random-state",
     statement="solving and pulling back leave every global random state as it was",
@@ -141,10 +131,10 @@ def random_state(deq: Subject, problem: Problem) -> Iterator[Fact]:
 
     Exact: no tolerance applies. Catches random starts and power iterations drawn from the global generator.
     """
-    before = _global_random_state(deq)
+    before = global_random_state(deq)
     answer = deq.solve(problem)
     deq.pull_native(answer, deq.native(problem.Phi.T))
-    after = _global_random_state(deq)
+    after = global_random_state(deq)
     for name, state in before.items():
         same = state == after[name]
         yield Fact(f"the global state of {name}", same, "untouched" if same else "advanced by the call")

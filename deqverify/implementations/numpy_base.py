@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +17,8 @@ class NumpyFramework:
     """The bridge between problems (float64, columns) and NumPy layers (their dtype, rows)."""
 
     name = "numpy"
+    layouts = ("strided", "transposed", "reversed", "offset", "broadcast", "read-only")
+    without_gradient: ClassVar[dict[str, Callable[[], AbstractContextManager[Any]]]] = {}
 
     def native(self, values: Any, dtype: str, device: str) -> Any:
         return np.array(values, dtype=dtype)
@@ -31,6 +35,37 @@ class NumpyFramework:
     def kind(self, array: Any) -> tuple[str, str]:
         """dtype and device of a native array."""
         return str(array.dtype), "cpu"
+
+    def assign(self, array: Any, values: Any) -> None:
+        """Writes ``values`` into a native array, in place."""
+        array[...] = values
+
+    def laid_out(self, array: Any, layout: str) -> Any:
+        """A matrix of the same entries in one of ``layouts``; "broadcast" takes the first entry for all."""
+        rows, columns = array.shape
+        if layout == "broadcast":
+            return np.broadcast_to(array[:1, :1], array.shape)
+        if layout == "transposed":
+            return np.asfortranarray(array)
+        if layout == "read-only":
+            kept = array.copy()
+            kept.flags.writeable = False
+            return kept
+        view = {
+            "strided": lambda: np.zeros((2 * rows, 2 * columns), array.dtype)[::2, 1::2],
+            "reversed": lambda: np.zeros((rows, columns), array.dtype)[::-1, ::-1],
+            "offset": lambda: np.zeros(rows * columns + 1, array.dtype)[1:].reshape(rows, columns),
+        }[layout]()
+        view[...] = array
+        return view
+
+    def settings(self) -> dict[str, Any]:
+        """Global settings that are not a layer's to change, by name."""
+        return {"numpy.geterr": np.geterr()}
+
+    def restore(self, settings: dict[str, Any]) -> None:
+        """Makes the settings what they were."""
+        np.seterr(**settings["numpy.geterr"])
 
     def random_state(self) -> str:
         return hashlib.sha256(repr(np.random.get_state()).encode()).hexdigest()

@@ -65,6 +65,8 @@ class Layer(Protocol):
     a pair of what θ and x are:
 
     * ``limited(max_iterations)``: the same layer with both iteration caps lowered.
+    * ``mode(training)``: the same layer in training or in evaluation mode, itself changed or another one. A layer is
+      given in training mode.
     * ``traced()``: the same layer, its solutions holding a trace.
     * ``jvp(cell, theta, x, tangent) -> (Solution, dz)``: the equilibrium's derivative along a tangent, (n, m).
     * ``second_order(cell, theta, x, cotangent, direction) -> Cotangents``: the derivative, along a direction, of the
@@ -77,7 +79,10 @@ class Layer(Protocol):
     claims: Claims
 
     def vjp(self, cell: Cell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
-        """The equilibrium of ``z = f(z; θ, x)`` for x (n, m), from ``z0`` where one is given, and its pull."""
+        """The equilibrium of ``z = f(z; θ, x)`` for x (n, m), from ``z0`` where one is given, and its pull.
+
+        Where the framework was told to record no gradient, or in evaluation mode, the pull may raise.
+        """
 
 
 @runtime_checkable

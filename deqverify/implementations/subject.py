@@ -6,6 +6,8 @@ the answer is not converged) or :class:`TargetFailure` (it raised, exited, skipp
 
 from __future__ import annotations
 
+import copy
+import pickle
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,14 +121,14 @@ class Subject:
     def equilibrium(self, problem: Problem, z0: Array | None = None) -> Array:
         """z, (m, n). Raises :class:`Reported` where the layer says that it is not converged."""
         answer = self.solve(problem, z0)
-        _heed(answer.status)
+        heed(answer.status)
         return answer.z
 
     def pull(self, answer: Answer, cotangent: Array) -> dict[str, Array]:
         """Gradients in A, gamma and Phi (m, n) for a cotangent (m, n); heeds both statuses."""
-        _heed(answer.status)
+        heed(answer.status)
         found, status = self.pull_status(answer, cotangent)
-        _heed(status)
+        heed(status)
         return found
 
     def pull_native(self, answer: Answer, cotangent: Any) -> Cotangents:
@@ -134,9 +136,11 @@ class Subject:
             return answer.native_pull(cotangent)
 
     def pull_status(self, answer: Answer, cotangent: Array) -> tuple[dict[str, Array], Status]:
-        found = self.pull_native(answer, self.native(cotangent.T))
+        return self.unpack(self.pull_native(answer, self.native(cotangent.T)), tuple(cotangent.T.shape))
+
+    def unpack(self, found: Cotangents, shape: tuple[int, ...]) -> tuple[dict[str, Array], Status]:
+        """Native gradients for x of ``shape`` (n, m) as NumPy in columns, and the backward solve's status."""
         with _calling("pull"):
-            shape = tuple(cotangent.T.shape)
             gradients = {name: self.framework.to_numpy(value) for name, value in found.theta.items()}
             return gradients | {"Phi": self._columns(found.x, shape, "the gradient in x")}, found.status
 
@@ -147,7 +151,7 @@ class Subject:
                 value, found = self.implementation.value_and_grad(problem)
                 return float(value), {name: np.asarray(g, dtype=np.float64) for name, g in found.items()}
         answer = self.solve(problem)
-        _heed(answer.status)
+        heed(answer.status)
         with _calling("readout"):
             B, Y = self.native(problem.B), self.native(problem.Y)
             value, dz, dB = self.framework.readout(problem.loss, answer.solution.z, B, Y)
@@ -161,7 +165,7 @@ class Subject:
         with _calling("jvp"):
             solution, dz = self.implementation.jvp(CELL, theta, x, self._directed(tangent))
             found = self._columns(dz, tuple(x.shape), "the derivative along a tangent")
-        _heed(solution.status)
+        heed(solution.status)
         return found
 
     def second_order(self, problem: Problem, cotangent: Array, direction: dict[str, Array]) -> dict[str, Array]:
@@ -191,6 +195,37 @@ class Subject:
         with _calling("traced"):
             return self.implementation.traced()
 
+    def copied(self) -> Subject:
+        """A subject around a deep copy of the implementation."""
+        with _calling("copy.deepcopy"):
+            return self._around(copy.deepcopy(self.implementation))
+
+    def pickled(self) -> Subject:
+        """A subject around the implementation after a round trip through pickle."""
+        with _calling("pickle"):
+            return self._around(pickle.loads(pickle.dumps(self.implementation)))
+
+    def fresh(self) -> Subject:
+        """A subject that nobody has used yet, if this one was not used: a deep copy where copies are claimed, else
+        itself."""
+        return self.copied() if self.claims.copies else self
+
+    @contextmanager
+    def evaluating(self) -> Iterator[Subject]:
+        """This subject in evaluation mode; back in training mode at the end."""
+        with _calling("mode(False)"):
+            layer = self.implementation.mode(False)
+        try:
+            yield self._around(layer)
+        finally:
+            with _calling("mode(True)"):
+                self.implementation = layer.mode(True)
+
+    def _around(self, implementation: Any) -> Subject:
+        twin = copy.copy(self)
+        twin.implementation = implementation
+        return twin
+
     def limited(self, max_iterations: int) -> Any:
         with _calling("limited"):
             return self.implementation.limited(max_iterations)
@@ -219,6 +254,7 @@ def as_implementation(candidate: Any) -> Any:
     )
 
 
-def _heed(status: Status) -> None:
+def heed(status: Status) -> None:
+    """Raises :class:`Reported` where ``status`` tells the caller not to trust the answer."""
     if status.admits_failure:
         raise Reported(status.value)

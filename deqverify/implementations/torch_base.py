@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, suppress
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,10 +19,39 @@ from deqverify.implementations.protocol import Cotangents, Pull, Solution, Statu
 from deqverify.losses import Loss
 
 
+def _set_interop_threads(count: int) -> None:
+    with suppress(RuntimeError):  # PyTorch allows it once, before the first parallel work
+        torch.set_num_interop_threads(count)
+
+
+_SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "torch.get_num_threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch.get_num_interop_threads": (torch.get_num_interop_threads, _set_interop_threads),
+    "torch.is_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch.get_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch.get_float32_matmul_precision": (
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+    ),
+    "torch.are_deterministic_algorithms_enabled": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    "numpy.geterr": (np.geterr, lambda value: np.seterr(**value)),
+}
+"""What is global and not a layer's to change: how it is asked for, and how it is put back."""
+
+
 class TorchFramework:
     """The bridge between problems (float64, columns) and PyTorch layers (their dtype and device, rows)."""
 
     name = "torch"
+    layouts = ("strided", "transposed", "offset", "broadcast")
+    without_gradient: ClassVar[dict[str, Callable[[], AbstractContextManager[Any]]]] = {
+        "no_grad": torch.no_grad,
+        "inference_mode": torch.inference_mode,
+    }
+    """The modes in which the framework records no gradient."""
 
     def native(self, values: Any, dtype: str, device: str) -> torch.Tensor:
         return torch.tensor(np.asarray(values), dtype=getattr(torch, dtype), device=device)
@@ -42,6 +72,35 @@ class TorchFramework:
     def kind(self, array: torch.Tensor) -> tuple[str, str]:
         """dtype and device of a native array."""
         return str(array.dtype).removeprefix("torch."), array.device.type
+
+    def assign(self, array: torch.Tensor, values: Any) -> None:
+        """Writes ``values`` into a native array, in place, as an optimiser does."""
+        with torch.no_grad():
+            array.copy_(torch.tensor(values, dtype=array.dtype))
+
+    def laid_out(self, array: torch.Tensor, layout: str) -> torch.Tensor:
+        """A matrix of the same entries in one of ``layouts``; "broadcast" takes the first entry for all."""
+        rows, columns = array.shape
+        if layout == "broadcast":
+            return array[:1, :1].expand(rows, columns)
+        if layout == "transposed":
+            return array.mT.contiguous().mT
+        view = {
+            "strided": lambda: array.new_zeros(2 * rows, 2 * columns)[::2, 1::2],
+            "offset": lambda: array.new_zeros(rows * columns + 1)[1:].view(rows, columns),
+        }[layout]()
+        return view.copy_(array)
+
+    def settings(self) -> dict[str, Any]:
+        """Global settings that are not a layer's to change, by name."""
+        return {name: get() for name, (get, _) in _SETTINGS.items()}
+
+    def restore(self, settings: dict[str, Any]) -> None:
+        """Makes the settings what they were."""
+        for name, value in settings.items():
+            get, put = _SETTINGS[name]
+            if get() != value:
+                put(value)
 
     def random_state(self) -> str:
         return hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest()
@@ -106,8 +165,7 @@ class TorchLayer:
         """The solution with its graph, and the leaves of that graph."""
         leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
         inputs = x.detach().requires_grad_()
-        with torch.enable_grad():
-            answer = self.equilibrium(cell, leaves, inputs, z0)
+        answer = self.equilibrium(cell, leaves, inputs, z0)  # in the caller's gradient mode
         return answer if isinstance(answer, Solution) else Solution(answer), leaves, inputs
 
 

@@ -48,6 +48,12 @@ class TorchDeq(TorchLayer):
             solution.backward_status = lambda: _status(backward[-1][key], self._options["b_tol"])
         return solution
 
+    def mode(self, training: bool) -> TorchDeq:
+        """The module's own ``train(training)``: in evaluation mode it gives z without a gradient, at most
+        ``eval_f_max_iter`` steps."""
+        self._deq.train(training)
+        return self
+
     def limited(self, max_iterations: int) -> TorchDeq:
         options = self._options | {"f_max_iter": max_iterations, "b_max_iter": max_iterations}
         return TorchDeq(options, self.claims, self.name, self._writer)
@@ -65,19 +71,20 @@ def _status(residuals: torch.Tensor, tolerance: float) -> Status:
 def torchdeq(*flags: str) -> TorchDeq:
     """``torchdeq[flags]``: ``ift`` (implicit differentiation; without it, the default), one of ``fixed_point``,
     ``anderson``, ``broyden`` (both passes), ``rel`` (relative stopping, both passes), ``writer`` (backward
-    statistics asked for), ``phantom`` (the default backward pass, asked for by name and therefore not claimed
-    exact). ValueError for any other.
+    statistics asked for), ``hook`` (implicit differentiation by a hook instead of a function), ``phantom`` (the
+    default backward pass, asked for by name and therefore not claimed exact). ValueError for any other.
     """
     chosen, solver = set(flags), "fixed_point_iter"
     for flag in flags:
         if flag in SOLVERS:
             solver = SOLVERS[flag]
-        elif flag not in ("ift", "rel", "writer", "phantom"):
-            known = ", ".join(["ift", *SOLVERS, "rel", "writer", "phantom"])
+        elif flag not in ("ift", "rel", "writer", "hook", "phantom"):
+            known = ", ".join(["ift", *SOLVERS, "rel", "writer", "hook", "phantom"])
             raise ValueError(f"torchdeq has no option {flag!r}; use some of {known}")
     mode = "rel" if "rel" in chosen else "abs"
     options = {
         "ift": "ift" in chosen,
+        "hook_ift": "hook" in chosen,
         "f_solver": solver,
         "b_solver": solver,
         "f_max_iter": 40,
@@ -92,7 +99,10 @@ def torchdeq(*flags: str) -> TorchDeq:
         forward=Accuracy(1e-3, relative),
         backward=Accuracy(1e-6, relative),
         iteration="picard" if solver == SOLVERS["fixed_point"] else None,
-        where="torchdeq.core.DEQBase, docstring; torchdeq.solver.stat.SolverStat",
+        copies=True,
+        pickles=True,
+        modes=True,
+        where="torchdeq.core.DEQBase, docstring and nn.Module; torchdeq.solver.stat.SolverStat",
     )
     if "phantom" in chosen:
         claims = replace(claims, backward=None)

@@ -75,8 +75,17 @@ class PicardLayer:
     ):
         self.framework, self.name = framework, "reference[picard]"
         self.tolerance, self.max_iterations, self.trace = tolerance, max_iterations, trace
-        where = "deqverify/reference/iterative.py"
-        self.claims = Claims(Accuracy(tolerance), Accuracy(tolerance), iteration=self.iteration, where=where)
+        self.claims = Claims(
+            Accuracy(tolerance),
+            Accuracy(tolerance),
+            iteration=self.iteration,
+            threads=True,
+            copies=True,
+            pickles=True,
+            modes=True,
+            evaluation_gradient=True,
+            where="deqverify/reference/iterative.py",
+        )
 
     def vjp(self, cell: LinearCell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
         theta, x, z0 = {name: _plain(value) for name, value in theta.items()}, _plain(x), _plain(z0)
@@ -94,6 +103,10 @@ class PicardLayer:
         tracing = copy.copy(self)
         tracing.trace = True
         return tracing
+
+    def mode(self, training: bool) -> PicardLayer:
+        """The modes do not differ."""
+        return self
 
     def _solve(
         self, method: Picard | MassCorrected, cell: LinearCell, theta: Theta, x: Any, z0: Any

@@ -19,7 +19,20 @@ class NumpyDirect:
 
     framework = "numpy"
     name = "reference[numpy]"
-    claims = Claims(dtypes=("float64", "float32"), starts=False, where="deqverify/reference/numpy_direct.py")
+    claims = Claims(
+        dtypes=("float64", "float32"),
+        starts=False,
+        threads=True,
+        copies=True,
+        pickles=True,
+        modes=True,
+        evaluation_gradient=True,
+        where="deqverify/reference/numpy_direct.py",
+    )
+
+    def mode(self, training: bool) -> NumpyDirect:
+        """The modes do not differ."""
+        return self
 
     def vjp(self, cell: LinearCell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
         solve = _solver(cell.matrix(theta))

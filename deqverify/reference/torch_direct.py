@@ -46,9 +46,18 @@ class TorchDirect(TorchLayer):
         devices=("cpu", "cuda"),
         starts=False,
         second_order=True,
+        threads=True,
+        copies=True,
+        pickles=True,
+        modes=True,
+        evaluation_gradient=True,
         computes_in={"float16": "float32", "bfloat16": "float32"},
         where="deqverify/reference/torch_direct.py",
     )
+
+    def mode(self, training: bool) -> TorchDirect:
+        """The modes do not differ."""
+        return self
 
     def equilibrium(self, cell: LinearCell, theta: Theta, x: Any, z0: Any) -> Solution:  # type: ignore[override]
         wide = torch.promote_types(x.dtype, torch.float32)

@@ -21,7 +21,10 @@ class Sound(TorchLayer):
     """The direct solve with autograd: the control that no law may reject."""
 
     name = "sound"
-    claims = Claims(starts=False)
+    claims = Claims(starts=False, threads=True, copies=True, pickles=True, modes=True, evaluation_gradient=True)
+
+    def mode(self, training: bool) -> Any:
+        return self
 
     def weights(self, cell: Any, theta: Any) -> Any:
         return cell.matrix(theta)
@@ -35,8 +38,11 @@ class SoundPicard(TorchLayer):
     """Picard with relative stopping and an adjoint iteration of the same kind, both reported: the iterative control."""
 
     name = "sound picard"
-    claims = Claims(Accuracy(1e-5), Accuracy(1e-5))
+    claims = replace(Sound.claims, forward=Accuracy(1e-5), backward=Accuracy(1e-5), starts=True)
     most = 2000
+
+    def mode(self, training: bool) -> Any:
+        return self
 
     def far(self, step: Any, size: Any) -> bool:
         near = step.norm(dim=1) <= 1e-6 * size.norm(dim=1)  # a tenth of the claim; false for NaN
@@ -58,6 +64,8 @@ class SoundPicard(TorchLayer):
             z, status = self.iterate(step, z0)
         reports: list[Status] = []
         answer = step(z)
+        if not answer.requires_grad:
+            return Solution(answer, self.say(status))
         state = z.detach().requires_grad_()
         image = step(state)
 

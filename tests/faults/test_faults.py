@@ -7,7 +7,7 @@ import pytest
 from deqverify.implementations.subject import Subject
 from deqverify.law import laws
 from deqverify.trial import Effort
-from tests.faults import layers
+from tests.faults import layers, stateful
 
 NAMED = {  # the eight faults that the laws must be proven on
     layers.MissingTranspose: "adjoint-certificate",
@@ -68,6 +68,18 @@ KILLERS = {  # every law has a fault that it kills, or it is no law
     "inputs-kept": layers.Overwrites,
     "dtype-and-device": layers.Promotes,
     "random-state": layers.RandomStart,
+    "history": stateful.WarmStart,
+    "answers-kept": stateful.OutputBuffer,
+    "in-place-update": stateful.CachedByIdentity,
+    "no-gradient": stateful.CoarseWithoutGradient,
+    "modes": stateful.DropoutInside,
+    "copies": stateful.CopyForgets,
+    "pickles": stateful.PickleForgets,
+    "threads": stateful.SharedByThreads,
+    "memory-layout": stateful.Views,
+    "batch-of-one": stateful.Squeezes,
+    "empty-batch": stateful.MaximumOfNothing,
+    "settings-kept": stateful.SetsThreads,
 }
 
 

@@ -7,6 +7,7 @@ objective at two steps. The precision doubles until an enclosure is as narrow as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -87,7 +88,7 @@ class Oracle:
 
     def objective(self) -> Enclosure:
         """L, without axes."""
-        return self._narrow(lambda: self._loss(self.problem, None, 0), _to_the_bit(_largest(self.problem.Y) ** 2))
+        return self._narrow(lambda: self._loss(self.problem, None, arb(0)), _to_the_bit(_largest(self.problem.Y) ** 2))
 
     def derivative(self, direction: Direction, accuracy: float) -> float:
         """``⟨∇L, direction⟩`` to within ``accuracy`` (absolute), or to 2⁻⁵² relative where that is wider.
@@ -97,13 +98,13 @@ class Oracle:
         """
         _check_direction(self.problem, direction)
         step = _step(self.problem, direction)
-        if step == 0.0:
+        if step is None:
             return 0.0
         bits = 2 * _FIRST_BITS
         while bits <= _MOST_BITS:
             with ctx.workprec(bits):
                 wide = self._difference(direction, step)
-                fine = self._difference(direction, step / 2)
+                fine = self._difference(direction, step - 1)
                 if wide is not None and fine is not None:
                     slack = 2 * float((wide - fine).abs_upper()) + float(fine.rad())
                     if slack <= max(accuracy, 2.0**-60 * float(fine.abs_lower())):
@@ -111,13 +112,14 @@ class Oracle:
             bits *= 2
         raise OracleError(f"no derivative to within {accuracy:.1e} at {_MOST_BITS} bits")
 
-    def _difference(self, direction: Direction, step: float) -> arb | None:
+    def _difference(self, direction: Direction, exponent: int) -> arb | None:
+        step = arb(2) ** exponent
         try:
             ahead = self._loss(self.problem, direction, step)
             behind = self._loss(self.problem, direction, -step)
         except ZeroDivisionError:  # flint could not prove U invertible at this precision
             return None
-        return (ahead[0, 0] - behind[0, 0]) / (2 * arb(step))
+        return (ahead[0, 0] - behind[0, 0]) / (2 * step)
 
     def _narrow(self, evaluate: Callable[[], arb_mat], enough: Callable[[Enclosure], bool]) -> Enclosure:
         bits = _FIRST_BITS
@@ -139,7 +141,7 @@ class Oracle:
             self._kept[ctx.prec] = (S, _identity_minus(arb(self.problem.gamma), S))
         return self._kept[ctx.prec]
 
-    def _loss(self, problem: Problem, direction: Direction | None, step: float) -> arb_mat:
+    def _loss(self, problem: Problem, direction: Direction | None, step: arb) -> arb_mat:
         moved = {block: _moved(getattr(problem, block), direction, block, step) for block in BLOCKS}
         if not problem.n:
             return arb_mat(1, 1, [arb(0)])
@@ -207,12 +209,12 @@ def _matrix(array: Array) -> arb_mat:
     return arb_mat(_rows(array))
 
 
-def _moved(value: Array | float, direction: Direction | None, block: str, step: float) -> list[list[arb]]:
+def _moved(value: Array | float, direction: Direction | None, block: str, step: arb) -> list[list[arb]]:
     rows = _rows(np.asarray(value, dtype=np.float64))
     if direction is None or block not in direction:
         return rows
-    h, along = arb(step), np.atleast_2d(direction[block]).tolist()
-    return [[x + h * arb(d) for x, d in zip(row, drow, strict=True)] for row, drow in zip(rows, along, strict=True)]
+    along = np.atleast_2d(direction[block]).tolist()
+    return [[x + step * arb(d) for x, d in zip(row, drow, strict=True)] for row, drow in zip(rows, along, strict=True)]
 
 
 def _enclosure(matrix: arb_mat) -> Enclosure:
@@ -240,16 +242,20 @@ def _check_direction(problem: Problem, direction: Direction) -> None:
             raise ValueError(f"direction: {block} has shape {np.shape(along)}, the problem's {block} another")
 
 
-def _step(problem: Problem, direction: Direction) -> float:
-    """A power of two small against every block's own scale (1 − γ for γ), 0 for the zero direction."""
-    largest = 0.0
+def _step(problem: Problem, direction: Direction) -> int | None:
+    """k such that 2^k is small against every block's own scale (1 − γ for γ); None for the zero direction.
+
+    An exponent, since 2^k itself may lie below float64's range.
+    """
+    largest: list[int] = []
     for block, along in direction.items():
-        length = float(np.abs(along).max(initial=0.0))
+        length = _largest(along)
         if block == "gamma":
             scale = min(problem.gamma, 1.0 - problem.gamma)
         elif block == "A":
             scale = 1.0
         else:
-            scale = float(np.abs(getattr(problem, block)).max(initial=0.0)) or 1.0
-        largest = max(largest, length / scale)
-    return 0.0 if largest == 0.0 else 2.0 ** (-_STEP_BITS - np.ceil(np.log2(largest)))
+            scale = _largest(getattr(problem, block)) or 1.0
+        if length:
+            largest.append(math.frexp(length)[1] - math.frexp(scale)[1] + 1)  # length/scale is below two to this power
+    return -_STEP_BITS - max(largest) if largest else None

@@ -28,6 +28,17 @@ def test_a_derivative_is_the_same_at_two_steps(monkeypatch: pytest.MonkeyPatch) 
         assert abs(fine - coarse) <= 2 * 2.0**-52 * abs(fine)
 
 
+@pytest.mark.parametrize("gamma", [1e-300, 5e-324])
+def test_the_step_may_lie_below_the_range_of_float64(gamma: float) -> None:
+    problem = Problem([[0.0]], [[1.0]], [[1.0]], [[0.0]], gamma, losses.Squared())
+    # L = φ²/(1−γ)², so dL/dγ = 2/(1−γ)³ = 2 to the last bit.
+    assert Oracle(problem).derivative({"gamma": np.asarray(1.0)}, 0.0) == 2.0
+    small = problem.with_features(np.array([[1e-20]]))
+    assert (
+        abs(Oracle(small).derivative({"Phi": np.array([[1e300]])}, 0.0) - 2e280) <= 2.0**-50 * 2e280
+    )  # 1e-20 is rounded
+
+
 def test_an_enclosure_at_a_higher_precision_lies_inside_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     for problem in random_problems(12, gamma=0.999):
         first = Oracle(problem).equilibrium()

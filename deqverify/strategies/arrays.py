@@ -23,7 +23,7 @@ EDIT_VALUES = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -3.0)
 """What an edit may write; an edit shrinks along this tuple and towards the first entry of the array."""
 
 PATTERN = (2.0, -2.0, 1.0, 0.5, -1.0, 3.0, 0.0, -3.0, 1.5, -0.5, -1.5)
-"""Seed 1, over and over: the shrinker tries it early and keeps it while sizes fall, so its largest numbers come first."""
+"""What seed 1 repeats. The shrinker tries it early and keeps it while sizes fall, so the largest numbers come first."""
 
 _ROUND_SEEDS = 256  # below it entries are multiples of ½: simple arrays for the shrinker to arrive at
 _SEEDS = st.integers(0, 2**16 - 1)
@@ -36,8 +36,9 @@ def signals(draw: DrawFn, shape: tuple[int, ...], background: float = 0.0) -> Ar
     """A float64 array of ``shape``: standard normal entries from a drawn seed, some then overwritten by small numbers.
 
     Shrinks to the constant ``background``: the seed goes to 0, which stands for that constant, or to 1, which stands
-    for :data:`PATTERN`, and the edits go one by one, their values to 0; an array of at most four entries is thereby shrunk entry by entry. Costs two draws and
-    one an edit, whatever the shape; most arrays have none. ValueError for a negative size.
+    for :data:`PATTERN`, and the edits go one by one, their values to 0; an array of at most four entries is thereby
+    shrunk entry by entry. Costs two draws and one an edit, whatever the shape; most arrays have none. ValueError for a
+    negative size.
     """
     return draw_signal(draw, shape, background)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from fractions import Fraction
 from typing import Any
 
@@ -72,14 +73,14 @@ def test_bad_input_is_refused_by_name(argument: str, value: object, error: type)
 @pytest.mark.parametrize(
     ("argument", "value", "fix"),
     [
-        ("A", [[0.0], [0.0, 0.0]], "rows of one length"),
+        ("A", [[0.0], [0.0, 0.0]], r"pass rows of one length, a NumPy array, or tensor\..*\.numpy\(\)$"),
         ("A", torch.zeros((2, 2), requires_grad=True), r"tensor\.detach\(\)"),
         ("A", np.zeros(4), "reshape"),
         ("A", [["a", "b"], ["c", "d"]], "pass floats"),
         ("B", np.ones((0, 2)), "at least one row"),
         ("Y", np.zeros((1, 2)), r"shape \(1, 3\), got \(1, 2\); Y has a row for each row of B"),
-        ("B", np.zeros((1, 3)), "one column for each row of Phi"),
-        ("A", np.zeros((2, 3)), "square"),
+        ("B", np.zeros((1, 3)), "; B has one column for each row of Phi$"),
+        ("A", np.zeros((2, 3)), "; A is square, its size the number of rows of Phi$"),
         ("loss", losses.Squared, r"pass an instance, Squared\(\)"),
         ("loss", "squared", r"such as Squared\(\), got 'squared'"),
         ("gamma", [0.5], r"one number in \(0, 1\), got shape \(1,\)"),
@@ -93,7 +94,9 @@ def test_an_error_says_what_to_do(argument: str, value: object, fix: str) -> Non
 
 @pytest.mark.parametrize("gamma", [Fraction(1, 2), np.float16(0.5), np.asarray(0.5), torch.tensor(0.5)])
 def test_numbers_of_other_kinds_are_taken(gamma: object) -> None:
-    assert Problem(**(GOOD | {"gamma": gamma})).gamma == 0.5
+    taken = Problem(**(GOOD | {"gamma": gamma})).gamma
+    assert taken == 0.5
+    assert type(taken) is float
 
 
 def test_arrays_of_other_kinds_are_taken() -> None:
@@ -101,6 +104,12 @@ def test_arrays_of_other_kinds_are_taken() -> None:
         problem = Problem(**(GOOD | {"A": A}))
         assert problem.A.dtype == np.float64
         assert problem.A.tolist() == [[0.0, 1.0], [2.0, 3.0]]
+
+
+@pytest.mark.parametrize(("m", "p", "named"), [(0, 1, "Phi"), (0, 0, "Phi"), (1, 0, "B"), (2, 0, "B")])
+def test_a_problem_without_rows_is_refused_by_name(m: int, p: int, named: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{named}: must have at least one row$"):
+        Problem(np.zeros((m, m)), np.ones((p, m)), np.ones((m, 2)), np.zeros((p, 2)), 0.5, losses.Squared())
 
 
 def test_targets_outside_the_losss_domain_are_refused() -> None:
@@ -165,6 +174,9 @@ def rounded_once(value: float, name: str) -> float:
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
 def test_rounding_is_once_to_nearest_even(name: str) -> None:
     values = _hard_numbers()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # overflow is an answer
+        round_to(values, name)
     assert np.array_equal(round_to(values, name), [rounded_once(float(x), name) for x in values])
     assert np.isnan(round_to(np.nan, name))
 
@@ -200,7 +212,7 @@ def test_the_edges_of_a_format_are_its_own(name: str) -> None:
 
 def test_rounding_is_idempotent_and_float64_is_left_alone() -> None:
     values = _hard_numbers()
-    assert np.array_equal(round_to(values, "float64"), values)
+    assert round_to(values, "float64") is values
     assert round_to([[1, 2]], "float64").dtype == np.float64
     for name in DTYPES:
         assert np.array_equal(round_to(round_to(values, name), name), round_to(values, name))

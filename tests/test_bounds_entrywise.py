@@ -1,4 +1,4 @@
-"""The formulas of bounds.py written again, one entry at a time, for every kind of claim: no axis confused, no term lost.
+"""The formulas of bounds.py again, entry by entry, for every kind of claim: no axis confused, no term lost.
 
 Everything added is positive, so that two ways of adding agree to a few hundred roundings.
 """

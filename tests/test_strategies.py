@@ -59,6 +59,9 @@ REGIMES: dict[str, Callable[[Problem], bool]] = {
     "near one-hot columns": lambda q: (
         q.m > 1 and bool(np.any(np.sort(q.A, axis=0)[-1] - np.sort(q.A, axis=0)[-2] > 20))
     ),
+    "S near a permutation": lambda q: q.m > 2 and bool(np.all(q.A.argmax(axis=0) == (np.arange(q.m) + 1) % q.m)),
+    "S near the identity": lambda q: q.m > 2 and bool(np.all(q.A.argmax(axis=0) == np.arange(q.m))),
+    "wide logits": lambda q: q.m > 2 and bool(6 < np.abs(q.A).max() < 15),
     "constant columns": lambda q: q.m > 1 and q.A.any() and bool(np.all(q.A[0] == q.A)),
     "zero column": lambda q: bool((q.Phi == 0).all(axis=0).any()),
     "duplicated columns": lambda q: q.n > 1 and bool(np.array_equal(q.Phi[:, 0], q.Phi[:, 1])),

@@ -11,6 +11,7 @@ from deqverify.losses import CrossEntropy, Logistic, Squared
 from deqverify.problem import Problem
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import (
+    _projected,
     dissipation,
     flow_velocity,
     infimum,
@@ -207,3 +208,82 @@ def test_without_data_or_curvature_nothing_is_promised() -> None:
         problem = random_problem(2, loss=loss)
         assert polyak_lojasiewicz(problem, 1.0) == 0.0
         assert infimum(problem, newton_steps=3).lower == 0.0
+
+
+def test_the_floor_by_hand_and_how_near_it_comes() -> None:
+    problem = random_problem(1, gamma=0.5)
+    assert rate_floor(problem) == 1 / (problem.m * 2.25)
+    # All columns of S nearly e₁ and W = 0: ‖U‖₂² is nearly 1 + mγ² and 𝒮 = I; the floor says m(1+γ)².
+    m = 40
+    A = np.zeros((m, m))
+    A[0] = 60.0
+    steep = Problem(A, np.zeros((1, m)), np.ones((m, 1)), np.zeros((1, 1)), 0.96, Squared())
+    smallest = 1 / np.linalg.norm(ClosedForm(steep).U, 2) ** 2
+    assert rate_floor(steep) <= smallest <= 1.96**2 / 0.96**2 * rate_floor(steep)
+
+
+def test_the_lower_end_is_within_rounding_of_the_value_attained() -> None:
+    for seed in range(24):
+        problem = random_problem(seed)
+        found = infimum(problem)
+        values = np.linalg.svd(problem.Phi, compute_uv=False)
+        if values[-1] < 1e-2 * values[0]:
+            continue
+        size = found.attained + float(np.sum(problem.Y**2))
+        rounding = 8 * (problem.m + problem.p * problem.n + 8) * 2.0**-53 * size
+        # The slack is a square: of the angle, 8 max(m, n) u σ₁/σ ≤ 1e-12, and of what Newton leaves of the gradient.
+        assert max(0.0, found.attained - rounding * (1 + 1e-6) - 1e-20 * size) <= found.lower <= found.attained
+        assert found.lower <= max(0.0, found.attained - rounding * (1 - 1e-6))
+
+
+def rows_in(values: list[float], n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Φ with the given singular values, and its right singular vectors, all n of them (columns)."""
+    rng = np.random.default_rng(seed)
+    left = np.linalg.qr(rng.normal(size=(len(values), len(values))))[0]
+    right = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    return left * values @ right[:, : len(values)].T, right
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-10, 1e10])
+@pytest.mark.parametrize("smallest", [1.0, 1e-6])
+def test_a_projection_is_bounded_from_above_and_closely(scale: float, smallest: float) -> None:
+    for seed in range(10):
+        Phi, right = rows_in([scale, scale * smallest], 5, seed)
+        inside, outside = 3.0 * right[:, :2].T, 3.0 * right[:, 2:].T  # (2, n) and (3, n)
+        angle = 8 * 5 * 2.0**-53 / smallest
+        # The decomposition itself turns vectors by an eighth of that angle and less.
+        norm = np.linalg.norm(inside)
+        assert norm * (1 - 2.0**-50) <= _projected(inside, Phi) <= norm * (1 + 1.2 * angle + 2.0**-50)
+        assert 0.99 * angle <= _projected(outside, Phi) / np.linalg.norm(outside) <= 1.2 * angle + 2.0**-50
+
+
+def test_a_direction_whose_singular_value_is_unknown_counts_as_reachable() -> None:
+    for smallest, reachable in ((2.0**-25.5, False), (2.0**-26.5, True), (1e-12, True)):
+        Phi, right = rows_in([1.0, smallest], 5, 0)
+        outside = right[:, 2:].T
+        share = _projected(outside, Phi) / np.linalg.norm(outside)
+        assert share >= 1.0 if reachable else share < 1e-5
+    assert _projected(np.ones((1, 3)), np.zeros((2, 3))) == 0.0
+
+
+def weights(Phi: list[list[float]]) -> Problem:
+    m, n = np.shape(Phi)
+    return Problem(np.zeros((m, m)), np.ones((1, m)), np.array(Phi), np.zeros((1, n)), 0.5, Squared())
+
+
+def test_kappa_by_hand() -> None:
+    error = 4 * 2 * 2.0**-53 * 4.0  # 4 max(m, n) u σ₁
+    assert polyak_lojasiewicz(weights([[4.0, 0.0], [0.0, 2.0]]), 1.0) == 2.0 * (2.0 - error) ** 2
+    error = 4 * 3 * 2.0**-53 * 4.0
+    assert polyak_lojasiewicz(weights([[4.0, 0.0, 0.0], [0.0, 2.0, 0.0]]), 1.0) == 2.0 * (2.0 - error) ** 2
+    assert polyak_lojasiewicz(weights([[4.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), 1.0) == 2.0 * (4.0 - error) ** 2
+    assert polyak_lojasiewicz(weights([[1.0, 0.0], [0.0, 1e-17]]), 1.0) == 0.0  # inside the error: nothing is known
+    assert polyak_lojasiewicz(weights([[0.0, 0.0]]), 1.0) == 0.0
+
+
+def test_kappa_takes_the_curvature_at_the_level() -> None:
+    problem = weights([[1.0]])
+    for level in (0.5, 4.0):
+        curved = Problem(problem.A, problem.B, problem.Phi, problem.Y, 0.5, Logistic(0.125))
+        expected = Logistic(0.125).curvature(level) * (1.0 - 4 * 2.0**-53) ** 2
+        assert polyak_lojasiewicz(curved, level) == expected

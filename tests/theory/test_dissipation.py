@@ -287,3 +287,62 @@ def test_kappa_takes_the_curvature_at_the_level() -> None:
         curved = Problem(problem.A, problem.B, problem.Phi, problem.Y, 0.5, Logistic(0.125))
         expected = Logistic(0.125).curvature(level) * (1.0 - 4 * 2.0**-53) ** 2
         assert polyak_lojasiewicz(curved, level) == expected
+
+
+class PseudoHuber(Squared):
+    """``Σ √(1 + (F − Y)²) − 1``: convex, and Newton's full step overshoots wherever ``|F − Y| > 1``."""
+
+    def value(self, F: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        return np.sum(np.sqrt(1.0 + (F - Y) ** 2) - 1.0)
+
+    def gradient(self, F: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        return (F - Y) / np.sqrt(1.0 + (F - Y) ** 2)
+
+    def hessian(self, F: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        return np.einsum("ji,jk->ijk", (1.0 + (F - Y) ** 2) ** -1.5, np.eye(F.shape[0]))
+
+    def curvature(self, level: float) -> float:
+        return 0.0
+
+
+def test_a_newton_step_that_overshoots_is_halved() -> None:
+    problem = Problem([[0.0]], [[1.0]], [[1.0]], [[30.0]], 0.5, PseudoHuber())
+    found = infimum(problem)
+    assert found.attained <= 2.0**-50  # fitted: L* = 0, values of size 1 subtracted
+    assert abs(found.W[0, 0] - 30.0) <= 1e-6  # a value of 2⁻⁵⁰ is a distance below 2⁻²⁴
+    assert found.lower == 0.0
+
+
+def test_where_no_step_lowers_the_value_the_start_is_kept() -> None:
+    class Uphill(Squared):
+        def gradient(self, F: np.ndarray, Y: np.ndarray) -> np.ndarray:
+            return -2.0 * (F - Y)
+
+    problem = Problem([[0.0]], [[1.0]], [[1.0]], [[3.0]], 0.5, Uphill())
+    found = infimum(problem)
+    assert (found.attained, found.W.tolist()) == (9.0, [[0.0]])
+
+
+def test_the_slack_of_the_lower_end_by_hand() -> None:
+    # Without a Newton step W = 0 and dF = −2Y; row and singular value of Φ are exact. L* = 16.
+    problem = Problem([[0.0]], [[1.0]], [[1.0, 0.0]], [[3.0, 4.0]], 0.5, Squared())
+    found = infimum(problem, newton_steps=0)
+    angle = 8 * 2 * 2.0**-53
+    slack = (6.0 + angle * 10.0) ** 2 / 4.0  # of (−6, −8) only the first is reachable
+    rounding = 8 * (1 + 2 + 8) * 2.0**-53 * (25.0 + 25.0)
+    assert found.attained == 25.0
+    assert abs(found.lower - (25.0 - slack - rounding)) <= 2.0**-48  # the last bit of 25
+    curved = Problem([[0.0]], [[1.0]], [[1.0, 0.0]], [[1.0, 0.5]], 0.5, Logistic(0.125))
+    start = infimum(curved, newton_steps=0)
+    dF = np.array([[-0.5, 0.0]])  # σ(0) − Y
+    assert abs(start.attained - 2 * np.log(2)) <= 2.0**-51
+    slack = (0.5 * (1 + angle)) ** 2 / (2 * 0.25)
+    rounding = 8 * (1 + 2 + 8) * 2.0**-53 * (2 * np.log(2) + 1.25)
+    assert np.array_equal(Logistic(0.125).gradient(np.zeros((1, 2)), curved.Y), dF)
+    assert abs(start.lower - (start.attained - slack - rounding)) <= 2.0**-51
+
+
+def test_without_curvature_the_minimiser_found_is_returned() -> None:
+    problem = random_problem(2, loss=Logistic(0.0))
+    found = infimum(problem, newton_steps=3)
+    assert found.attained == float(problem.loss.value(found.W @ problem.Phi, problem.Y))

@@ -46,6 +46,7 @@ def problems() -> Iterator[Problem]:
         Y = (np.arange(p)[:, None] == rng.integers(0, p, size=n)).astype(float)
         A, B, Phi = rng.normal(size=(m, m)), rng.normal(size=(p, m)), rng.normal(size=(m, n))
         yield Problem(A, B, Phi, Y, 0.75, loss)
+        yield Problem(A, B / 64, Phi / 64, Y, 0.75, loss)  # equilibria and adjoints below one
 
 
 class Entrywise:
@@ -237,6 +238,8 @@ def test_a_budget_judges_by_the_claims() -> None:
     budget = Budget(exact, Claims(forward, backward), "float32")
     assert (budget.claimed.forward, budget.claimed.backward) == (forward, backward)
     assert (budget.rounding.forward, budget.rounding.backward) == (DIRECT, DIRECT)
+    assert Budget(exact, Claims(forward), "float32").claimed.forward == forward
+    assert Budget(exact, Claims(backward=backward), "float32").claimed.backward == backward
     direct = Budget(exact, Claims(), "float32")
     assert direct.claimed is direct.rounding
     assert Budget(exact, Claims(backward=None), "float32").claimed.backward is DIRECT

@@ -6,6 +6,7 @@ Everything added is positive, so that two ways of adding agree to a few hundred 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,8 @@ class Entrywise:
         self.m, self.p, self.n, self.gamma = self.q.m, self.q.p, self.q.n, self.q.gamma
         self.solving = self.a.unit * (3 * self.m * exact.growth + self.m + 8)
         self.underflow = (self.m + self.n + self.p) * self.a.tiny
+        for name in ("z", "F", "dF", "adjoint", "softmax", "M", "eM", "eSM"):  # asked for again and again
+            setattr(self, name, cache(getattr(self, name)))
 
     def one(self, X: Any, i: int) -> float:
         return sum(abs(float(X[k, i])) for k in range(X.shape[0]))

@@ -1,9 +1,9 @@
-"""Mutation testing of the ground floor: ``python -m tests.mutants [run | results | show NAME] [pattern…]``.
+"""Mutation testing of the ground floor: ``python -m tests.mutants [run | again | results | show NAME] [pattern…]``.
 
 mutmut (configured in pyproject.toml) leaves decorated functions alone, and the heart of bounds.py and closed_form.py
 is cached properties. So it is run on a copy of the tree, in build/mutation, in which every property is a plain method
-and an assignment: ``def _get_Z(self): …`` and ``Z = cached_property(_get_Z)``. A second run tries what is new or
-changed; with patterns, the mutants whose names match.
+and an assignment: ``def _get_Z(self): …`` and ``Z = cached_property(_get_Z)``. ``run`` tries what is new or
+changed, or the mutants whose names match the patterns; ``again`` those that were not killed.
 """
 
 from __future__ import annotations
@@ -50,13 +50,25 @@ def copy_tree() -> None:
             target.write_bytes(content)
 
 
+def mutmut(*arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ, HYPOTHESIS_STORAGE_DIRECTORY=str(COPY / ".hypothesis"))
+    command = [sys.executable, "-m", "mutmut", *arguments]
+    return subprocess.run(command, cwd=COPY, env=environment, check=False, text=True, capture_output=capture)
+
+
+def survivors() -> list[str]:
+    """Names of all mutants that were tried and not killed."""
+    listed = (line.strip().rpartition(": ") for line in mutmut("results", capture=True).stdout.splitlines())
+    return [name for name, _, status in listed if name and status != "not checked"]
+
+
 def main(arguments: list[str]) -> int:
     copy_tree()
-    command = arguments or ["run"]
-    workers = ["--max-children", "1"] if command[0] == "run" else []
-    environment = dict(os.environ, HYPOTHESIS_STORAGE_DIRECTORY=str(COPY / ".hypothesis"))
-    called = [sys.executable, "-m", "mutmut", command[0], *workers, *command[1:]]
-    return subprocess.run(called, cwd=COPY, env=environment, check=False).returncode
+    command, *rest = arguments or ["run"]
+    if command == "again":
+        command, rest = "run", survivors()
+    workers = ["--max-children", "1"] if command == "run" else []
+    return mutmut(command, *workers, *rest).returncode
 
 
 if __name__ == "__main__":

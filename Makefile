@@ -34,7 +34,7 @@ test: venv ## the whole test suite
 # The ground floor and the tests that are its own. test_reference's run of every law would cover it by accident.
 GROUND := problem dtypes losses claims comparison bounds oracle cells theory reference
 GROUND_TESTS := $(addprefix tests/,test_problem.py test_claims.py test_cells.py test_bounds.py test_bounds_entrywise.py \
-	test_losses.py test_oracle.py test_reference.py test_reference_iterative.py theory)
+	test_losses.py test_oracle.py test_reference.py test_reference_iterative.py test_reference_sweeps.py theory)
 
 coverage: venv ## branch coverage of the ground floor, at least 95 %
 	$(BIN)/pytest -n 2 $(GROUND_TESTS) --deselect tests/test_reference.py::test_no_law_rejects_the_reference \

@@ -257,3 +257,39 @@ def test_features_of_zero_have_a_step_of_their_own() -> None:
     problem = random_problem(5)
     nothing = problem.with_features(0 * problem.Phi, problem.Y)
     assert oracle._step(nothing, {"Phi": np.ones(problem.Phi.shape)}) == -85  # 2⁻⁸⁴ of ½
+
+
+@pytest.mark.parametrize("first_bits", [4, 16, 40, 44, 48, 52, 56, 64])
+def test_accuracy_is_kept_whatever_the_first_precision(first_bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(5, gamma=0.9)
+    scaled = problem.with_features(problem.Phi * 2.0 ** -(40.0 * np.arange(problem.n)), problem.Y)
+    direction = direction_for(scaled)
+    star, slope = Oracle(scaled).equilibrium(2.0**-200).value, Oracle(scaled).derivative(direction, 0.0)
+    monkeypatch.setattr(oracle, "_FIRST_BITS", first_bits)
+    found = Oracle(scaled).equilibrium()
+    largest = np.abs(found.value).max(axis=0)  # of every column: they are 2⁻⁴⁰ apart
+    assert np.all(found.radius.max(axis=0) <= 2.0**-60 * largest)
+    assert np.all(np.abs(found.value - star) <= found.radius + 2.0**-52 * np.abs(star))
+    assert abs(Oracle(scaled).derivative(direction, 0.0) - slope) <= 2 * 2.0**-52 * abs(slope)
+    error = Oracle(scaled).error(star)
+    assert np.all(error >= 2.0**-53 * np.abs(star))  # star itself is rounded to float64
+    assert np.all(error <= 2.0**-53 * np.abs(star) + 2.0**-52 * np.abs(star) + 2.0**-79 * np.abs(star).max(axis=0))
+
+
+def test_the_error_of_the_rounded_equilibrium_is_its_rounding() -> None:
+    for problem in random_problems(5):
+        star = Oracle(problem).equilibrium(2.0**-80)
+        assert np.all(np.abs(Oracle(problem).error(star.value) - 2.0**-53 * np.abs(star.value)) <= star.radius)
+
+
+def test_an_adjoint_residual_may_vanish_without_a_cotangent() -> None:
+    # S = 1/3 is a ball, and (1 + 5 + 0)/6 = 1: the first entry is an exact zero that no precision narrows relatively.
+    problem = Problem(np.zeros((3, 3)), np.ones((1, 3)), np.ones((3, 1)), np.zeros((1, 1)), 0.5, losses.Squared())
+    found = Oracle(problem).adjoint_residual(np.array([[1.0], [5.0], [0.0]]), np.zeros((3, 1)))
+    assert abs(found[0, 0]) <= 2.0**-97
+    assert found[1:, 0].tolist() == [-4.0, 1.0]
+
+
+def test_no_data_is_enclosed_exactly() -> None:
+    problem = Problem(np.zeros((2, 2)), np.ones((1, 2)), np.ones((2, 0)), np.ones((1, 0)), 0.5, losses.Squared())
+    assert Oracle(problem).equilibrium().radius.shape == (2, 0)

@@ -284,3 +284,37 @@ def test_a_pull_is_the_gradient_at_the_state_solved(options: tuple[str, ...]) ->
         assert np.abs(found.theta["A"] - exact.gradient["A"]).max() <= 1e-8 * z * adjoint
         assert abs(found.theta["gamma"] - exact.gradient["gamma"]) <= 1e-8 * z * adjoint
         assert found.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_direct_solve_keeps_the_dtype_and_reports_nan(framework: str, dtype: str) -> None:
+    def native(values: Any) -> Any:
+        return np.asarray(values, dtype) if framework == "numpy" else torch.tensor(values, dtype=getattr(torch, dtype))
+
+    layer: Any = reference(framework)
+    theta = {"A": native([[0.0, 1.0], [2.0, 0.0]]), "gamma": native(0.5)}
+    x, poisoned = native([[1.0, 2.0], [3.0, 4.0]]), native([[1.0, 2.0], [np.nan, 4.0]])
+    sound, pull = layer.vjp(CELL, theta, x)
+    assert sound.status is Status.CONVERGED
+    assert sound.z.dtype == pull(x).x.dtype == pull(x).theta["A"].dtype == x.dtype
+    diverged, _ = layer.vjp(CELL, theta, poisoned)
+    assert diverged.status is Status.DIVERGED
+    assert np.array_equal(np.asarray(diverged.z[0]), np.asarray(sound.z[0]))
+    assert np.isnan(np.asarray(pull(poisoned).x)[1]).all()
+    lost, _ = layer.vjp(CELL, theta | {"gamma": native(np.nan)}, x)
+    assert lost.status is Status.DIVERGED
+    if framework == "numpy":
+        assert (pull(x).status, pull(poisoned).status) == (Status.CONVERGED, Status.DIVERGED)
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_a_direct_solve_without_data_gives_new_arrays_of_its_shape(framework: str) -> None:
+    native: Any = np.asarray if framework == "numpy" else torch.tensor
+    x = native(np.zeros((0, 2)))
+    solution, pull = reference(framework).vjp(CELL, theta_of(np.zeros((2, 2)), 0.5, native), x)
+    found = pull(x)
+    assert tuple(solution.z.shape) == tuple(found.x.shape) == (0, 2)
+    assert solution.z is not x
+    assert not np.asarray(found.theta["A"]).any()
+    assert float(found.theta["gamma"]) == 0.0

@@ -6,6 +6,7 @@ format (:func:`round_to`), so that an oracle and an implementation see the same 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,11 @@ class Dtype:
         return 2.0**-self.significand
 
     @property
+    def smallest(self) -> float:
+        """The smallest positive number of the format, subnormal."""
+        return self.tiny * 2.0 ** (1 - self.significand)
+
+    @property
     def below_one(self) -> float:
         """The largest number of the format that is smaller than one."""
         return 1.0 - self.unit_roundoff
@@ -54,17 +60,25 @@ def dtype(name: str) -> Dtype:
 
 
 def round_to(values: npt.ArrayLike, name: str) -> Array:
-    """``values`` rounded to the nearest numbers of the format ``name``, held in float64 (same shape)."""
+    """``values`` rounded to the nearest numbers of the format ``name``, ties to even, held in float64 (same shape).
+
+    Rounded once, from float64, subnormal numbers included; beyond the format's range infinite, as in IEEE 754. (PyTorch
+    rounds float64 to bfloat16 twice, by way of float32: ``1 + 2⁻⁸ + 2⁻³⁰`` becomes 1 there and ``1 + 2⁻⁷`` here.)
+    """
     exact = np.asarray(values, dtype=np.float64)
     fmt = dtype(name)
     if fmt.name == "float64":
         return exact
-    if fmt.name != "bfloat16":
-        with np.errstate(over="ignore"):
-            return exact.astype(fmt.name).astype(np.float64)
-    # NumPy has no bfloat16: keep the upper half of a float32, rounded to even.
     with np.errstate(over="ignore"):
-        bits = exact.astype(np.float32).view(np.uint32).astype(np.uint64)
-    bits = bits + 0x7FFF + ((bits >> 16) & 1)
-    rounded = (bits & 0xFFFF0000).astype(np.uint32).view(np.float32).astype(np.float64)
-    return np.where(np.isfinite(exact), rounded, exact)
+        if fmt.name != "bfloat16":
+            return exact.astype(fmt.name).astype(np.float64)
+        # NumPy has no bfloat16: round to a multiple of the spacing 2^k that the format has at each value. Scaling by a
+        # power of two is exact, as is the value 2^128 that stands for overflow.
+        spacing = np.maximum(np.frexp(exact)[1], _exponent(fmt.tiny)) - fmt.significand
+        rounded = np.ldexp(np.rint(np.ldexp(exact, -spacing)), spacing)
+    return np.where(np.abs(rounded) > fmt.largest, np.copysign(np.inf, rounded), rounded)
+
+
+def _exponent(value: float) -> int:
+    """k with ``2^(k−1) ≤ value < 2^k``, as frexp has it."""
+    return math.frexp(value)[1]

@@ -7,6 +7,7 @@ objective at two steps. The precision doubles until an enclosure is as narrow as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -89,7 +90,7 @@ class Oracle:
 
     def objective(self) -> Enclosure:
         """L, without axes."""
-        return self._narrow(lambda: self._loss(self.problem, None, 0), _to_the_bit(_largest(self.problem.Y) ** 2))
+        return self._narrow(lambda: self._loss(self.problem, None, arb(0)), _to_the_bit(_largest(self.problem.Y) ** 2))
 
     def derivative(self, direction: Direction, accuracy: float) -> float:
         """``⟨∇L, direction⟩`` to within ``accuracy`` (absolute), or to 2⁻⁵² relative where that is wider.
@@ -100,9 +101,9 @@ class Oracle:
         """
         _check_direction(self.problem, direction)
         step = _step(self.problem, direction)
-        if step == 0.0:
+        if step is None:
             return 0.0
-        return self._agreed(lambda scale: self._difference(direction, step * scale), accuracy)
+        return self._agreed(lambda shift: self._difference(direction, step + shift), accuracy)
 
     def second_derivative(self, cotangent: Array, first: Direction, second: Direction, accuracy: float) -> float:
         """``D²⟨c, z*⟩[d, e]`` for a cotangent c (m, n) and directions in A, Phi and gamma, likewise.
@@ -111,20 +112,21 @@ class Oracle:
         """
         for direction in (first, second):
             _check_direction(self.problem, direction)
-        steps = _step(self.problem, first), _step(self.problem, second)
-        if 0.0 in steps:
+        one, other = _step(self.problem, first), _step(self.problem, second)
+        if one is None or other is None:
             return 0.0
 
-        def mixed(h: float, k: float) -> arb | None:
+        def mixed(shift: int) -> arb | None:
+            h, k = arb(2) ** (one + shift), arb(2) ** (other + shift)
             try:
                 corners = [s * t * self._functional(cotangent, first, s * h, second, t * k) for s, t in _SIGNS]
             except ZeroDivisionError:
                 return None
-            return sum(corners, arb(0)) / (4 * arb(h) * arb(k))
+            return sum(corners, arb(0)) / (4 * h * k)
 
-        return self._agreed(lambda scale: mixed(steps[0] * scale, steps[1] * scale), accuracy)
+        return self._agreed(mixed, accuracy)
 
-    def _functional(self, cotangent: Array, first: Direction, h: float, second: Direction, k: float) -> arb:
+    def _functional(self, cotangent: Array, first: Direction, h: arb, second: Direction, k: arb) -> arb:
         """``⟨c, z*⟩`` at ``θ + hd + ke``."""
         rows = {}
         for block in ("A", "Phi", "gamma"):
@@ -135,13 +137,13 @@ class Oracle:
         z = U.solve(arb_mat(rows["Phi"])).entries()
         return sum((arb(c) * entry for c, entry in zip(cotangent.ravel().tolist(), z, strict=True)), arb(0))
 
-    def _agreed(self, difference: Callable[[float], arb | None], accuracy: float) -> float:
-        """The limit of ``difference(1)`` and ``difference(½)``, whose truncations differ fourfold: their distance and
-        the radius bound what is claimed."""
+    def _agreed(self, difference: Callable[[int], arb | None], accuracy: float) -> float:
+        """The limit of ``difference(0)`` and ``difference(−1)``, at half the step, whose truncations differ fourfold:
+        their distance and the radius bound what is claimed."""
         bits = 2 * _FIRST_BITS
         while bits <= _MOST_BITS:
             with ctx.workprec(bits):
-                wide, fine = difference(1.0), difference(0.5)
+                wide, fine = difference(0), difference(-1)
                 if wide is not None and fine is not None:
                     slack = 2 * float((wide - fine).abs_upper()) + float(fine.rad())
                     if slack <= max(accuracy, 2.0**-60 * float(fine.abs_lower())):
@@ -149,13 +151,14 @@ class Oracle:
             bits *= 2
         raise OracleError(f"no derivative to within {accuracy:.1e} at {_MOST_BITS} bits")
 
-    def _difference(self, direction: Direction, step: float) -> arb | None:
+    def _difference(self, direction: Direction, exponent: int) -> arb | None:
+        step = arb(2) ** exponent
         try:
             ahead = self._loss(self.problem, direction, step)
             behind = self._loss(self.problem, direction, -step)
         except ZeroDivisionError:  # flint could not prove U invertible at this precision
             return None
-        return (ahead[0, 0] - behind[0, 0]) / (2 * arb(step))
+        return (ahead[0, 0] - behind[0, 0]) / (2 * step)
 
     def _narrow(self, evaluate: Callable[[], arb_mat], enough: Callable[[Enclosure], bool]) -> Enclosure:
         bits = _FIRST_BITS
@@ -177,7 +180,7 @@ class Oracle:
             self._kept[ctx.prec] = (S, _identity_minus(arb(self.problem.gamma), S))
         return self._kept[ctx.prec]
 
-    def _loss(self, problem: Problem, direction: Direction | None, step: float) -> arb_mat:
+    def _loss(self, problem: Problem, direction: Direction | None, step: arb) -> arb_mat:
         moved = {block: _moved(getattr(problem, block), direction, block, step) for block in BLOCKS}
         if not problem.n:
             return arb_mat(1, 1, [arb(0)])
@@ -279,12 +282,12 @@ def _matrix(array: Array) -> arb_mat:
     return arb_mat(_rows(array))
 
 
-def _moved(value: Array | float, direction: Direction | None, block: str, step: float) -> list[list[arb]]:
+def _moved(value: Array | float, direction: Direction | None, block: str, step: arb) -> list[list[arb]]:
     rows = _rows(np.asarray(value, dtype=np.float64))
     if direction is None or block not in direction:
         return rows
-    h, along = arb(step), np.atleast_2d(direction[block]).tolist()
-    return [[x + h * arb(d) for x, d in zip(row, drow, strict=True)] for row, drow in zip(rows, along, strict=True)]
+    along = np.atleast_2d(direction[block]).tolist()
+    return [[x + step * arb(d) for x, d in zip(row, drow, strict=True)] for row, drow in zip(rows, along, strict=True)]
 
 
 def _enclosure(matrix: arb_mat) -> Enclosure:
@@ -312,16 +315,20 @@ def _check_direction(problem: Problem, direction: Direction) -> None:
             raise ValueError(f"direction: {block} has shape {np.shape(along)}, the problem's {block} another")
 
 
-def _step(problem: Problem, direction: Direction) -> float:
-    """A power of two small against every block's own scale (1 − γ for γ), 0 for the zero direction."""
-    largest = 0.0
+def _step(problem: Problem, direction: Direction) -> int | None:
+    """k such that 2^k is small against every block's own scale (1 − γ for γ); None for the zero direction.
+
+    An exponent, since 2^k itself may lie below float64's range.
+    """
+    largest: list[int] = []
     for block, along in direction.items():
-        length = float(np.abs(along).max(initial=0.0))
+        length = _largest(along)
         if block == "gamma":
             scale = min(problem.gamma, 1.0 - problem.gamma)
         elif block == "A":
             scale = 1.0
         else:
-            scale = float(np.abs(getattr(problem, block)).max(initial=0.0)) or 1.0
-        largest = max(largest, length / scale)
-    return 0.0 if largest == 0.0 else 2.0 ** (-_STEP_BITS - np.ceil(np.log2(largest)))
+            scale = _largest(getattr(problem, block)) or 1.0
+        if length:
+            largest.append(math.frexp(length)[1] - math.frexp(scale)[1] + 1)  # length/scale is below two to this power
+    return -_STEP_BITS - max(largest) if largest else None

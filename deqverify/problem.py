@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from deqverify.dtypes import Array, dtype, round_to
 from deqverify.losses import Loss
@@ -42,6 +45,8 @@ class Problem:
         _expect_shape("B", self.B, (p, m), "B has one column for each row of Phi")
         _expect_shape("Y", self.Y, (p, n), "Y has a row for each row of B and a column for each column of Phi")
         object.__setattr__(self, "gamma", _contraction_factor(self.gamma))
+        if isinstance(self.loss, type):
+            raise TypeError(f"loss: got the class {self.loss.__name__}; pass an instance, {self.loss.__name__}()")
         if not hasattr(self.loss, "check_targets"):
             raise TypeError(f"loss: expected a loss from deqverify.losses such as Squared(), got {self.loss!r}")
         self.loss.check_targets(self.Y)
@@ -62,8 +67,13 @@ class Problem:
         return int(self.Phi.shape[1])
 
     def rounded_to(self, name: str) -> Problem:
-        """The same problem with every value rounded to the dtype ``name``; γ stays below one."""
-        gamma = min(max(float(round_to(self.gamma, name)), dtype(name).tiny), dtype(name).below_one)
+        """The same problem with every value rounded to the dtype ``name``; a value beyond its range is a ValueError.
+
+        γ becomes the nearest number of the format inside (0, 1): a γ that would round to 0 becomes the smallest
+        subnormal number, one that would round to 1 the number below 1.
+        """
+        fmt = dtype(name)
+        gamma = min(max(float(round_to(self.gamma, name)), fmt.smallest), fmt.below_one)
         A, B, Phi, Y = (round_to(array, name) for array in (self.A, self.B, self.Phi, self.Y))
         return Problem(A, B, Phi, Y, gamma, self.loss)
 
@@ -86,10 +96,20 @@ def array_code(array: Array) -> str:
     return f"np.array({text})"
 
 
-def _real_matrix(name: str, value: object) -> Array:
-    array = np.asarray(value)
+def _real_array(name: str, value: object) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged rows; a tensor with a graph or a foreign dtype
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        fix = "pass rows of one length, a NumPy array, or tensor.detach().cpu().double().numpy()"
+        raise kind(f"{name}: NumPy cannot read it ({error}); {fix}") from None
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}; pass a float array")
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}; pass floats")
+    return array
+
+
+def _real_matrix(name: str, value: object) -> Array:
+    array = _real_array(name, value)
     if array.ndim != 2:
         raise ValueError(f"{name}: expected a matrix, got shape {array.shape}; use reshape to give it two axes")
     result = np.array(array, dtype=np.float64)
@@ -105,10 +125,14 @@ def _expect_shape(name: str, array: Array, shape: tuple[int, int], rule: str) ->
 
 
 def _contraction_factor(value: object) -> float:
+    if not isinstance(value, Real):
+        value = _real_array("gamma", value)
+        if value.ndim:
+            raise TypeError(f"gamma: expected one number in (0, 1), got shape {value.shape}")
     try:
-        gamma = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise TypeError(f"gamma: expected a number in (0, 1), got {value!r}") from None
+        gamma = float(value)
+    except OverflowError:
+        gamma = np.inf
     if not 0.0 < gamma < 1.0:
         raise ValueError(f"gamma: must lie strictly between 0 and 1, got {gamma!r}; an equilibrium needs γ < 1")
     return gamma

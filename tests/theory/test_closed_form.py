@@ -93,3 +93,43 @@ def test_a_given_cotangent_replaces_the_losss() -> None:
         plain = ClosedForm(problem)
         given = ClosedForm(problem, plain.cotangent)
         assert np.array_equal(plain.adjoint, given.adjoint)
+
+
+def test_dobrushins_coefficient_is_attained_on_a_pair_of_columns() -> None:
+    for problem in random_problems(30):
+        S, m = ClosedForm(problem).S, problem.m
+        shares = [0.5 * np.abs(S @ (np.eye(m)[i] - np.eye(m)[j])).sum() for i in range(m) for j in range(m)]
+        assert abs(max(shares) - dobrushin(S)) <= 4 * m * 2.0**-53
+
+
+def perron(S: np.ndarray) -> np.ndarray:
+    """The vector with ``Sπ = π`` and ``1ᵀπ = 1``: one column of a high power, S being positive."""
+    for _ in range(12):  # S^4096, its columns rescaled against rounding
+        S = S @ S
+        S = S / S.sum(axis=0)
+    return S[:, 0]
+
+
+def test_the_perron_vector_by_brute_force() -> None:
+    for problem in random_problems(30):
+        exact, m = ClosedForm(problem), problem.m
+        S, pi = exact.S, perron(exact.S)
+        assert np.all(pi > 0)
+        assert np.abs(S @ pi - pi).max() <= 100 * m * 2.0**-53  # a fixed point of the power itself, rounded
+        # U π = (1 − γ)π: the slow mode of the equilibrium; 1ᵀU = (1 − γ)1ᵀ: that of the adjoint.
+        slack = solve_slack(exact) / (1 - problem.gamma)
+        assert np.abs(exact.solve(pi) - pi / (1 - problem.gamma)).max() <= slack + 400 * m * 2.0**-53
+        assert np.abs(exact.solve_transposed(np.ones(m)) - 1 / (1 - problem.gamma)).max() <= 4 * slack
+        # Asymptotically Picard's zero-mass errors fall by γ|λ₂|, at most by γτ at every step.
+        others = np.sort(np.abs(np.linalg.eigvals(S)))[:-1]
+        assert others.max(initial=0.0) <= dobrushin(S) + 1e-6  # eigenvalues of nonsymmetric S are worth √u at worst
+
+
+def test_the_value_is_the_oracles_objective() -> None:
+    for problem in random_problems(30):
+        exact, oracle = ClosedForm(problem), Oracle(problem).objective()
+        # F is good to solve_slack relative to |B||Z|; the loss moves by its gradient and its curvature, at most 3.
+        size = (np.abs(problem.B) @ np.abs(exact.Z)).max(initial=0.0)
+        allowed = solve_slack(exact) * size * float(np.abs(exact.dF).sum() + 3 * size) * 2
+        rounding = (exact.F.size + 8) * 2.0**-53 * float(np.sum(exact.F**2 + problem.Y**2 + np.abs(exact.F) + 1.0))
+        assert abs(exact.loss - float(oracle.value[0, 0])) <= allowed + rounding

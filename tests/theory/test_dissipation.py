@@ -11,6 +11,7 @@ from deqverify.losses import CrossEntropy, HingeSquared, Logistic, Loss, Poisson
 from deqverify.problem import Problem
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import (
+    _projected,
     dissipation,
     flow_velocity,
     infimum,
@@ -227,3 +228,141 @@ def test_without_data_or_curvature_nothing_is_promised() -> None:
         problem = random_problem(2, loss=loss)
         assert polyak_lojasiewicz(problem, 1.0) == 0.0
         assert infimum(problem, newton_steps=3).lower == 0.0
+
+
+def test_the_floor_by_hand_and_how_near_it_comes() -> None:
+    problem = random_problem(1, gamma=0.5)
+    assert rate_floor(problem) == 1 / (problem.m * 2.25)
+    # All columns of S nearly e₁ and W = 0: ‖U‖₂² is nearly 1 + mγ² and 𝒮 = I; the floor says m(1+γ)².
+    m = 40
+    A = np.zeros((m, m))
+    A[0] = 60.0
+    steep = Problem(A, np.zeros((1, m)), np.ones((m, 1)), np.zeros((1, 1)), 0.96, Squared())
+    smallest = 1 / np.linalg.norm(ClosedForm(steep).U, 2) ** 2
+    assert rate_floor(steep) <= smallest <= 1.96**2 / 0.96**2 * rate_floor(steep)
+
+
+def test_the_lower_end_is_within_rounding_of_the_value_attained() -> None:
+    for seed in range(24):
+        problem = random_problem(seed)
+        found = infimum(problem)
+        values = np.linalg.svd(problem.Phi, compute_uv=False)
+        if values[-1] < 1e-2 * values[0]:
+            continue
+        size = found.attained + float(np.sum(problem.Y**2))
+        rounding = 8 * (problem.m + problem.p * problem.n + 8) * 2.0**-53 * size
+        # The slack is a square: of the angle, 8 max(m, n) u σ₁/σ ≤ 1e-12, and of what Newton leaves of the gradient.
+        assert max(0.0, found.attained - rounding * (1 + 1e-6) - 1e-20 * size) <= found.lower <= found.attained
+        assert found.lower <= max(0.0, found.attained - rounding * (1 - 1e-6))
+
+
+def rows_in(values: list[float], n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Φ with the given singular values, and its right singular vectors, all n of them (columns)."""
+    rng = np.random.default_rng(seed)
+    left = np.linalg.qr(rng.normal(size=(len(values), len(values))))[0]
+    right = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    return left * values @ right[:, : len(values)].T, right
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-10, 1e10])
+@pytest.mark.parametrize("smallest", [1.0, 1e-6])
+def test_a_projection_is_bounded_from_above_and_closely(scale: float, smallest: float) -> None:
+    for seed in range(10):
+        Phi, right = rows_in([scale, scale * smallest], 5, seed)
+        inside, outside = 3.0 * right[:, :2].T, 3.0 * right[:, 2:].T  # (2, n) and (3, n)
+        angle = 8 * 5 * 2.0**-53 / smallest
+        # The decomposition itself turns vectors by an eighth of that angle and less.
+        norm = np.linalg.norm(inside)
+        assert norm * (1 - 2.0**-50) <= _projected(inside, Phi) <= norm * (1 + 1.2 * angle + 2.0**-50)
+        assert 0.99 * angle <= _projected(outside, Phi) / np.linalg.norm(outside) <= 1.2 * angle + 2.0**-50
+
+
+def test_a_direction_whose_singular_value_is_unknown_counts_as_reachable() -> None:
+    for smallest, reachable in ((2.0**-25.5, False), (2.0**-26.5, True), (1e-12, True)):
+        Phi, right = rows_in([1.0, smallest], 5, 0)
+        outside = right[:, 2:].T
+        share = _projected(outside, Phi) / np.linalg.norm(outside)
+        assert share >= 1.0 if reachable else share < 1e-5
+    assert _projected(np.ones((1, 3)), np.zeros((2, 3))) == 0.0
+
+
+def weights(Phi: list[list[float]]) -> Problem:
+    m, n = np.shape(Phi)
+    return Problem(np.zeros((m, m)), np.ones((1, m)), np.array(Phi), np.zeros((1, n)), 0.5, Squared())
+
+
+def test_kappa_by_hand() -> None:
+    error = 4 * 2 * 2.0**-53 * 4.0  # 4 max(m, n) u σ₁
+    assert polyak_lojasiewicz(weights([[4.0, 0.0], [0.0, 2.0]]), 1.0) == 2.0 * (2.0 - error) ** 2
+    error = 4 * 3 * 2.0**-53 * 4.0
+    assert polyak_lojasiewicz(weights([[4.0, 0.0, 0.0], [0.0, 2.0, 0.0]]), 1.0) == 2.0 * (2.0 - error) ** 2
+    assert polyak_lojasiewicz(weights([[4.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), 1.0) == 2.0 * (4.0 - error) ** 2
+    assert polyak_lojasiewicz(weights([[1.0, 0.0], [0.0, 1e-17]]), 1.0) == 0.0  # inside the error: nothing is known
+    assert polyak_lojasiewicz(weights([[0.0, 0.0]]), 1.0) == 0.0
+
+
+def test_kappa_takes_the_curvature_at_the_level() -> None:
+    problem = weights([[1.0]])
+    for level in (0.5, 4.0):
+        curved = Problem(problem.A, problem.B, problem.Phi, problem.Y, 0.5, Logistic(0.125))
+        expected = Logistic(0.125).curvature(level) * (1.0 - 4 * 2.0**-53) ** 2
+        assert polyak_lojasiewicz(curved, level) == expected
+
+
+class PseudoHuber(Squared):
+    """``Σ √(1 + (F − Y)²) − 1``: convex, and Newton's full step overshoots wherever ``|F − Y| > 1``."""
+
+    def value(self, F: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        return np.sum(np.sqrt(1.0 + (F - Y) ** 2) - 1.0)
+
+    def gradient(self, F: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        return (F - Y) / np.sqrt(1.0 + (F - Y) ** 2)
+
+    def hessian(self, F: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        return np.einsum("ji,jk->ijk", (1.0 + (F - Y) ** 2) ** -1.5, np.eye(F.shape[0]))
+
+    def curvature(self, level: float) -> float:
+        return 0.0
+
+
+def test_a_newton_step_that_overshoots_is_halved() -> None:
+    problem = Problem([[0.0]], [[1.0]], [[1.0]], [[30.0]], 0.5, PseudoHuber())
+    found = infimum(problem)
+    assert found.attained <= 2.0**-50  # fitted: L* = 0, values of size 1 subtracted
+    assert abs(found.W[0, 0] - 30.0) <= 1e-6  # a value of 2⁻⁵⁰ is a distance below 2⁻²⁴
+    assert found.lower == 0.0
+
+
+def test_where_no_step_lowers_the_value_the_start_is_kept() -> None:
+    class Uphill(Squared):
+        def gradient(self, F: np.ndarray, Y: np.ndarray) -> np.ndarray:
+            return -2.0 * (F - Y)
+
+    problem = Problem([[0.0]], [[1.0]], [[1.0]], [[3.0]], 0.5, Uphill())
+    found = infimum(problem)
+    assert (found.attained, found.W.tolist()) == (9.0, [[0.0]])
+
+
+def test_the_slack_of_the_lower_end_by_hand() -> None:
+    # Without a Newton step W = 0 and dF = −2Y; row and singular value of Φ are exact. L* = 16.
+    problem = Problem([[0.0]], [[1.0]], [[1.0, 0.0]], [[3.0, 4.0]], 0.5, Squared())
+    found = infimum(problem, newton_steps=0)
+    angle = 8 * 2 * 2.0**-53
+    slack = (6.0 + angle * 10.0) ** 2 / 4.0  # of (−6, −8) only the first is reachable
+    rounding = 8 * (1 + 2 + 8) * 2.0**-53 * (25.0 + 25.0)
+    assert found.attained == 25.0
+    assert abs(found.lower - (25.0 - slack - rounding)) <= 2.0**-48  # the last bit of 25
+    curved = Problem([[0.0]], [[1.0]], [[1.0, 0.0]], [[1.0, 0.5]], 0.5, Logistic(0.125))
+    start = infimum(curved, newton_steps=0)
+    dF = np.array([[-0.5, 0.0]])  # σ(0) − Y
+    assert abs(start.attained - 2 * np.log(2)) <= 2.0**-51
+    slack = (0.5 * (1 + angle)) ** 2 / (2 * 0.25)
+    rounding = 8 * (1 + 2 + 8) * 2.0**-53 * (2 * np.log(2) + 1.25)
+    assert np.array_equal(Logistic(0.125).gradient(np.zeros((1, 2)), curved.Y), dF)
+    assert abs(start.lower - (start.attained - slack - rounding)) <= 2.0**-51
+
+
+def test_without_curvature_the_minimiser_found_is_returned() -> None:
+    problem = random_problem(2, loss=Logistic(0.0))
+    found = infimum(problem, newton_steps=3)
+    assert found.attained == float(problem.loss.value(found.W @ problem.Phi, problem.Y))

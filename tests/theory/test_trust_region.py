@@ -192,6 +192,44 @@ def test_scipys_trust_krylov_takes_the_same_step(gamma: float) -> None:
         assert np.linalg.norm(result.x - factor.T @ v) <= 1e-5 * radius
 
 
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_no_point_of_the_ball_lies_lower_and_the_multiplier_is_one_over_delta(gamma: float) -> None:
+    """The conditions of Moré and Sorensen, and the minimum that they promise against points drawn from the ball."""
+    rng = np.random.default_rng(0)
+    for problem in random_problems(15, gamma):
+        exact = ClosedForm(problem)
+        newton = subproblem(exact)
+        v = newton.delta * velocity_of(exact)
+        shifted = newton.H + newton.metric / newton.delta
+        size = float(np.abs(shifted).sum())
+        assert np.linalg.eigvalsh(shifted)[0] >= -slack(exact) * size
+        assert np.abs(shifted @ v + newton.g).max() <= slack(exact) * (size * np.abs(v).max() + np.abs(newton.g).max())
+        # Points of the ellipsoid's surface and inside it: x = factor⁻ᵀ u·radius with ‖u‖ ≤ 1.
+        factor = np.linalg.cholesky(newton.metric)
+        radius = np.linalg.norm(factor.T @ v)
+        directions = rng.normal(size=(len(v), 50))
+        directions *= radius * np.linspace(0.02, 1.0, 50) / np.linalg.norm(directions, axis=0)
+        points = np.linalg.solve(factor.T, directions)
+        lowest = float(newton.g @ v + 0.5 * v @ newton.H @ v)
+        values = newton.g @ points + 0.5 * np.sum(points * (newton.H @ points), axis=0)
+        scale = float(np.abs(newton.g) @ np.abs(v) + np.abs(v) @ np.abs(newton.H) @ np.abs(v))
+        assert np.all(values >= lowest - slack(exact) * scale)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_a_residual_has_the_shape_of_the_velocity_and_is_vec_by_columns(gamma: float) -> None:
+    for problem in random_problems(10, gamma):
+        newton = subproblem(ClosedForm(problem))
+        for k, j in np.ndindex(problem.p, problem.m):
+            unit = np.zeros((problem.p, problem.m))
+            unit[k, j] = 1.0
+            found = newton.residual(unit) - newton.residual(0 * unit)
+            column = (newton.delta * newton.H + newton.metric)[:, j * problem.p + k]
+            assert found.shape == (problem.p, problem.m)
+            rounding = 8 * 2.0**-53 * (np.abs(newton.g).max() + np.abs(column).max())
+            assert np.abs(found.T.ravel() - column).max() <= rounding
+
+
 def test_a_problem_with_a_gradient_is_among_those_solved() -> None:
     # The two solvers skip a radius of zero; they must have something left to solve.
     assert sum(bool(velocity_of(ClosedForm(problem)).any()) for problem in random_problems(15, 0.5)) >= 10

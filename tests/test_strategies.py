@@ -85,7 +85,7 @@ REGIMES: dict[str, Callable[[Problem], bool]] = {
     "a narrow pseudo-huber": lambda q: isinstance(q.loss, PseudoHuber) and q.loss.delta < 1,
     "log-cosh": lambda q: isinstance(q.loss, LogCosh),
     "poisson": lambda q: isinstance(q.loss, Poisson),
-    "poisson of no count": lambda q: isinstance(q.loss, Poisson) and not q.Y.any(),
+    "poisson with a count of zero": lambda q: isinstance(q.loss, Poisson) and bool((q.Y == 0).any()),
     "poisson of counts above two": lambda q: isinstance(q.loss, Poisson) and bool((q.Y > 2).any()),
     "poisson of huge features": lambda q: isinstance(q.loss, Poisson) and np.abs(q.Phi).max() > 1e10,
     "squared hinge": lambda q: isinstance(q.loss, HingeSquared),

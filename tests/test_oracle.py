@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flint import arb
@@ -110,6 +112,19 @@ def test_a_kink_of_the_gradient_at_the_point_itself_costs_the_derivative_nothing
     one = np.ones((1, 1))
     problem = Problem(0 * one, 0.5 * one, one, one, 0.5, losses.HingeSquared(0.5))  # F = 1, margin 1
     assert abs(Oracle(problem).derivative({"B": one}, 0.0) - 2.0) <= 2.0**-50  # 2τF · z, z = 2
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_each_block_has_a_derivative_of_its_own(block: str) -> None:
+    for problem in random_problems(10):
+        direction, gradient = direction_for(problem), ClosedForm(problem).gradient
+        found = float(np.sum(gradient[block] * direction[block]))
+        size = sum(float(np.sum(np.abs(gradient[name] * direction[name]))) for name in BLOCKS)
+        alone = Oracle(problem).derivative({block: direction[block]}, 0.0)
+        assert abs(alone - found) <= 1000 * 7 * 2.0**-53 * size  # as above
+        rest = {name: d for name, d in direction.items() if name != block}
+        together = Oracle(problem).derivative(direction, 0.0)
+        assert abs(alone + Oracle(problem).derivative(rest, 0.0) - together) <= 8 * 2.0**-52 * size
 
 
 def test_error_bounds_a_planted_error_from_above_and_closely() -> None:
@@ -295,6 +310,7 @@ def test_residuals_are_those_of_their_equations() -> None:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_step_is_small_against_the_scale_of_its_block(block: str) -> None:
     problem = random_problem(5, gamma=1 - 2.0**-20)
+    problem = replace(problem, A=1e3 * problem.A, B=1e-3 * problem.B, Phi=1e6 * problem.Phi)
     scale = {"A": 1.0, "gamma": 2.0**-20}.get(block) or float(np.abs(getattr(problem, block)).max())
     for length in (2.0**-70, 1.0, 3e5):
         along = {block: length * np.ones(np.shape(getattr(problem, block)))}
@@ -336,12 +352,15 @@ def test_the_error_of_the_rounded_equilibrium_is_its_rounding() -> None:
         assert np.all(np.abs(Oracle(problem).error(star.value) - 2.0**-53 * np.abs(star.value)) <= star.radius)
 
 
-def test_an_adjoint_residual_may_vanish_without_a_cotangent() -> None:
+def test_a_residual_may_vanish_without_a_right_side() -> None:
     # S = 1/3 is a ball, and (1 + 5 + 0)/6 = 1: the first entry is an exact zero that no precision narrows relatively.
     problem = Problem(np.zeros((3, 3)), np.ones((1, 3)), np.ones((3, 1)), np.zeros((1, 1)), 0.5, losses.Squared())
     found = Oracle(problem).adjoint_residual(np.array([[1.0], [5.0], [0.0]]), np.zeros((3, 1)))
     assert abs(found[0, 0]) <= 2.0**-97
     assert found[1:, 0].tolist() == [-4.0, 1.0]
+    forward = Oracle(problem.with_features(np.zeros((3, 1)))).residual(np.array([[1.0], [5.0], [0.0]]))
+    assert abs(forward[0, 0]) <= 2.0**-97
+    assert forward[1:, 0].tolist() == [-4.0, 1.0]
 
 
 def test_no_data_is_enclosed_exactly() -> None:

@@ -361,7 +361,7 @@ def test_the_slack_of_the_lower_end_by_hand() -> None:
     assert 0 < start.attained - 2 * np.log(2) <= 20 * 2.0**-53 * (2 * np.log(2) + 1)
     slack = 0.5**2 / (2 * Logistic(0.125).curvature(start.attained))
     assert np.array_equal(Logistic(0.125).gradient(np.zeros((1, 2)), curved.Y), dF)
-    assert abs(start.lower - (start.attained - slack)) <= 256 * 2.0**-53  # rounding widens both ends, 40 u each, and the angle
+    assert abs(start.lower - (start.attained - slack)) <= 256 * 2.0**-53  # both ends are widened, by 40 u each
 
 
 def test_without_curvature_the_minimiser_found_is_returned() -> None:

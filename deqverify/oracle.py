@@ -276,7 +276,11 @@ def _check_direction(problem: Problem, direction: Direction) -> None:
 
 
 def _step(problem: Problem, direction: Direction) -> float:
-    """A power of two small against every block's own scale (1 − γ for γ), 0 for the zero direction."""
+    """A power of two, small against every block's own scale (1 − γ for γ), 0 for the zero direction.
+
+    Small against 1 in the outputs too, the scale on which every loss but the squared one bends: among huge features a
+    data point may be zero, and its output would jump from one side of the loss to the other.
+    """
     largest = 0.0
     for block, along in direction.items():
         length = float(np.abs(along).max(initial=0.0))
@@ -287,4 +291,16 @@ def _step(problem: Problem, direction: Direction) -> float:
         else:
             scale = float(np.abs(getattr(problem, block)).max(initial=0.0)) or 1.0
         largest = max(largest, length / scale)
+    if not isinstance(problem.loss, Squared):
+        largest = max(largest, _speed(problem, direction))
     return 0.0 if largest == 0.0 else 2.0 ** (-_STEP_BITS - np.ceil(np.log2(largest)))
+
+
+def _speed(problem: Problem, direction: Direction) -> float:
+    """At least the derivative of every output: ``‖U⁻¹‖₁ = 1/(1−γ)``, and ``‖J_k d‖₁ ≤ 2‖d‖_∞`` for the softmax."""
+    inverse = 1.0 / (1.0 - problem.gamma)
+    B, Phi = _largest(problem.B), float(np.abs(problem.Phi).sum(axis=0).max(initial=0.0))
+    Z = inverse * Phi
+    length = {block: _largest(np.asarray(along)) for block, along in direction.items()}
+    speed = length.get("B", 0.0) * Z + length.get("Phi", 0.0) * problem.m * inverse * B
+    return speed + (2.0 * length.get("A", 0.0) + length.get("gamma", 0.0)) * inverse * B * Z

@@ -318,7 +318,9 @@ def _check_direction(problem: Problem, direction: Direction) -> None:
 def _step(problem: Problem, direction: Direction) -> int | None:
     """k such that 2^k is small against every block's own scale (1 − γ for γ); None for the zero direction.
 
-    An exponent, since 2^k itself may lie below float64's range.
+    Small against 1 in the outputs too, the scale on which every loss but the squared one bends: among huge features a
+    data point may be zero, and its output would jump from one side of the loss to the other. An exponent, since 2^k
+    itself may lie below float64's range.
     """
     largest: list[int] = []
     for block, along in direction.items():
@@ -331,4 +333,16 @@ def _step(problem: Problem, direction: Direction) -> int | None:
             scale = _largest(getattr(problem, block)) or 1.0
         if length:
             largest.append(math.frexp(length)[1] - math.frexp(scale)[1] + 1)  # length/scale is below two to this power
+    if largest and not isinstance(problem.loss, Squared):
+        largest.append(math.frexp(_speed(problem, direction))[1])
     return -_STEP_BITS - max(largest) if largest else None
+
+
+def _speed(problem: Problem, direction: Direction) -> float:
+    """At least the derivative of every output: ``‖U⁻¹‖₁ = 1/(1−γ)``, and ``‖J_k d‖₁ ≤ 2‖d‖_∞`` for the softmax."""
+    inverse = 1.0 / (1.0 - problem.gamma)
+    B, Phi = _largest(problem.B), float(np.abs(problem.Phi).sum(axis=0).max(initial=0.0))
+    Z = inverse * Phi
+    length = {block: _largest(np.asarray(along)) for block, along in direction.items()}
+    speed = length.get("B", 0.0) * Z + length.get("Phi", 0.0) * problem.m * inverse * B
+    return speed + (2.0 * length.get("A", 0.0) + length.get("gamma", 0.0)) * inverse * B * Z

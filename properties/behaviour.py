@@ -171,9 +171,9 @@ def no_gradient(deq: Subject, problem: Problem, mode: str) -> Evidence:
     expected = plain_call(deq.fresh(), problem, None)
     if expected is None:
         return
-    used = deq.fresh()
+    used, native = deq.fresh(), deq.parameters(problem) | {"x": deq.native(problem.Phi.T)}
     with deq.framework.without_gradient[mode]():
-        found = reply(used, problem, None)
+        found = reply(used, problem, None, native)
     yield from agree(f"in {mode}", found, expected, budget(deq, problem))
 
 
@@ -311,11 +311,11 @@ def memory_layout(deq: Subject, problem: Problem, cotangent: Array, argument: st
     if layout == "broadcast":
         problem, cotangent = _constant(problem, cotangent, argument)
     values = {"A": problem.A, "x": problem.Phi.T, "start": problem.Phi.T, "cotangent": cotangent.T}
-    expected = plain_call(deq.fresh(), problem, cotangent)
+    contiguous = deq.native(values[argument])
+    expected = plain_call(deq.fresh(), problem, cotangent, {argument: contiguous})
     if expected is None:
         return
-    native = {argument: deq.framework.laid_out(deq.native(values[argument]), layout)}
-    found = reply(deq.fresh(), problem, cotangent, native)
+    found = reply(deq.fresh(), problem, cotangent, {argument: deq.framework.laid_out(contiguous, layout)})
     yield from agree(f"with {argument} {layout}", found, expected, budget(deq, problem, cotangent))
 
 

@@ -48,10 +48,12 @@ def reply(deq: Subject, problem: Problem, cotangent: Array | None, native: Mappi
     return Reply(answer.z, gradient)
 
 
-def plain_call(deq: Subject, problem: Problem, cotangent: Array | None) -> Reply | None:
+def plain_call(
+    deq: Subject, problem: Problem, cotangent: Array | None, native: Mapping[str, Any] | None = None
+) -> Reply | None:
     """The reply that others are compared with; None where it crashes, which the law ``answers`` judges."""
     try:
-        return reply(deq, problem, cotangent)
+        return reply(deq, problem, cotangent, native)
     except TargetFailure:
         return None
 

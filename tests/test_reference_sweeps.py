@@ -318,3 +318,15 @@ def test_a_direct_solve_without_data_gives_new_arrays_of_its_shape(framework: st
     assert solution.z is not x
     assert not np.asarray(found.theta["A"]).any()
     assert float(found.theta["gamma"]) == 0.0
+
+
+@pytest.mark.parametrize("method", ["picard", "mass"])
+@pytest.mark.parametrize("scale", [1.0, 60.0])  # 60: S near the identity, handed over
+def test_an_iteration_leaves_no_graph_behind(method: str, scale: float) -> None:
+    def wanted(values: Any) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+
+    x = wanted(np.ones((2, 3)))
+    solution, pull = reference(method).vjp(CELL, theta_of(scale * np.eye(3), 0.95, wanted), x, wanted(np.zeros((2, 3))))
+    found = pull(wanted(np.ones((2, 3))))
+    assert not any(array.requires_grad for array in (solution.z, found.x, *found.theta.values()))

@@ -34,7 +34,10 @@ class OracleError(ArithmeticError):
 
 @dataclass(frozen=True)
 class Enclosure:
-    """``|true − value| ≤ radius``, entry by entry (float64, outward rounded)."""
+    """A ball in float64: ``|true − value| ≤ radius + 2⁻⁵³ |value|``, entry by entry.
+
+    ``value`` is the midpoint, rounded to nearest; ``radius`` is rounded up, but 0 below the range of float64.
+    """
 
     value: Array
     radius: Array

@@ -348,7 +348,7 @@ def test_features_of_zero_have_a_step_of_their_own() -> None:
 @pytest.mark.parametrize("first_bits", [4, 16, 40, 44, 48, 52, 56, 64])
 def test_accuracy_is_kept_whatever_the_first_precision(first_bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_problem(5, gamma=0.9)
-    scaled = problem.with_features(problem.Phi * 2.0 ** -(40.0 * np.arange(problem.n)), problem.Y)
+    scaled = problem.with_features(problem.Phi * 2.0 ** -(60.0 + 40.0 * np.arange(problem.n)), problem.Y)
     direction = direction_for(scaled)
     star, slope = Oracle(scaled).equilibrium(2.0**-200).value, Oracle(scaled).derivative(direction, 0.0)
     monkeypatch.setattr(oracle, "_FIRST_BITS", first_bits)

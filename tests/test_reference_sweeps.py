@@ -37,6 +37,7 @@ def test_norms_and_roundings_by_hand() -> None:
         assert one_norm(native).tolist() == [3.5, 4.0]
         assert max_norm(native).tolist() == [4.0, 8.0]
         assert unit_roundoff(native) == UNIT
+    assert max_norm(np.ones((1, 9))).tolist() == [3.0]
     assert unit_roundoff(np.zeros((1, 1), dtype=np.float32)) == 2.0**-24
     assert unit_roundoff(torch.zeros((1, 1), dtype=torch.bfloat16)) == 2.0**-8
 
@@ -268,22 +269,53 @@ def test_the_hand_over_is_where_two_hundred_sweeps_do_not_suffice() -> None:
         assert (solution.iterations == 0) is hands_over
 
 
-@pytest.mark.parametrize("options", [("numpy",), ("numpy", "picard"), ("numpy", "mass")])
-def test_a_pull_is_the_gradient_at_the_state_solved(options: tuple[str, ...]) -> None:
-    problem = random_problem(11, gamma=0.5)
-    theta, x = theta_of(problem.A, problem.gamma), problem.Phi.T.copy()
+FRAMEWORKS: dict[str, Any] = {"numpy": np.asarray, "torch": torch.tensor}
+
+
+@pytest.mark.parametrize("framework", list(FRAMEWORKS))
+@pytest.mark.parametrize("method", [(), ("picard",), ("mass",)])
+def test_a_pull_is_the_gradient_at_the_state_solved(framework: str, method: tuple[str, ...]) -> None:
+    native = FRAMEWORKS[framework]
+    problem = next(p for p in map(random_problem, range(100)) if p.m > 2 and p.n > 1)
+    theta, x = theta_of(problem.A, problem.gamma, native), problem.Phi.T.copy()
     c = np.random.default_rng(0).normal(size=x.shape)
     exact = ClosedForm(problem, c.T)
-    solution, pull = reference(*options).vjp(CELL, theta, x)
-    # Both passes to 1e-10 of their size in the 2-norm, or to rounding; products of the two.
+    solution, pull = reference(framework, *method).vjp(CELL, theta, native(x))
+    # Both passes to 1e-10 of their size in the 2-norm, or to rounding, amplified by 4; products of the two.
     z, adjoint = np.abs(exact.Z).sum(), np.abs(exact.adjoint).sum()
-    assert np.abs(solution.z.T - exact.Z).max() <= 1e-9 * z
+    assert np.abs(np.asarray(solution.z).T - exact.Z).max() <= 1e-9 * z
     for _ in range(2):
-        found = pull(c)
-        assert np.abs(found.x.T - exact.adjoint).max() <= 1e-9 * adjoint
-        assert np.abs(found.theta["A"] - exact.gradient["A"]).max() <= 1e-8 * z * adjoint
-        assert abs(found.theta["gamma"] - exact.gradient["gamma"]) <= 1e-8 * z * adjoint
-        assert found.status is Status.CONVERGED
+        found = pull(native(c))
+        assert np.abs(np.asarray(found.x).T - exact.adjoint).max() <= 1e-9 * adjoint
+        assert np.abs(np.asarray(found.theta["A"]) - exact.gradient["A"]).max() <= 1e-8 * z * adjoint
+        assert abs(float(found.theta["gamma"]) - exact.gradient["gamma"]) <= 1e-8 * z * adjoint
+        assert method == () or found.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_are_solved_in_float32_and_rounded(dtype: str) -> None:
+    problem = next(p for p in map(random_problem, range(100)) if p.m > 2 and p.n > 1).rounded_to(dtype)
+    narrow = getattr(torch, dtype)
+
+    def native(values: Any) -> torch.Tensor:
+        return torch.tensor(values, dtype=narrow)
+
+    solution, pull = reference().vjp(CELL, theta_of(problem.A, problem.gamma, native), native(problem.Phi.T.copy()))
+    assert solution.z.dtype is pull(solution.z).x.dtype is narrow
+    exact = ClosedForm(problem).Z
+    # Half a unit in the last place of each entry, and float32's error of a solve with κ ≤ 7.
+    allowed = torch.finfo(narrow).eps / 2 * np.abs(exact) + 2.0**-24 * 100 * np.abs(exact).sum(axis=0)
+    assert np.all(np.abs(solution.z.double().numpy().T - exact) <= allowed)
+
+
+@pytest.mark.parametrize("framework", list(FRAMEWORKS))
+def test_an_answer_never_is_the_start_itself(framework: str) -> None:
+    K, native = 0.5 * stochastic(3), FRAMEWORKS[framework]
+    start = native(np.linalg.solve(np.eye(3) - K, np.ones(3))[None, :])
+    found = iterate(Picard(native(K), 0.5).forward(native(np.ones((1, 3)))), start, 1e-6, 5)
+    assert found.iterations == 1
+    assert found.z is not start
+    assert not np.shares_memory(np.asarray(found.z), np.asarray(start))
 
 
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
@@ -318,3 +350,15 @@ def test_a_direct_solve_without_data_gives_new_arrays_of_its_shape(framework: st
     assert solution.z is not x
     assert not np.asarray(found.theta["A"]).any()
     assert float(found.theta["gamma"]) == 0.0
+
+
+@pytest.mark.parametrize("method", ["picard", "mass"])
+@pytest.mark.parametrize("scale", [1.0, 60.0])  # 60: S near the identity, handed over
+def test_an_iteration_leaves_no_graph_behind(method: str, scale: float) -> None:
+    def wanted(values: Any) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+
+    x = wanted(np.ones((2, 3)))
+    solution, pull = reference(method).vjp(CELL, theta_of(scale * np.eye(3), 0.95, wanted), x, wanted(np.zeros((2, 3))))
+    found = pull(wanted(np.ones((2, 3))))
+    assert not any(array.requires_grad for array in (solution.z, found.x, *found.theta.values()))

@@ -95,7 +95,7 @@ def table(entries: Sequence[Entry]) -> Table:
 
     "LOOSE" is a matter of the bound where the target claims rounding only, else of the target's claim.
     """
-    title = f"{entries[0].target}: how near the bounds it came" if entries else "nothing was tried"
+    title = f"{entries[0].target}: how near the bounds it came"
     shown = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
     shown.add_column("law", no_wrap=True)
     for heading in ("dtype", "examples", "informative", "γ ≤ .99", "worst", ""):

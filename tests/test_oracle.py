@@ -326,7 +326,7 @@ def test_residuals_are_those_of_their_equations() -> None:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_step_is_small_against_the_scale_of_its_block(block: str) -> None:
     problem = random_problem(5, gamma=1 - 2.0**-20)
-    problem = replace(problem, A=1e3 * problem.A, B=1e-3 * problem.B, Phi=1e6 * problem.Phi)
+    problem = replace(problem, A=1e3 * problem.A, B=1e-3 * problem.B, Phi=1e6 * problem.Phi, loss=losses.Squared())
     scale = {"A": 1.0, "gamma": 2.0**-20}.get(block) or float(np.abs(getattr(problem, block)).max())
     for length in (2.0**-70, 1.0, 3e5):
         along = {block: length * np.ones(np.shape(getattr(problem, block)))}
@@ -340,7 +340,7 @@ def test_a_step_is_small_against_the_scale_of_its_block(block: str) -> None:
 
 
 def test_features_of_zero_have_a_step_of_their_own() -> None:
-    problem = random_problem(5)
+    problem = random_problem(5, loss=losses.Squared())
     nothing = problem.with_features(0 * problem.Phi, problem.Y)
     assert oracle._step(nothing, {"Phi": np.ones(problem.Phi.shape)}) == -85  # 2⁻⁸⁴ of ½
 

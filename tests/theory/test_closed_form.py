@@ -133,3 +133,11 @@ def test_the_value_is_the_oracles_objective() -> None:
         allowed = solve_slack(exact) * size * float(np.abs(exact.dF).sum() + 3 * size) * 2
         rounding = (exact.F.size + 8) * 2.0**-53 * float(np.sum(exact.F**2 + problem.Y**2 + np.abs(exact.F) + 1.0))
         assert abs(exact.loss - float(oracle.value[0, 0])) <= allowed + rounding
+
+
+def test_logits_of_any_size_have_a_softmax() -> None:
+    problem = next(random_problems(1))
+    m = problem.m
+    large = replace(problem, A=np.where(np.eye(m) > 0, 800.0, -800.0) * np.ones((m, m)))
+    assert np.array_equal(ClosedForm(large).S, np.eye(m))
+    assert np.array_equal(ClosedForm(replace(problem, A=0 * problem.A + 800.0)).S, np.full((m, m), 1 / m))

@@ -133,3 +133,12 @@ def test_the_value_is_the_oracles_objective() -> None:
         allowed = solve_slack(exact) * size * float(np.abs(exact.dF).sum() + 3 * size) * 2
         rounding = (exact.F.size + 8) * 2.0**-53 * float(np.sum(exact.F**2 + problem.Y**2 + np.abs(exact.F) + 1.0))
         assert abs(exact.loss - float(oracle.value[0, 0])) <= allowed + rounding
+
+
+def test_logits_of_any_size_have_a_softmax() -> None:
+    problem = next(problem for problem in random_problems(30) if problem.m > 2)
+    m = problem.m
+    large = replace(problem, A=np.where(np.eye(m) > 0, 800.0, -800.0) * np.ones((m, m)))
+    assert np.array_equal(ClosedForm(large).S, np.eye(m))
+    columns = np.broadcast_to(800.0 * (-1.0) ** np.arange(m), (m, m))  # constant in each column
+    assert np.array_equal(ClosedForm(replace(problem, A=columns)).S, np.full((m, m), 1 / m))

@@ -39,6 +39,7 @@ from deqverify.strategies import problems
 
 MOST_OPERATIONS = 4
 STATE = "Results depend on what was asked before: evaluation order, batch order and debugging calls change them."
+SAME_BITS = "the reference repeats itself bit by bit; sums in another order, as on several threads, are forgiven."
 UPDATES = (("A",), ("gamma",), ("x",), ("A", "gamma"), ("A", "gamma", "x"))
 
 
@@ -68,6 +69,7 @@ def _lists(names: tuple[str, ...]) -> SearchStrategy[list[str]]:
     anomaly="answers depend on what was asked before",
     at_stake=STATE,
     judges_crashes=True,
+    loose=SAME_BITS,
     draws=_histories,
 )
 def history(deq: Subject, problem: Problem, cotangent: Array, operations: list[str], other: Problem) -> Evidence:
@@ -93,6 +95,7 @@ def history(deq: Subject, problem: Problem, cotangent: Array, operations: list[s
     anomaly="answers change after they were given",
     at_stake="Two calls before one backward (weight sharing, contrastive losses, accumulation) get wrong gradients.",
     judges_crashes=True,
+    loose=SAME_BITS,
     draws=_histories,
 )
 def answers_kept(deq: Subject, problem: Problem, cotangent: Array, operations: list[str], other: Problem) -> Evidence:
@@ -124,6 +127,7 @@ def answers_kept(deq: Subject, problem: Problem, cotangent: Array, operations: l
     anomaly="stale answers after an update in place",
     at_stake="Optimisers and data loaders write in place: training goes on with the weights or the batch of yesterday.",
     judges_crashes=True,
+    loose=SAME_BITS,
     draws=any_problem(updated=lambda problem: st.sampled_from(UPDATES)),
 )
 def in_place_update(deq: Subject, problem: Problem, updated: tuple[str, ...]) -> Evidence:
@@ -158,6 +162,7 @@ def in_place_update(deq: Subject, problem: Problem, updated: tuple[str, ...]) ->
     anomaly="another equilibrium, or none, without gradients",
     at_stake="Validation and deployment run another model than training, or do not run.",
     judges_crashes=True,
+    loose=SAME_BITS,
     draws=lambda deq: cases(
         problems(deq.dtype), mode=lambda problem: st.sampled_from(sorted(deq.framework.without_gradient)[::-1])
     ),
@@ -185,6 +190,7 @@ def no_gradient(deq: Subject, problem: Problem, mode: str) -> Evidence:
     anomaly="another equilibrium in evaluation mode",
     at_stake="What is deployed is not what was trained.",
     judges_crashes=True,
+    loose=SAME_BITS,
     draws=lambda deq: cases(problems(deq.dtype), cotangent=cotangents(deq)),
 )
 def modes(deq: Subject, problem: Problem, cotangent: Array) -> Evidence:
@@ -226,6 +232,7 @@ def _twins(deq: Subject, problem: Problem, other: Problem, duplicate: Callable[[
     anomaly="a deep copy is another layer, or the same one",
     at_stake="Averaged weights, target networks and ensembles work on copies: theirs or the original's answers change.",
     judges_crashes=True,
+    loose=SAME_BITS,
     draws=_two_problems,
 )
 def copies(deq: Subject, problem: Problem, other: Problem) -> Evidence:
@@ -246,6 +253,7 @@ def copies(deq: Subject, problem: Problem, other: Problem) -> Evidence:
     anomaly="a pickled layer is another layer, or none",
     at_stake="Checkpoints of whole models, and workers that are sent one, fail or compute something else.",
     judges_crashes=True,
+    loose=SAME_BITS,
     draws=_two_problems,
 )
 def pickles(deq: Subject, problem: Problem, other: Problem) -> Evidence:
@@ -265,6 +273,7 @@ def pickles(deq: Subject, problem: Problem, other: Problem) -> Evidence:
     anomaly="answers of two threads are mixed",
     at_stake="A server that answers two requests at once gives one user the other's prediction.",
     judges_crashes=True,
+    loose=SAME_BITS,
     draws=lambda deq: cases(problems(deq.dtype), cotangent=cotangents(deq)),
 )
 def threads(deq: Subject, problem: Problem, cotangent: Array) -> Evidence:
@@ -294,6 +303,7 @@ def _arguments(deq: Subject) -> tuple[str, ...]:
     anomaly="answers depend on memory layout",
     at_stake="A transposed weight, a sliced batch, the gradient of a sum (broadcast): a crash or a wrong number.",
     judges_crashes=True,
+    loose=SAME_BITS,
     draws=lambda deq: cases(
         problems(deq.dtype),
         cotangent=cotangents(deq),

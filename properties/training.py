@@ -217,7 +217,6 @@ def descent_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
     anomaly="training stops short of the optimum",
     at_stake="A vanishing gradient does not mean that training is done.",
     cost=8,
-    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing exceeds it.",
     draws=_training,
 )
 def global_optimum(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:

@@ -190,6 +190,10 @@ def _step_rounding(exact: ClosedForm) -> Bound:
     anomaly=WRONG,
     at_stake=STAKE,
     cost=8,
+    loose=(
+        "the integrator's local errors stay far below the tolerance that it answers for; in float32, where the gradient's "
+        "own error counts, the bound is near."
+    ),
     draws=lambda deq: cases(well_conditioned_problems(deq.dtype, losses=smooth_losses())),
 )
 def trajectory(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:

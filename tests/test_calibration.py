@@ -25,8 +25,9 @@ REFERENCES = (reference(), PicardLayer("torch", tolerance=1e-3), SoundPicard())
 sweeps may reach, so that its answers come near what it claims. The third shows what a pull says of the start."""
 
 
-def calibrated(law: Law, dtype: str) -> Tally:
-    """What ``law`` measured on the reference, in as few pushed rounds as it takes to come near the bound."""
+def calibrated(law: Law, dtype: str) -> Tally | None:
+    """What ``law`` measured on the reference, in as few pushed rounds as it takes to come near the bound; None where no
+    reference claims what it needs."""
     tally = Tally()
     for layer in REFERENCES:
         subject = Subject(layer, dtype)
@@ -39,25 +40,27 @@ def calibrated(law: Law, dtype: str) -> Tally:
             if not tally.loose:
                 return tally
         return tally
-    assert dtype != "float64", f"{law.id}: no reference claims what it needs"
-    pytest.skip(f"not judged in {dtype}")
+    return None
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("law", laws().values(), ids=laws())
-def test_a_bound_is_near_what_is_measured_or_the_law_says_why_not(law: Law, dtype: str) -> None:
-    tally = calibrated(law, dtype)
+def test_a_bound_is_near_what_is_measured_or_the_law_says_why_not(law: Law) -> None:
+    tallies = {dtype: tally for dtype in DTYPES if (tally := calibrated(law, dtype)) is not None}
+    assert tallies, f"{law.id}: no reference claims what it needs"
+    loose = {dtype: tally.worst for dtype, tally in tallies.items() if tally.loose}
     if law.loose:
-        assert tally.bounded, f"{law.id} bounds nothing: its reason for looseness is about nothing"
-        assert tally.loose, f"{law.id} came to {tally.worst:.1e} of its bound: its reason is stale"
+        assert any(tally.bounded for tally in tallies.values()), f"{law.id} bounds nothing: why give a reason?"
+        assert loose, f"{law.id} comes near its bound in every dtype: its reason is stale"
     else:
-        assert not tally.loose, f"{law.id} stays below {tally.worst:.1e} of its bound: sharpen it, or give law(loose=…)"
+        assert not loose, f"{law.id} stays below {loose} of its bound: sharpen it, or give law(loose=…)"
 
 
 def test_a_loose_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = Errors.z.func
     monkeypatch.setattr(Errors, "z", property(lambda self: np.asarray(sound(self)) / LOOSE))
-    assert calibrated(laws()["mass"], "float64").loose
+    tally = calibrated(laws()["mass"], "float64")
+    assert tally
+    assert tally.loose
 
 
 def test_the_reason_is_shown() -> None:

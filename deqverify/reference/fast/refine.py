@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ class Found:
     """
 
     z: Tensor
-    shift: Tensor | None
+    shift: Tensor
     bound: Tensor
     turns: int
     residual: float
@@ -44,7 +43,7 @@ class Found:
 class Plain:
     """``d = r``: Picard. Nothing narrow, and several turns may go without looking at the residual."""
 
-    terms = 1
+    skips = True
 
     def __init__(self, system: System):
         self.system = system
@@ -59,36 +58,37 @@ class Plain:
 class Series(Plain):
     """``d = r + Kr + … + Kᴶr``, K in ``dtype``: its rounding touches Kr only, which is already small."""
 
+    skips = False
+
     def __init__(self, system: System, dtype: torch.dtype, terms: int):
         super().__init__(system)
-        self.terms = terms + 1
+        self.terms = terms
         self.E, self.weights = system.E.to(dtype), system.weights.to(dtype)
 
     def start(self, z: Tensor, source: Tensor, transposed: bool) -> Tensor:
-        for _ in range(self.terms):
-            z = source + self._times(z, transposed)[1]
+        for _ in range(self.terms + 1):
+            z = source + self._times(z, transposed)
         return z
 
     def correction(self, r: Tensor, transposed: bool) -> Tensor:
         d = r.clone()
-        for _ in range(self.terms - 1):
-            r, wide = self._times(r, transposed)
-            d += wide
+        for _ in range(self.terms):
+            r = self._times(r, transposed)
+            d += r
         return d
 
-    def _times(self, t: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
-        """``Kt``, twice: to go on with, and in the working dtype. Rows are scaled to one, lest a narrow range cut."""
+    def _times(self, t: Tensor, transposed: bool) -> Tensor:
+        """``Kt``, in the working dtype. Rows are scaled to one, lest a narrow range cut them off."""
         size = t.abs().amax(1, keepdim=True).clamp_min_(torch.finfo(t.dtype).tiny)
         narrow = (t / size).to(self.E.dtype)
         product = (narrow @ self.E) * self.weights if transposed else (narrow * self.weights) @ self.E.mT
-        wide = product.to(t.dtype).mul_(size)
-        return wide, wide
+        return product.to(t.dtype).mul_(size)
 
 
 class Narrow(Plain):
     """``d = U'⁻¹r`` with the LU of U' in a narrower dtype."""
 
-    terms = 1_000_000
+    skips = False
 
     def __init__(self, system: System, dtype: torch.dtype):
         super().__init__(system)
@@ -112,7 +112,7 @@ def forward(system: System, x: Tensor, inner: Plain, accuracy: float, gives_up: 
     """The equilibrium, or None to hand over; ``gives_up(turns)`` is asked whether that many more turns are too many.
 
     A row may stop when ``‖r‖₁/(1−rate) + doubt ≤ accuracy ‖z‖₁`` and ``‖r‖₂ ≤ accuracy ‖z‖₂``, with the rounding of r
-    counted in, or when ``‖r‖₁`` is at its floor, half the rounding of one evaluation of f: ``½u(m + 8)(‖z‖₁ + ‖x‖₁)``.
+    counted in, or when ``‖r‖₁`` is at its floor, half the rounding of one evaluation of f: ``½u(m + 8)(‖z‖₁ + ‖x‖₁)`` or less (:attr:`System.terms`).
     ``doubt`` is what rounding leaves of the mass of the error, twice (``sweeps.py`` has the derivation); the sums are
     taken by halves, so that they are off by ``⌈log₂ m⌉u`` and not by mu.
     """
@@ -130,14 +130,14 @@ def forward(system: System, x: Tensor, inner: Plain, accuracy: float, gives_up: 
         r = f - z
         a = r.abs()
         size, one, largest = z.abs().sum(1), a.sum(1), a.amax(1)
-        rounding = u * (m + 8) * (size + size_x)
+        rounding = u * system.terms * (size + size_x)
         doubt = missing + 2 * levels * u * size
         allowed = (1.0 - rate) * (accuracy * size - doubt) - rounding
         # ‖r‖₂² ≤ ‖r‖₁‖r‖_∞ and ‖z‖₂ ≥ ‖z‖₁/√m: no squares that overflow.
-        two = accuracy * size * (size / m) / largest * accuracy
+        two = (accuracy * size / largest) * (accuracy / m * size)
         allowed = torch.maximum(torch.minimum(allowed, two.nan_to_num_(nan=math.inf)), 0.5 * rounding)
         bound = ((one + rounding) / (1.0 - rate) + doubt) / size
-        return r, one, allowed, bound, z
+        return r, one, allowed, bound, bound
 
     return _iterate(centre(x.clone()), x, False, centre, judge, inner, gives_up, system)
 
@@ -164,12 +164,10 @@ def adjoint(system: System, c: Tensor, inner: Plain, accuracy: float, gives_up: 
         largest = a.amax(1)
         lam = (v + shift).abs_()
         size = lam.amax(1)
-        rounding = u * (m + 8) * (v.abs().amax(1) + size_c)
+        rounding = u * system.terms * (v.abs().amax(1) + size_c)
         allowed = (1.0 - gamma) * accuracy * size - rounding
-        two = accuracy * lam.sum(1) * (lam.sum(1) / m) / a.sum(1) * accuracy
-        # The floor is that of the answer λ̂, which is what the claim is about.
-        floor = 0.5 * u * (m + 8) * (size + size_c)
-        allowed = torch.maximum(torch.minimum(allowed, two.nan_to_num_(nan=math.inf)), floor)
+        two = (accuracy * lam.sum(1) / a.sum(1)) * (accuracy / m * lam.sum(1))
+        allowed = torch.maximum(torch.minimum(allowed, two.nan_to_num_(nan=math.inf)), 0.5 * rounding)
         return r, largest, allowed, (largest + rounding) / (1.0 - gamma) / size, shift
 
     return _iterate(centre(c.clone()), c, True, centre, judge, inner, gives_up, system)
@@ -180,39 +178,45 @@ def _iterate(
     source: Tensor,
     transposed: bool,
     centre: Callable[[Tensor], Tensor],
-    judge: Callable[..., Any],
+    judge: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
     inner: Plain,
     gives_up: Callable[[float], bool],
     system: System,
 ) -> Found | None:
     product = system.adjoint_step if transposed else system.step
-    z, turns, before = centre(inner.start(z, source, transposed)), 0, math.inf
+    z, turns, before, judged = centre(inner.start(z, source, transposed)), 0, math.inf, 0
     while turns < TURNS:
         f = product(z, source)
         turns += 1
-        r, norm, allowed, bound, extra = judge(z, f)
-        if z.shape[0] == 0:
-            return Found(z, extra if transposed else None, bound, turns, 0.0)
-        excess, residual = (float(t) for t in torch.stack(((norm / allowed).amax(), norm.amax())))
+        r, norm, allowed, bound, shift = judge(z, f)
+        excess, residual = _worst(norm, allowed)
         if not math.isfinite(excess):
-            return None  # NaN, an overflow or a zero allowance: a direct solve treats row by row
+            return None  # NaN, overflow, no allowance at all: the direct solve treats every row for itself
         if excess <= 1.0:
-            return Found(z, extra if transposed else None, bound, turns, residual)
-        shrink = min(max(excess / before, 1e-9), 2.0)
-        needed = math.log(excess) / -math.log(shrink) if shrink < 0.95 else math.inf
-        if before < math.inf and gives_up(needed):
-            return None
-        if type(inner) is Plain:
-            z = f
-            for _ in range(min(int(needed) - 1, 8) if before < math.inf else 1):
+            return Found(z, shift, bound.nan_to_num_(nan=0.0), turns, residual)  # 0/0: the row is zero, and exact
+        needed = 2.0
+        if before < math.inf:
+            shrink = (excess / before) ** (1.0 / (turns - judged))
+            needed = math.log(excess) / -math.log(shrink) if shrink < 1.0 else math.inf
+            if gives_up(needed):
+                return None
+        before, judged = excess, turns
+        z = z.add_(inner.correction(r, transposed))
+        if inner.skips:  # a product is a turn: go where the residual should have arrived
+            for _ in range(min(math.ceil(needed), 16) - 1):
                 z = product(z, source)
                 turns += 1
-            before = math.inf if False else excess
-        else:
-            z = z.add_(inner.correction(r, transposed))
-        before = excess
         z = centre(z)
     return None
+
+
+def _worst(norm: Tensor, allowed: Tensor) -> tuple[float, float]:
+    """The largest ratio, 0/0 being 0, and the largest norm; one transfer from the device."""
+    if not norm.shape[0]:
+        return 0.0, 0.0
+    excess = torch.where(norm <= allowed, norm.new_zeros(()), norm / allowed)
+    excess, residual = torch.stack((excess.amax(), norm.amax())).tolist()
+    return excess, residual
 
 
 def total(z: Tensor) -> Tensor:

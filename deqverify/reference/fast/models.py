@@ -1,0 +1,27 @@
+"""The cost models in use, one a dtype, device and thread count: measured where someone did, the default elsewhere."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deqverify.reference.fast.cost import CostModel
+from deqverify.reference.fast.defaults import DEFAULTS
+
+_in_use: dict[tuple[str, str, str], CostModel] = {}
+
+
+def key(dtype: torch.dtype, device: str) -> tuple[str, str, str]:
+    """What a model is valid for."""
+    return str(dtype).removeprefix("torch."), device, str(torch.get_num_threads() if device == "cpu" else 0)
+
+
+def use(model: CostModel) -> None:
+    """Takes ``model`` for what it was measured on, from now on, in this process."""
+    _in_use[model.where["dtype"], model.where["device"], model.where["threads"]] = model
+
+
+def model_for(tensor: Tensor) -> CostModel:
+    """The model in use for the dtype, device and number of threads of ``tensor``'s operations."""
+    dtype, device, threads = key(tensor.dtype, tensor.device.type)
+    return _in_use.get((dtype, device, threads)) or DEFAULTS[dtype]

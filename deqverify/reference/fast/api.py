@@ -10,7 +10,7 @@ from torch import Tensor
 from deqverify.reference.fast import batched
 from deqverify.reference.fast.cost import METHODS, Method
 from deqverify.reference.fast.models import model_for
-from deqverify.reference.fast.solver import Solver
+from deqverify.reference.fast.solver import solver
 
 ACCURACY = 1e-10
 
@@ -20,21 +20,17 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, A: Tensor, x: Tensor, gamma: Any, value: float, accuracy: float, method: Any) -> Tensor:
-        solver = Solver(A, x, value, accuracy, method, model_for(A))
-        ctx.solver = solver
-        ctx.save_for_backward(solver.z)
-        ctx.gamma = gamma if isinstance(gamma, Tensor) else None
-        return solver.z
+        answer = solver(A, x, value, accuracy, method, model_for(A))
+        ctx.answer, ctx.like = answer, gamma
+        return answer.z
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> Any:
-        want_A, want_x, want_gamma = ctx.needs_input_grad[:3]
-        found = ctx.solver.adjoint(cotangent)
-        dA, dgamma = ctx.solver.system.pull(*ctx.saved_tensors, found.v, found.shift, want_A, want_gamma)
-        if want_gamma:
-            dgamma = dgamma.reshape(ctx.gamma.shape).to(ctx.gamma)
-        return dA, found.value if want_x else None, dgamma, None, None, None
+        wanted = ctx.needs_input_grad[:3]
+        found = ctx.answer.pull(cotangent, wanted)
+        dgamma = found.gamma.reshape(ctx.like.shape).to(ctx.like) if wanted[2] else None
+        return found.A, found.x if wanted[1] else None, dgamma, None, None, None
 
 
 class _SolveBatched(torch.autograd.Function):
@@ -72,7 +68,9 @@ def solve(
     if not 0.0 < accuracy < 1.0:
         raise ValueError(f"accuracy: must lie strictly between 0 and 1, got {accuracy!r}")
     if method is not None and method not in METHODS:
-        raise ValueError(f"method: use one of {', '.join(METHODS)}, or None for the cost model's choice; got {method!r}")
+        raise ValueError(
+            f"method: use one of {', '.join(METHODS)}, or None for the cost model's choice; got {method!r}"
+        )
     _check(A, x)
     if A.ndim == 3:
         if method not in (None, "lu"):

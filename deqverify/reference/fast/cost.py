@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
@@ -34,6 +34,7 @@ class CostModel:
 
     coefficients: dict[str, tuple[float, ...]]
     where: dict[str, str] = field(default_factory=dict)
+    _looks: dict[tuple[int, int, float], bool] = field(default_factory=dict, repr=False, compare=False)
 
     def part(self, name: str, m: int, n: int) -> float:
         return sum(c * f for c, f in zip(self.coefficients[name], features(m, n), strict=True))
@@ -41,10 +42,6 @@ class CostModel:
     def turns(self, method: Method, m: int, n: int, turns: float) -> float:
         """Seconds of that many turns of one pass."""
         return turns * self.part(f"turn {method}", m, n)
-
-    def rest_of_lu(self, m: int, n: int) -> float:
-        """Seconds of a factorisation and a solve: what a hand-over costs."""
-        return self.part("lu", m, n)
 
     def seconds(self, method: Method, m: int, n: int, gamma: float, accuracy: float, spread: float) -> float:
         """Forward and backward."""
@@ -56,7 +53,12 @@ class CostModel:
 
     def worth_a_look(self, m: int, n: int, accuracy: float) -> bool:
         """Whether any method could beat the LU on the best of matrices: if not, none is looked at."""
-        return self.choose(m, n, 0.5, accuracy, 0.0) != "lu"
+        key = m, n, accuracy
+        if key not in self._looks:
+            if len(self._looks) > 1000:
+                self._looks.clear()
+            self._looks[key] = self.choose(m, n, 0.5, accuracy, 0.0) != "lu"
+        return self._looks[key]
 
     def choose(self, m: int, n: int, gamma: float, accuracy: float, spread: float) -> Method:
         """The method that should take the least time; ``spread`` is :meth:`System.spread`, a guess at ``|λ₂(S)|``."""
@@ -66,7 +68,7 @@ class CostModel:
         return min(times, key=lambda method: times[method])
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(json.dumps(asdict(self), indent=1))
+        Path(path).write_text(json.dumps({"coefficients": self.coefficients, "where": self.where}, indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> CostModel:

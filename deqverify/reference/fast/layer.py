@@ -11,10 +11,11 @@ from deqverify.cells.base import Theta
 from deqverify.claims import Accuracy, Claims
 from deqverify.implementations.protocol import Cotangents, Pull, Solution
 from deqverify.reference.fast import batched
+from deqverify.reference.fast.answer import finite
 from deqverify.reference.fast.api import ACCURACY
 from deqverify.reference.fast.cost import Method
 from deqverify.reference.fast.models import model_for
-from deqverify.reference.fast.solver import Solver
+from deqverify.reference.fast.solver import solver
 
 
 class FastLayer:
@@ -38,15 +39,14 @@ class FastLayer:
         _check(cell)
         with torch.no_grad():
             gamma = cell.contraction(theta).rate
-            solver = Solver(theta["A"].detach(), x.detach(), gamma, self.accuracy, self.method, model_for(x))
+            answer = solver(theta["A"].detach(), x.detach(), gamma, self.accuracy, self.method, model_for(x))
 
         def pull(cotangent: torch.Tensor) -> Cotangents:
             with torch.no_grad():
-                found = solver.adjoint(cotangent.detach())
-                dA, dgamma = solver.system.pull(solver.z, found.v, found.shift, True, True)
-                return Cotangents({"A": dA, "gamma": dgamma}, found.value, found.status)
+                found = answer.pull(cotangent.detach())
+                return Cotangents({"A": found.A, "gamma": found.gamma}, found.x, found.status)
 
-        return Solution(solver.z, solver.status, solver.turns, solver.residual), pull
+        return Solution(answer.z, answer.status, answer.turns, answer.residual), pull
 
 
 class BatchedLayer:
@@ -69,11 +69,11 @@ class BatchedLayer:
             with torch.no_grad():
                 c = cotangent.detach().expand(self.copies, *cotangent.shape)
                 dA, dx, dgamma = (g[1] for g in solved.pull(z, c, (True, True, True)))
-                return Cotangents({"A": dA, "gamma": dgamma}, dx, batched.finite(dx))
+                return Cotangents({"A": dA, "gamma": dgamma}, dx, finite(dx))
 
-        return Solution(z[1], batched.finite(z[1])), pull
+        return Solution(z[1], finite(z[1])), pull
 
 
 def _check(cell: Any) -> None:
     if not isinstance(cell, LinearSoftmaxCell):
-        raise TypeError(f"cell: the fast reference solves the LinearSoftmaxCell, not {cell!r}; use "reference"")
+        raise TypeError(f"cell: the fast reference solves the LinearSoftmaxCell, not {cell!r}; use 'reference'")

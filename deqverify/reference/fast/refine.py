@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deqverify.reference.fast import direct
 from deqverify.reference.fast.direct import Factors
 from deqverify.reference.fast.system import System
 
@@ -108,7 +107,9 @@ class Narrow(Plain):
         return solved.to(r.dtype).mul_(size)
 
 
-def forward(system: System, x: Tensor, inner: Plain, accuracy: float, gives_up: Callable[[float], bool]) -> Found | None:
+def forward(
+    system: System, x: Tensor, inner: Plain, accuracy: float, gives_up: Callable[[float], bool]
+) -> Found | None:
     """The equilibrium, or None to hand over; ``gives_up(turns)`` is asked whether that many more turns are too many.
 
     A row may stop when ``‖r‖₁/(1−rate) + doubt ≤ accuracy ‖z‖₁`` and ``‖r‖₂ ≤ accuracy ‖z‖₂``, with the rounding of r
@@ -142,7 +143,9 @@ def forward(system: System, x: Tensor, inner: Plain, accuracy: float, gives_up: 
     return _iterate(centre(x.clone()), x, False, centre, judge, inner, gives_up, system)
 
 
-def adjoint(system: System, c: Tensor, inner: Plain, accuracy: float, gives_up: Callable[[float], bool]) -> Found | None:
+def adjoint(
+    system: System, c: Tensor, inner: Plain, accuracy: float, gives_up: Callable[[float], bool]
+) -> Found | None:
     """The adjoint ``λ = v + s1``, or None to hand over.
 
     ``Kᵀ1 = γ1``: with ρ the residual of v, ``s = mid ρ/(1−γ)`` leaves ``ρ − mid ρ``, mid being halfway between the

@@ -68,7 +68,9 @@ class System:
             f.addmm_(part, rows)
         return torch.addcmul(c, f, self.weights, out=f)
 
-    def pull(self, z: Tensor, v: Tensor, s: Tensor, want_A: bool, want_gamma: bool) -> tuple[Tensor | None, Tensor | None]:
+    def pull(
+        self, z: Tensor, v: Tensor, s: Tensor, want_A: bool, want_gamma: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
         """``∂A`` (m, m) and ``∂γ`` for the adjoint ``λ = v + s1``, s (n, 1); what is not wanted is None.
 
         With ``T = S∘(γvᵀz)`` and its column sums t: ``∂A = T − St`` and ``∂γ = (1ᵀt)/γ + Σ s·1ᵀz`` (THEORY.md §2). The

@@ -23,6 +23,7 @@ class Gradients:
     x: Tensor
     gamma: Tensor | None
     bound: Tensor | None = None
+    turns: int = 0
 
     @property
     def status(self) -> Status:

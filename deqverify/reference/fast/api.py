@@ -1,13 +1,15 @@
-"""For users: ``solve``, differentiable once by autograd with the exact adjoint."""
+"""For users: ``solve``, differentiable once by autograd with the exact adjoint, and ``vjp`` without autograd."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deqverify.reference.fast import batched
+from deqverify.reference.fast.answer import Answer, Gradients
 from deqverify.reference.fast.cost import METHODS, Method
 from deqverify.reference.fast.models import model_for
 from deqverify.reference.fast.solver import solver
@@ -65,18 +67,42 @@ def solve(
 
     Raises TypeError or ValueError, naming the argument and the fix.
     """
-    if not 0.0 < accuracy < 1.0:
-        raise ValueError(f"accuracy: must lie strictly between 0 and 1, got {accuracy!r}")
-    if method is not None and method not in METHODS:
-        raise ValueError(
-            f"method: use one of {', '.join(METHODS)}, or None for the cost model's choice; got {method!r}"
-        )
+    _check_options(accuracy, method)
     _check(A, x)
     if A.ndim == 3:
         if method not in (None, "lu"):
             raise ValueError(f"method: many problems at once are solved directly; leave it out, got {method!r}")
         return _SolveBatched.apply(A, x, _batch_gamma(gamma, A))
     return _Solve.apply(A, x, gamma, _one_gamma(gamma), accuracy, method)
+
+
+def vjp(
+    A: Tensor, x: Tensor, gamma: float, *, accuracy: float = ACCURACY, method: Method | None = None
+) -> tuple[Answer, Callable[[Tensor], Gradients]]:
+    """One problem without autograd: the answer with its certificate, and its pull-back, which may be called again.
+
+    Arguments and errors as for :func:`solve`. The answer's ``z`` is (n, m), its ``bound`` (n,) the certified relative
+    error; ``pull(c)`` takes a cotangent (n, m) and gives the gradients in A, x and γ, and the adjoint's bound.
+    """
+    _check_options(accuracy, method)
+    _check(A, x)
+    if A.ndim != 2:
+        raise ValueError(f"A: one problem is (m, m), got {tuple(A.shape)}; use solve for many")
+    with torch.no_grad():
+        answer = solver(A.detach(), x.detach(), _one_gamma(gamma), accuracy, method, model_for(A))
+
+    def pull(c: Tensor) -> Gradients:
+        with torch.no_grad():
+            return answer.pull(c)
+
+    return answer, pull
+
+
+def _check_options(accuracy: float, method: Any) -> None:
+    if not 0.0 < accuracy < 1.0:
+        raise ValueError(f"accuracy: must lie strictly between 0 and 1, got {accuracy!r}")
+    if method is not None and method not in METHODS:
+        raise ValueError(f"method: use one of {', '.join(METHODS)}, or None for the quickest; got {method!r}")
 
 
 def _check(A: Any, x: Any) -> None:

@@ -51,7 +51,7 @@ class Solved:
 
     def pull(self, z: Tensor, c: Tensor, wanted: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """``∂A``, ``∂x``, ``∂γ`` for a cotangent c (k, n, m); None where ``wanted`` is false."""
-        k, n, m = z.shape
+        k, m = z.shape[0], z.shape[2]
         dx = torch.empty_like(z)
         dA = z.new_empty(k, m, m) if wanted[0] else None
         dgamma = z.new_empty(k) if wanted[2] else None

@@ -30,7 +30,7 @@ def features(m: int, n: int) -> tuple[float, ...]:
 
 @dataclass
 class CostModel:
-    """Seconds of every part as non-negative coefficients of :func:`features`, for one dtype, device and thread count."""
+    """Seconds of every part, as coefficients of :func:`features`, for one dtype, device and number of threads."""
 
     coefficients: dict[str, tuple[float, ...]]
     where: dict[str, str] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class CostModel:
 
 
 def expected_turns(method: Method, m: int, gamma: float, accuracy: float, spread: float, dtype: str) -> float:
-    """Turns of one pass: the digits asked, and those the certificate and the norms take, over the digits a turn gains."""
+    """Turns of one pass: the digits asked, with those that the certificate takes, over the digits that a turn gains."""
     rate = min(max(gamma * spread, 1e-3), 0.999999)
     unit = torch.finfo(getattr(torch, dtype)).eps / 2
     digits = -math.log(max(accuracy * 0.05, unit * math.sqrt(m)))

@@ -68,7 +68,7 @@ class BatchedLayer:
         def pull(cotangent: torch.Tensor) -> Cotangents:
             with torch.no_grad():
                 c = cotangent.detach().expand(self.copies, *cotangent.shape)
-                dA, dx, dgamma = (g[1] for g in solved.pull(z, c, (True, True, True)))
+                dA, dx, dgamma = (g[1] for g in solved.pull(z, c, (True, True, True)) if g is not None)
                 return Cotangents({"A": dA, "gamma": dgamma}, dx, finite(dx))
 
         return Solution(z[1], finite(z[1])), pull

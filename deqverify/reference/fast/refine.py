@@ -1,7 +1,7 @@
 """Iteration on what contracts at γτ, each answer with its own certificate (THEORY.md §1 item 8).
 
-One loop serves both passes and three inner solvers: ``z ← z + d`` with d an approximation to ``U⁻¹r``, r the residual in
-the working dtype. Mass-corrected Picard takes ``d = r`` and costs one product a turn. Mixed precision takes
+One loop serves both passes and three inner solvers: ``z ← z + d``, d an approximation to ``U⁻¹r`` and r the residual
+in the working dtype. Mass-corrected Picard takes ``d = r`` and costs one product a turn. Mixed precision takes
 ``d = r + Kr + … + Kᴶr`` with the products in a narrower dtype, or the narrow LU of U' (``direct.py``); whatever the
 inner solver does, only a residual in the working dtype ends the loop. The part that K does not contract is set exactly:
 the mass of z, and in the adjoint ``λ = v + s1`` the constant s.
@@ -113,7 +113,8 @@ def forward(
     """The equilibrium, or None to hand over; ``gives_up(turns)`` is asked whether that many more turns are too many.
 
     A row may stop when ``‖r‖₁/(1−rate) + doubt ≤ accuracy ‖z‖₁`` and ``‖r‖₂ ≤ accuracy ‖z‖₂``, with the rounding of r
-    counted in, or when ``‖r‖₁`` is at its floor, half the rounding of one evaluation of f: ``½u(m + 8)(‖z‖₁ + ‖x‖₁)`` or less (:attr:`System.terms`).
+    counted in, or when ``‖r‖₁`` is at its floor, half the rounding of one evaluation of f: ``½u · terms · (‖z‖₁ + ‖x‖₁)``
+    (:attr:`System.terms`).
     ``doubt`` is what rounding leaves of the mass of the error, twice (``sweeps.py`` has the derivation); the sums are
     taken by halves, so that they are off by ``⌈log₂ m⌉u`` and not by mu.
     """

@@ -46,7 +46,7 @@ class Solver(Answer):
         found = self._refined(True, c)
         v, shift = direct.adjoint(self._lu(), c) if found is None else (found.z, found.shift)
         dA, dgamma = self.system.pull(self.z, v, shift, wanted[0], wanted[2])
-        return Gradients(dA, v + shift, dgamma, None if found is None else found.bound)
+        return Gradients(dA, v + shift, dgamma, *((None, 0) if found is None else (found.bound, found.turns)))
 
     def _refined(self, transposed: bool, source: Tensor) -> Found | None:
         if self.used == "lu":

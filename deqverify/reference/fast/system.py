@@ -38,7 +38,7 @@ class System:
             buffers.give(self.E)
 
     def careful(self) -> None:
-        """Sums products in short pieces from now on, so that rounding is bounded by ``m/64 + 64`` instead of m terms."""
+        """Sums products in short pieces from now on: rounding is bounded by ``m/64 + 64`` terms instead of m."""
         self.piece = min(self.m, PIECE)
 
     @property

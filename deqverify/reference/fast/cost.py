@@ -85,10 +85,10 @@ def expected_turns(method: Method, m: int, gamma: float, accuracy: float, spread
     if method == "mass":
         return 1.0 + math.ceil(digits / picard)
     if method == "mixedlu":
-        return 1.0 + math.ceil(digits / 12.0)  # 5 of float32's 7 digits: growth and the condition of U' take the rest
+        return math.ceil(digits / 14.0)  # 6 of float32's 7 digits: growth and the condition of U' take the rest
     narrow = narrow_dtype(getattr(torch, dtype), "cpu")
     terms = series_terms(rate, narrow)
-    gained = min((terms + 1) * picard, picard - math.log(torch.finfo(narrow).eps / 2))
+    gained = 0.85 * min((terms + 1) * picard, picard - math.log(torch.finfo(narrow).eps / 2))
     return 1.0 + math.ceil(max(digits / gained - 1.0, 0.0))  # the start has one turn's digits already
 
 

@@ -22,6 +22,9 @@ from deqverify.reference.fast.system import System
 TURNS = 200
 """Turns of the loop after which it gives up in any case."""
 
+PATIENCE = 4
+"""Looks at the residual in a row, none better than the best before, after which nothing is expected any more."""
+
 
 @dataclass
 class Found:
@@ -113,8 +116,8 @@ def forward(
     """The equilibrium, or None to hand over; ``gives_up(turns)`` is asked whether that many more turns are too many.
 
     A row may stop when ``‖r‖₁/(1−rate) + doubt ≤ accuracy ‖z‖₁`` and ``‖r‖₂ ≤ accuracy ‖z‖₂``, with the rounding of r
-    counted in, or when ``‖r‖₁`` is at its floor, half the rounding of one evaluation of f: ``½u · terms · (‖z‖₁ + ‖x‖₁)``
-    (:attr:`System.terms`).
+    counted in, or when ``‖r‖₁`` is at its floor, half the rounding of one evaluation of f:
+    ``½u · terms · (‖z‖₁ + ‖x‖₁)`` (:attr:`System.terms`).
     ``doubt`` is what rounding leaves of the mass of the error, twice (``sweeps.py`` has the derivation); the sums are
     taken by halves, so that they are off by ``⌈log₂ m⌉u`` and not by mu.
     """
@@ -188,7 +191,7 @@ def _iterate(
     system: System,
 ) -> Found | None:
     product = system.adjoint_step if transposed else system.step
-    z, turns, before, judged = centre(inner.start(z, source, transposed)), 0, math.inf, 0
+    z, turns, first, least, idle = centre(inner.start(z, source, transposed)), 0, math.inf, math.inf, 0
     while turns < TURNS:
         f = product(z, source)
         turns += 1
@@ -198,16 +201,19 @@ def _iterate(
             return None  # NaN, overflow, no allowance at all: the direct solve treats every row for itself
         if excess <= 1.0:
             return Found(z, shift, bound.nan_to_num_(nan=0.0), turns, residual)  # 0/0: the row is zero, and exact
+        idle = 0 if excess < least else idle + 1
+        least = min(least, excess)
         needed = 2.0
-        if before < math.inf:
-            shrink = (excess / before) ** (1.0 / (turns - judged))
-            needed = math.log(excess) / -math.log(shrink) if shrink < 1.0 else math.inf
+        if first == math.inf:
+            first = excess
+        else:  # residuals may rise for a turn or two: the gain since the start is what counts
+            shrink = (excess / first) ** (1.0 / (turns - 1))
+            needed = math.log(excess) / -math.log(shrink) if shrink < 1.0 and idle < PATIENCE else math.inf
             if gives_up(needed):
                 return None
-        before, judged = excess, turns
         z = z.add_(inner.correction(r, transposed))
         if inner.skips:  # a product is a turn: go where the residual should have arrived
-            for _ in range(min(math.ceil(needed), 16) - 1):
+            for _ in range(math.ceil(min(needed, 16.0)) - 1):
                 z = product(z, source)
                 turns += 1
         z = centre(z)

@@ -22,6 +22,9 @@ from deqverify.reference.fast.system import System
 TURNS = 200
 """Turns of the loop after which it gives up in any case."""
 
+TRIAL = 3
+"""Turns before giving up is thought of: the slowest part of a random start is not the first to show."""
+
 PATIENCE = 4
 """Looks at the residual in a row, none better than the best before, after which nothing is expected any more."""
 
@@ -209,7 +212,7 @@ def _iterate(
         else:  # residuals may rise for a turn or two: the gain since the start is what counts
             shrink = (excess / first) ** (1.0 / (turns - 1))
             needed = math.log(excess) / -math.log(shrink) if shrink < 1.0 and idle < PATIENCE else math.inf
-            if gives_up(needed):
+            if turns > TRIAL and gives_up(needed):
                 return None
         z = z.add_(inner.correction(r, transposed))
         if inner.skips:  # a product is a turn: go where the residual should have arrived

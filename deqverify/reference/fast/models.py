@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -19,9 +21,15 @@ def key(dtype: torch.dtype, device: str) -> tuple[str, str, str]:
 def use(model: CostModel) -> None:
     """Takes ``model`` for what it was measured on, from now on, in this process."""
     _in_use[model.where["dtype"], model.where["device"], model.where["threads"]] = model
+    _find.cache_clear()
 
 
 def model_for(tensor: Tensor) -> CostModel:
     """The model in use for the dtype, device and number of threads of ``tensor``'s operations."""
-    dtype, device, threads = key(tensor.dtype, tensor.device.type)
-    return _in_use.get((dtype, device, threads)) or DEFAULTS[dtype]
+    return _find(tensor.dtype, tensor.device.type, torch.get_num_threads())
+
+
+@lru_cache(maxsize=64)
+def _find(dtype: torch.dtype, device: str, threads: int) -> CostModel:
+    name, _, count = key(dtype, device)
+    return _in_use.get((name, device, count)) or DEFAULTS[name]

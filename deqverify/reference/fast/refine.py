@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -126,7 +127,7 @@ def forward(
     """
     m, gamma, u = system.m, system.gamma, system.unit
     levels = math.ceil(math.log2(m)) + 3 if m > 1 else 3
-    rate = system.rate() if 1.0 - gamma < 0.1 else gamma
+    rates = iter([gamma] * (TRIAL - 1)) if 1.0 - gamma < 0.1 else repeat(gamma)
     size_x = x.abs().sum(1)
     mass = total(x) / (1.0 - gamma)
     missing = 2 * levels * u * size_x / (1.0 - gamma)
@@ -135,6 +136,7 @@ def forward(
         return z.add_((mass - total(z)) / m)
 
     def judge(z: Tensor, f: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        rate = next(rates, None) or system.rate()  # it costs passes over S: not before it is clear that there is hope
         r = f - z
         a = r.abs()
         size, one, largest = z.abs().sum(1), a.sum(1), a.amax(1)
@@ -204,13 +206,13 @@ def _iterate(
             return None  # NaN, overflow, no allowance at all: the direct solve treats every row for itself
         if excess <= 1.0:
             return Found(z, shift, bound.nan_to_num_(nan=0.0), turns, residual)  # 0/0: the row is zero, and exact
-        idle = 0 if excess < least else idle + 1
-        least = min(least, excess)
+        idle = 0 if residual < least else idle + 1
+        least = min(least, residual)
         needed = 2.0
         if first == math.inf:
-            first = excess
+            first = residual
         else:  # residuals may rise for a turn or two: the gain since the start is what counts
-            shrink = (excess / first) ** (1.0 / (turns - 1))
+            shrink = (residual / first) ** (1.0 / (turns - 1))
             needed = math.log(excess) / -math.log(shrink) if shrink < 1.0 and idle < PATIENCE else math.inf
             if turns > TRIAL and gives_up(needed):
                 return None

@@ -32,8 +32,11 @@ F64 = torch.float64
 Runs = dict[str, Callable[[], Any]]
 
 
-def medians(runs: Runs, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Median seconds of each, taken in turns, in another order each time, after two warm-ups."""
+def medians(runs: Runs, rounds: int, clock: Callable[[], float], hopeless: float = math.inf) -> dict[str, float]:
+    """Median seconds of each, taken in turns, in another order each time, after two warm-ups.
+
+    A run that takes ``hopeless`` times the least in the warm-up is not repeated.
+    """
     samples: dict[str, list[float]] = {name: [] for name in runs}
     order = list(runs)
     for round_ in range(rounds + 2):
@@ -41,8 +44,11 @@ def medians(runs: Runs, rounds: int, clock: Callable[[], float]) -> dict[str, fl
         for name in order:
             started = clock()
             runs[name]()
-            if round_ > 1:
-                samples[name].append(clock() - started)
+            samples[name].append(clock() - started)
+        if round_ == 1:
+            best = min(min(times) for times in samples.values())
+            order = [name for name in order if min(samples[name]) <= hopeless * best]
+            samples |= {name: [] for name in order}
     return {name: statistics.median(times) for name, times in samples.items()}
 
 

@@ -27,8 +27,8 @@ class _Solve(torch.autograd.Function):
         return answer.z
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> Any:
+        _refuse_second_derivatives()
         wanted = ctx.needs_input_grad[:3]
         found = ctx.answer.pull(cotangent, wanted)
         dgamma = found.gamma.reshape(ctx.like.shape).to(ctx.like) if wanted[2] else None
@@ -46,9 +46,15 @@ class _SolveBatched(torch.autograd.Function):
         return z
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> Any:
+        _refuse_second_derivatives()
         return ctx.solved.pull(*ctx.saved_tensors, cotangent, ctx.needs_input_grad)
+
+
+def _refuse_second_derivatives() -> None:
+    """PyTorch's own decorator lets some callers have zeros for them; silence would be worse than an error."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("create_graph: solve is differentiable once; for second derivatives use reference()")
 
 
 def solve(
@@ -135,7 +141,7 @@ def _batch_gamma(gamma: float | Tensor, A: Tensor) -> Tensor:
         raise ValueError(f"gamma: expected a number or one a problem, ({A.shape[0]},), got {tuple(found.shape)}")
     if found.dtype != A.dtype or found.device != A.device:
         raise TypeError(f"gamma: {found.dtype} on {found.device}, but A is {A.dtype} on {A.device}; convert with .to()")
-    low, high = torch.aminmax(found.detach())
+    low, high = torch.aminmax(found.detach()) if found.numel() else (0.5, 0.5)
     if not (float(low) > 0.0 and float(high) < 1.0):
         raise ValueError(f"gamma: must lie strictly between 0 and 1, got {float(low)!r} to {float(high)!r}")
     return found

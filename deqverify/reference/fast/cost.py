@@ -22,6 +22,8 @@ METHODS: tuple[Method, ...] = get_args(Method)
 PARTS = ("lu", "mass", "mixed", "mixedlu", "turn mass", "turn mixed", "turn mixedlu")
 """What is fitted: for a method the time that doesn't depend on its turns, forward and backward, and for one turn."""
 
+CLEARLY = 0.8
+
 
 def features(m: int, n: int) -> tuple[float, ...]:
     """1, m, m², m³, mn, m²n: calls, vectors, matrix passes, factorisation, states, products."""
@@ -52,20 +54,27 @@ class CostModel:
         return fixed + 2 * self.turns(method, m, n, turns)
 
     def worth_a_look(self, m: int, n: int, accuracy: float) -> bool:
-        """Whether any method could beat the LU on the best of matrices: if not, none is looked at."""
+        """Whether any method could beat the LU clearly on a good matrix: if not, none is looked at.
+
+        Clearly, since a look costs too; a good matrix has independent entries of small variance (:meth:`System.spread`).
+        """
         key = m, n, accuracy
         if key not in self._looks:
             if len(self._looks) > 1000:
                 self._looks.clear()
-            self._looks[key] = self.choose(m, n, 0.5, accuracy, 0.0) != "lu"
+            times = self.times(m, n, 0.5, accuracy, 0.3 / math.sqrt(m))
+            self._looks[key] = min(times.values()) < CLEARLY * times["lu"]
         return self._looks[key]
 
     def choose(self, m: int, n: int, gamma: float, accuracy: float, spread: float) -> Method:
         """The method that should take the least time; ``spread`` is :meth:`System.spread`, a guess at ``|λ₂(S)|``."""
-        times = {method: self.seconds(method, m, n, gamma, accuracy, spread) for method in METHODS}
-        if self.where.get("dtype") == "float32":
-            del times["mixedlu"]  # there is no narrower LU
+        times = self.times(m, n, gamma, accuracy, spread)
         return min(times, key=lambda method: times[method])
+
+    def times(self, m: int, n: int, gamma: float, accuracy: float, spread: float) -> dict[Method, float]:
+        """Seconds of every method that the dtype has: for float32 there is no narrower LU."""
+        methods = [method for method in METHODS if (method, self.where.get("dtype")) != ("mixedlu", "float32")]
+        return {method: self.seconds(method, m, n, gamma, accuracy, spread) for method in methods}
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(json.dumps({"coefficients": self.coefficients, "where": self.where}, indent=1))

@@ -24,6 +24,12 @@ def use(model: CostModel) -> None:
     _find.cache_clear()
 
 
+def reset() -> None:
+    """Forgets what :func:`use` was given."""
+    _in_use.clear()
+    _find.cache_clear()
+
+
 def model_for(tensor: Tensor) -> CostModel:
     """The model in use for the dtype, device and number of threads of ``tensor``'s operations."""
     return _find(tensor.dtype, tensor.device.type, torch.get_num_threads())

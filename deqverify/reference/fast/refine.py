@@ -127,7 +127,7 @@ def forward(
     """
     m, gamma, u = system.m, system.gamma, system.unit
     levels = math.ceil(math.log2(m)) + 3 if m > 1 else 3
-    rates = iter([gamma] * (TRIAL - 1)) if 1.0 - gamma < 0.1 else repeat(gamma)
+    rates = iter([gamma] * (TRIAL - 1 if inner.skips else 0)) if 1.0 - gamma < 0.1 else repeat(gamma)
     size_x = x.abs().sum(1)
     mass = total(x) / (1.0 - gamma)
     missing = 2 * levels * u * size_x / (1.0 - gamma)
@@ -217,7 +217,7 @@ def _iterate(
             if turns > TRIAL and gives_up(needed):
                 return None
         z = z.add_(inner.correction(r, transposed))
-        if inner.skips:  # a product is a turn: go where the residual should have arrived
+        if inner.skips and turns >= TRIAL:  # a product is a turn: go where the residual should have arrived
             for _ in range(math.ceil(min(needed, 16.0)) - 1):
                 z = product(z, source)
                 turns += 1

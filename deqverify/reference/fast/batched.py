@@ -116,7 +116,7 @@ class _SideBySide:
 
     def solve(self, x: Tensor, z: Tensor) -> None:
         m, U = self.S.shape[0], self.U
-        y = x.permute(2, 1, 0).contiguous()  # (m, n, b)
+        y = x.permute(2, 1, 0).clone(memory_format=torch.contiguous_format)  # (m, n, b), never x itself
         for j in range(m - 1):
             y[j + 1 :].addcmul_(U[j + 1 :, j, None], y[j], value=-1)
         for j in reversed(range(m)):
@@ -127,7 +127,7 @@ class _SideBySide:
 
     def solve_transposed(self, c: Tensor, v: Tensor) -> None:
         m, U = self.S.shape[0], self.U
-        y = c.permute(2, 1, 0).contiguous()
+        y = c.permute(2, 1, 0).clone(memory_format=torch.contiguous_format)
         for j in range(m):
             y[j].mul_(self.reciprocals[j])
             if j + 1 < m:

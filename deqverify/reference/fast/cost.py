@@ -56,7 +56,7 @@ class CostModel:
     def worth_a_look(self, m: int, n: int, accuracy: float) -> bool:
         """Whether any method could beat the LU clearly on a good matrix: if not, none is looked at.
 
-        Clearly, since a look costs too; a good matrix has independent entries of small variance (:meth:`System.spread`).
+        Clearly, since a look costs too; a good matrix has independent entries of small variance.
         """
         key = m, n, accuracy
         if key not in self._looks:

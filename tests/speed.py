@@ -32,8 +32,14 @@ F64 = torch.float64
 Runs = dict[str, Callable[[], Any]]
 
 
-def medians(runs: Runs, rounds: int, clock: Callable[[], float], hopeless: float = math.inf) -> dict[str, float]:
-    """Median seconds of each, taken in turns, in another order each time, after two warm-ups.
+def medians(
+    runs: Runs,
+    rounds: int,
+    clock: Callable[[], float],
+    hopeless: float = math.inf,
+    of: Callable[[list[float]], float] = statistics.median,
+) -> dict[str, float]:
+    """Median seconds of each (or what ``of`` makes of them), taken in turns, shuffled, after two warm-ups.
 
     A run that takes ``hopeless`` times the least in the warm-up is not repeated.
     """
@@ -49,7 +55,7 @@ def medians(runs: Runs, rounds: int, clock: Callable[[], float], hopeless: float
             best = min(min(times) for times in samples.values())
             order = [name for name in order if min(samples[name]) <= hopeless * best]
             samples |= {name: [] for name in order}
-    return {name: statistics.median(times) for name, times in samples.items()}
+    return {name: of(times) for name, times in samples.items()}
 
 
 def data(m: int, n: int, *batch: int, scale: float = 1.0, dtype: torch.dtype = F64) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,7 +203,10 @@ def batched(options: Any, clock: Callable[[], float]) -> None:
 
 
 def model(options: Any, clock: Callable[[], float]) -> None:
-    """The cost model's choice against the best method in hindsight, each case's methods measured in turns."""
+    """The cost model's choice, looks and hand-overs included, against the best method in hindsight.
+
+    The least of several times stands for each: neighbours only ever add.
+    """
     started = time.perf_counter()
     use(calibrate(seconds=options.seconds))
     print(f"calibrated in {time.perf_counter() - started:.0f} s: {model_for(torch.zeros(1, dtype=F64)).where}")

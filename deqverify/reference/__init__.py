@@ -23,7 +23,8 @@ def reference(*options: str) -> Any:
         return _fast(*(option for option in options if option != "fast"))
     for option in options:
         if option not in (*FRAMEWORKS, *METHODS):
-            raise ValueError(f"reference has no option {option!r}; use some of {', '.join(FRAMEWORKS + METHODS)}")
+            known = ", ".join((*FRAMEWORKS, *METHODS, "fast"))
+            raise ValueError(f"reference has no option {option!r}; use some of {known}")
     framework = _one_of(FRAMEWORKS, options) or "torch"
     method = _one_of(METHODS, options)
     if method == "picard":

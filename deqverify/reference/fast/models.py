@@ -38,4 +38,4 @@ def model_for(tensor: Tensor) -> CostModel:
 @lru_cache(maxsize=64)
 def _find(dtype: torch.dtype, device: str, threads: int) -> CostModel:
     name, _, count = key(dtype, device)
-    return _in_use.get((name, device, count)) or DEFAULTS[name]
+    return _in_use.get((name, device, count)) or DEFAULTS["cpu" if device == "cpu" else "cuda", name]

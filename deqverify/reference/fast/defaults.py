@@ -5,7 +5,7 @@ Seconds for each of :func:`~deqverify.reference.fast.cost.features`: 1, m, m², 
 
 from deqverify.reference.fast.cost import CostModel
 
-CPU = {
+CPU: dict[str, dict[str, tuple[float, ...]]] = {
     "float64": {
         "lu": (5.0e-05, 0.0, 7.8e-09, 2.5e-11, 1.6e-09, 1.5e-10),
         "mass": (1.5e-03, 0.0, 2.3e-09, 8.6e-12, 9.2e-08, 7.7e-11),
@@ -25,7 +25,7 @@ CPU = {
 }
 """Written by ``calibrate`` on two cores of a Xeon with AMX (Sapphire Rapids), one thread, PyTorch 2.13, MKL 2024.2."""
 
-CUDA = {
+CUDA: dict[str, tuple[float, ...]] = {
     "lu": (1e-3, 5e-6, 0.0, 2e-13, 0.0, 1e-13),
     "mass": (8e-4, 0.0, 1e-11, 0.0, 1e-11, 1e-13),
     "turn mass": (2e-5, 0.0, 3e-12, 0.0, 5e-12, 5e-14),

@@ -1,22 +1,30 @@
-"""The reference DEQ: direct, one LU used again transposed; and iterative, each solve certified."""
+"""The reference DEQ: direct, one LU used again transposed; iterative, each solve certified; and fast."""
 
 from __future__ import annotations
 
 from typing import Any
 
+__all__ = ["reference", "solve"]
+
 FRAMEWORKS = ("torch", "numpy")
 METHODS = ("picard", "mass")
+FAST = ("lu", "mass", "mixed", "mixedlu", "batched")
 
 
 def reference(*options: str) -> Any:
     """``reference[options]``: a framework, ``torch`` (default) or ``numpy``, and a method.
 
     Without a method the solve is direct; ``picard`` iterates, and is capped near γ = 1; ``mass`` iterates with the mass
-    corrected, or solves directly where that gains nothing. ValueError for anything else.
+    corrected, or solves directly where that gains nothing. ``fast`` takes the quickest method for each problem, in
+    PyTorch, or the one named beside it: ``lu``, ``mass``, ``mixed`` (narrow products), ``mixedlu`` (a narrow LU), or
+    ``batched`` (the solver of many problems). ValueError for anything else.
     """
+    if "fast" in options:
+        return _fast(*(option for option in options if option != "fast"))
     for option in options:
         if option not in (*FRAMEWORKS, *METHODS):
-            raise ValueError(f"reference has no option {option!r}; use some of {', '.join(FRAMEWORKS + METHODS)}")
+            known = ", ".join((*FRAMEWORKS, *METHODS, "fast"))
+            raise ValueError(f"reference has no option {option!r}; use some of {known}")
     framework = _one_of(FRAMEWORKS, options) or "torch"
     method = _one_of(METHODS, options)
     if method == "picard":
@@ -31,11 +39,30 @@ def reference(*options: str) -> Any:
     return direct
 
 
+def __getattr__(name: str) -> Any:
+    """``solve``, imported when first used: NumPy's reference needs no PyTorch."""
+    if name == "solve":
+        from deqverify.reference.fast import solve
+
+        return solve
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _one_of(known: tuple[str, ...], options: tuple[str, ...]) -> str | None:
     chosen = sorted({option for option in options if option in known})
     if len(chosen) > 1:
         raise ValueError(f"reference takes one of {' and '.join(chosen)}, not both")
     return chosen[0] if chosen else None
+
+
+def _fast(*options: str) -> Any:
+    for option in options:
+        if option not in (*FAST, "torch"):
+            raise ValueError(f"reference[fast] has no option {option!r}; use one of {', '.join(FAST)}, or none")
+    from deqverify.reference.fast.layer import BatchedLayer, FastLayer
+
+    method = _one_of(FAST, options)
+    return BatchedLayer() if method == "batched" else FastLayer(method)  # type: ignore[arg-type]
 
 
 def _direct(framework: str) -> Any:

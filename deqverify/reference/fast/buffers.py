@@ -1,0 +1,45 @@
+"""Scratch matrices used again: on a CPU the first touch of a fresh large matrix costs more than computing its entries.
+
+Freshly mapped memory is zeroed page by page when it is first written: filling a new 32 MiB matrix with ``exp`` took
+15 ms where an old one took 3 ms (m = 2048, float64, one core). What is returned to a caller never comes from here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+
+LIMIT = 2**29
+"""Bytes kept for later at the most, for the whole process."""
+
+_free: dict[Any, list[torch.Tensor]] = defaultdict(list)
+_kept = 0
+
+
+def take(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A matrix (rows, columns) with arbitrary content. Only CPU memory is kept: other allocators keep their own."""
+    global _kept
+    try:
+        found = _free[rows, columns, dtype, device].pop()  # atomic: two threads never get the same matrix
+    except IndexError:
+        return torch.empty(rows, columns, dtype=dtype, device=device)
+    _kept -= found.nbytes
+    return found
+
+
+def give(*matrices: torch.Tensor) -> None:
+    """Gives matrices back. Whoever does it must be the last to know them."""
+    global _kept
+    for matrix in matrices:
+        if matrix.device.type == "cpu" and _kept + matrix.nbytes <= LIMIT:
+            _kept += matrix.nbytes
+            _free[matrix.shape[0], matrix.shape[1], matrix.dtype, matrix.device].append(matrix)
+
+
+def clear() -> None:
+    """Forgets every matrix kept."""
+    global _kept
+    _free.clear()
+    _kept = 0

@@ -1,0 +1,288 @@
+"""The fast reference: against the oracle and the direct reference, its certificates, hand-overs, batches and errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deqverify.implementations.protocol import Status
+from deqverify.implementations.subject import Subject
+from deqverify.losses import Squared
+from deqverify.oracle import Oracle
+from deqverify.problem import Problem
+from deqverify.reference import reference, solve
+from deqverify.reference.fast import batched, buffers, lean, models, vjp
+from deqverify.reference.fast.cost import METHODS, CostModel, features
+from deqverify.reference.fast.system import System
+from deqverify.theory.closed_form import ClosedForm, dobrushin
+
+NEAR_ONE = 1 - 1e-6
+UNIT = 2.0**-53
+ITERATIVE = ("mass", "mixed", "mixedlu")
+PATTERNS = {
+    "identity": np.eye(24),
+    "permutation": np.roll(np.eye(24), 1, axis=0),
+    "blocks": np.kron(np.eye(2), np.ones((12, 12))),
+}
+
+
+def gaussian(m: int, n: int, gamma: float, seed: int = 0, shift: Any = 0.0, scale: float = 1.0) -> Problem:
+    rng = np.random.default_rng(seed)
+    A, B, Phi = scale * rng.normal(size=(m, m)) + shift, rng.normal(size=(2, m)), rng.normal(size=(m, n))
+    return Problem(A, B, Phi, np.zeros((2, n)), gamma, Squared())
+
+
+def tensors(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor(problem.A), torch.tensor(problem.Phi.T.copy())
+
+
+def truth(problem: Problem, cotangent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Z and Λ by LU, refined with residuals in ball arithmetic: good to about u, whatever the conditioning."""
+    exact, oracle = ClosedForm(problem, cotangent), Oracle(problem)
+    Z, adjoint = exact.Z, exact.adjoint
+    for _ in range(2):
+        Z = Z + exact.solve(oracle.residual(Z))
+        adjoint = adjoint + exact.solve_transposed(oracle.adjoint_residual(adjoint, cotangent))
+    return Z, adjoint
+
+
+def gradients(function: Any, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """z and the gradients of ``Σ z³`` by autograd."""
+    wanted = [t.detach().requires_grad_() for t in inputs]
+    z = function(*wanted)
+    return (z.detach(), *torch.autograd.grad((z**3).sum(), wanted))
+
+
+def plain(A: torch.Tensor, x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+    U = torch.eye(A.shape[-1], dtype=A.dtype) - gamma.reshape(-1, *[1] * (A.ndim - 1)).squeeze() * torch.softmax(A, -2)
+    return torch.linalg.solve(U, x.mT).mT
+
+
+@pytest.mark.parametrize("method", [None, *METHODS])
+@pytest.mark.parametrize("gamma", [0.5, 0.99, NEAR_ONE])
+@pytest.mark.parametrize("m", [1, 6, 40, 150])
+def test_the_answer_is_as_accurate_as_certified(method: Any, gamma: float, m: int) -> None:
+    problem, accuracy = gaussian(m, 3, gamma, seed=m), 1e-8
+    cotangent = gaussian(m, 3, gamma, seed=m + 1).Phi
+    Z, adjoint = truth(problem, cotangent)
+    answer, pull = vjp(*tensors(problem), gamma, accuracy=accuracy, method=method)
+    found = pull(torch.tensor(cotangent.T.copy()))
+    error = np.abs(answer.z.numpy().T - Z).sum(axis=0) / np.abs(Z).sum(axis=0)
+    adjoint_error = np.abs(found.x.numpy().T - adjoint).max(axis=0) / np.abs(adjoint).max(axis=0)
+    # A direct solve: a residual of (3m · growth + m + 8) u, growth at most 2 here, amplified by 1/(1−γ) at the most.
+    rounding = 2 * (6 * m + m + 8) * UNIT / (1 - gamma)
+    own = 4 * UNIT  # of the truth, stored in float64
+    for measured, bound in ((error, answer.bound), (adjoint_error, found.bound)):
+        assert np.all(measured <= (rounding if bound is None else bound.numpy()) + own)
+        assert bound is None or np.all(bound.numpy() <= accuracy)
+    assert (answer.status, found.status) == (Status.CONVERGED, Status.CONVERGED)
+
+
+@pytest.mark.parametrize("method", ITERATIVE)
+def test_near_one_each_method_certifies_what_an_lu_cannot(method: Any) -> None:
+    problem = gaussian(128, 4, NEAR_ONE, seed=5)
+    Z, _ = truth(problem, problem.Phi)
+    answer, pull = vjp(*tensors(problem), NEAR_ONE, accuracy=1e-10, method=method)
+    found = pull(tensors(problem)[1])
+    assert answer.used == method
+    assert answer.bound is not None
+    assert found.bound is not None
+    assert float(answer.bound.max()) <= 1e-10
+    assert found.turns > 0
+    assert answer.turns <= 20
+    error = np.abs(answer.z.numpy().T - Z).sum(axis=0) / np.abs(Z).sum(axis=0)
+    assert np.all(error <= answer.bound.numpy() + 4 * UNIT)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("method", [None, "mass", "mixed"])
+def test_where_s_mixes_slowly_it_hands_over_or_stays_honest(pattern: str, method: Any) -> None:
+    problem = gaussian(24, 3, NEAR_ONE, shift=20.0 * PATTERNS[pattern])
+    Z, adjoint = truth(problem, problem.Phi)
+    answer, pull = vjp(*tensors(problem), NEAR_ONE, accuracy=1e-10, method=method)
+    found = pull(tensors(problem)[1])
+    error = np.abs(answer.z.numpy().T - Z).sum(axis=0) / np.abs(Z).sum(axis=0)
+    adjoint_error = np.abs(found.x.numpy().T - adjoint).max(axis=0) / np.abs(adjoint).max(axis=0)
+    direct = 2 * (7 * 24 + 8) * UNIT / (1 - NEAR_ONE)  # as above
+    assert answer.used == "lu"
+    assert answer.bound is None
+    assert np.all(error <= direct)
+    assert np.all(adjoint_error <= direct)
+
+
+def test_a_wrong_certificate_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate of a random matrix claimed for the identity: the bound is then a lie, and the oracle shows it."""
+    problem = gaussian(24, 1, NEAR_ONE, shift=8.0 * PATTERNS["blocks"])
+    Z, _ = truth(problem, problem.Phi)
+    monkeypatch.setattr(System, "rate", lambda self: 0.5)
+    answer, _ = vjp(*tensors(problem), NEAR_ONE, accuracy=1e-3, method="mass")
+    error = np.abs(answer.z.numpy().T - Z).sum(axis=0) / np.abs(Z).sum(axis=0)
+    assert answer.bound is not None
+    assert np.all(error > answer.bound.numpy())
+
+
+def test_the_rate_bounds_dobrushins_coefficient() -> None:
+    for seed in range(30):
+        m = 1 + seed % 12
+        problem = gaussian(m, 1, 0.75, seed=seed, scale=1 + seed % 3)
+        assert System(torch.tensor(problem.A), 0.75).rate() >= 0.75 * dobrushin(ClosedForm(problem).S)
+    for pattern in PATTERNS.values():
+        assert System(torch.tensor(50.0 * pattern), 0.75).rate() == pytest.approx(0.75, abs=1e-9)  # e⁻⁵⁰ · 24 off one
+
+
+@pytest.mark.parametrize("method", [None, *METHODS])
+def test_autograd_agrees_with_finite_differences(method: Any) -> None:
+    A, x = tensors(gaussian(5, 3, 0.7))
+    inputs = [t.requires_grad_() for t in (A, x, torch.tensor(0.7, dtype=torch.float64))]
+    # torch's defaults: steps of 1e-6 and tolerances of 1e-3 relative, for O(1) quantities.
+    assert torch.autograd.gradcheck(lambda *t: solve(*t, accuracy=1e-12, method=method), inputs)
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 2), (16, 3), (lean.WIDEST + 8, 5)])
+@pytest.mark.parametrize("method", [None, *METHODS])
+def test_gradients_agree_with_autograd_through_a_plain_solve(m: int, n: int, method: Any) -> None:
+    A, x = tensors(gaussian(m, n, 0.9))
+    gamma = torch.tensor(0.9, dtype=torch.float64)
+    ours = gradients(lambda *t: solve(*t, accuracy=1e-11, method=method), A, x, gamma)
+    for found, expected in zip(ours, gradients(plain, A, x, gamma), strict=True):
+        # 1e-11 in z and λ, λ being driven by 3z² (a factor 3), all amplified by 1/(1−γ) = 10; rounding is far below.
+        assert (found - expected).abs().max() <= 1e-11 * 4 * 10 * (m * n) ** 0.5 * expected.abs().max() + 1e-13 * (
+            m == 1
+        )
+
+
+def test_only_what_is_asked_is_computed_and_twice_is_refused() -> None:
+    A, x = tensors(gaussian(200, 2, 0.9))
+    for wanted in ("A", "x", "gamma"):
+        inputs = {"A": A, "x": x, "gamma": torch.tensor(0.9, dtype=torch.float64)}
+        inputs[wanted] = inputs[wanted].clone().requires_grad_()
+        (alone,) = torch.autograd.grad(solve(**inputs).sum(), inputs[wanted])
+        assert torch.isfinite(alone).all()
+        assert alone.shape == inputs[wanted].shape
+    leaf = A.clone().requires_grad_()
+    for k in (1, 2):
+        inputs = (leaf, x) if k == 1 else (leaf.expand(k, -1, -1), x.expand(k, -1, -1))
+        with pytest.raises(RuntimeError, match="create_graph: solve is differentiable once"):
+            torch.autograd.grad(solve(*inputs, 0.9).square().sum(), leaf, create_graph=True)
+
+
+@pytest.mark.parametrize(("k", "m", "n"), [(0, 3, 1), (3, 5, 2), (70, 1, 1), (1100, 16, 1), (70, 16, 8), (70, 40, 2)])
+@pytest.mark.parametrize("one_gamma", [True, False])
+def test_many_problems_equal_each_alone(k: int, m: int, n: int, one_gamma: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    A, x = (torch.randn(k, *shape, generator=generator, dtype=torch.float64) for shape in ((m, m), (n, m)))
+    gamma = torch.tensor(0.9, dtype=torch.float64) if one_gamma else torch.linspace(0.1, 0.9, k, dtype=torch.float64)
+    found = gradients(solve, A, x, gamma)
+    assert found[0].shape == x.shape
+    assert found[3].shape == gamma.shape
+    rounding = 200 * (m + 8) * UNIT  # a residual of 2 · 6m u or so, amplified by 1/(1−γ) = 10 in each of two passes
+    total = 0.0
+    for i in range(0, k, 97):
+        each = gradients(plain, A[i], x[i], gamma if one_gamma else gamma[i])
+        for part, alone in zip(found[:3], each[:3], strict=True):
+            assert (part[i] - alone).abs().max() <= 10 * rounding * max(
+                float(each[2].abs().max()), float(alone.abs().max())
+            )
+        if not one_gamma:
+            assert abs(found[3][i] - each[3]) <= 10 * rounding * float((each[2].abs() * each[0].abs()).sum())
+    if one_gamma and k:
+        total = sum(float(gradients(plain, A[i], x[i], gamma)[3]) for i in range(k))
+        assert float(found[3]) == pytest.approx(total, rel=100 * rounding)
+
+
+def test_both_ways_of_many_agree_near_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(2)
+    A = 3 * torch.randn(80, 12, 12, generator=generator, dtype=torch.float64)
+    x = torch.rand(80, 2, 12, generator=generator, dtype=torch.float64)
+    z = solve(A, x, NEAR_ONE)
+    monkeypatch.setattr(batched, "WIDEST", 0)
+    error = (solve(A, x, NEAR_ONE) - z).abs().sum(2) / z.abs().sum(2)
+    assert float(error.max()) <= 2 * (7 * 12 + 8) * UNIT / (1 - NEAR_ONE)
+
+
+def test_nan_leaves_neighbours_alone_and_overflow_is_not_called_converged() -> None:
+    problem = gaussian(20, 3, 0.9)
+    for method in (None, *METHODS):
+        subject = Subject(reference("fast", *([method] if method else [])))
+        poisoned = problem.Phi.copy()
+        poisoned[0, 1] = np.nan
+        solved, clean = subject.solve(problem, Phi=poisoned), subject.solve(problem)
+        assert solved.status is Status.DIVERGED
+        allowed = 1e-9 * np.abs(clean.z[:, [0, 2]]).sum(axis=0)  # both 1e-10 from the truth, 1/(1−γ) is in it already
+        assert np.all(np.abs(solved.z[:, [0, 2]] - clean.z[:, [0, 2]]).sum(axis=0) <= allowed)
+        large = problem.with_features(problem.Phi * 1e200)
+        beyond = problem.with_features(np.minimum(np.abs(problem.Phi), 2.0) * 5e307)  # z is ten times as large
+        assert subject.solve(large).status is Status.CONVERGED
+        assert subject.solve(beyond).status is Status.DIVERGED
+
+
+def test_buffers_are_used_again_and_never_handed_out() -> None:
+    buffers.clear()
+    A, x = tensors(gaussian(150, 2, 0.9))
+    first, _ = vjp(A, x, 0.9, method="lu")
+    kept = first.z.clone()
+    for seed in range(3):
+        vjp(*tensors(gaussian(150, 2, 0.9, seed=seed + 1)), 0.9, method="lu")
+    assert torch.equal(first.z, kept)
+    answer, pull = vjp(A, x, 0.9, method="lu")
+    gradient = pull(x).A
+    assert gradient is not None
+    before = gradient.clone()
+    del answer, pull
+    vjp(*tensors(gaussian(150, 2, 0.5, seed=9)), 0.5, method="lu")
+    assert torch.equal(gradient, before)
+
+
+def test_the_cost_model_chooses_by_its_coefficients(tmp_path: Any) -> None:
+    cheap, dear = tuple(1e-9 for _ in features(1, 1)), tuple(1.0 for _ in features(1, 1))
+    where = {"dtype": "float64", "device": "cpu", "threads": str(torch.get_num_threads())}
+    for method in METHODS:
+        coefficients = dict.fromkeys(METHODS, dear) | {f"turn {m}": dear for m in METHODS if m != "lu"}
+        coefficients |= {method: cheap, f"turn {method}": cheap}
+        model = CostModel(coefficients, where)
+        model.save(tmp_path / "model.json")
+        assert CostModel.load(tmp_path / "model.json") == model
+        assert model.choose(200, 3, 0.9, 1e-8, 0.1) == method
+        assert model.worth_a_look(200, 3, 1e-8) == (method != "lu")
+        try:
+            models.use(model)
+            assert vjp(*tensors(gaussian(200, 3, 0.9)), 0.9, accuracy=1e-8)[0].used == method
+        finally:
+            models.reset()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"A": np.eye(2)}, TypeError, "A: expected a torch tensor"),
+        ({"A": torch.eye(2, dtype=torch.int64)}, TypeError, "A: expected float64 or float32"),
+        ({"A": torch.zeros(2, 3, dtype=torch.float64)}, ValueError, r"A: expected \(m, m\)"),
+        ({"x": torch.zeros(4, 3, dtype=torch.float64)}, ValueError, r"x: expected \(n, 2\)"),
+        ({"x": torch.zeros(4, 2)}, TypeError, "x: torch.float32 on cpu, but A is torch.float64"),
+        ({"gamma": 1.0}, ValueError, "gamma: must lie strictly between 0 and 1"),
+        ({"gamma": torch.tensor([0.5, 0.6])}, ValueError, "gamma: one problem takes one number"),
+        ({"accuracy": 0.0}, ValueError, "accuracy: must lie strictly between 0 and 1"),
+        ({"method": "qr"}, ValueError, "method: use one of lu, mass, mixed, mixedlu"),
+    ],
+)
+def test_errors_name_the_argument(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    given = {"A": torch.eye(2, dtype=torch.float64), "x": torch.ones(4, 2, dtype=torch.float64), "gamma": 0.5}
+    with pytest.raises(error, match=message):
+        solve(**(given | change))
+
+
+def test_errors_of_batches_and_options() -> None:
+    A, x = torch.zeros(3, 2, 2, dtype=torch.float64), torch.ones(3, 1, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="gamma: expected a number or one a problem"):
+        solve(A, x, torch.tensor([0.5, 0.6], dtype=torch.float64))
+    with pytest.raises(ValueError, match="method: many problems at once"):
+        solve(A, x, 0.5, method="mass")
+    with pytest.raises(ValueError, match="A: one problem"):
+        vjp(A, x, 0.5)
+    with pytest.raises(ValueError, match=r"reference\[fast\] has no option 'numpy'"):
+        reference("fast", "numpy")
+    with pytest.raises(TypeError, match="cell: the fast reference solves the LinearSoftmaxCell"):
+        reference("fast").vjp(object(), {}, x[0])

@@ -60,7 +60,9 @@ Pull = Callable[[Any], Cotangents]
 class Layer(Protocol):
     """An implementation that solves for an equilibrium. ``framework`` is ``"numpy"`` or ``"torch"``.
 
-    Optional: ``limited(max_iterations)``, the same layer with both iteration caps lowered, for the law about caps.
+    Optional: ``limited(max_iterations)``, the same layer with both iteration caps lowered, for the law about caps;
+    ``at_tolerance(tolerance)``, the same layer with both passes' tolerances set and no cap in the way, for benchmarks
+    at one accuracy.
     """
 
     name: str

@@ -7,6 +7,7 @@ gradient goes through an iteration. One source serves NumPy and PyTorch.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -85,6 +86,13 @@ class PicardLayer:
         lowered = copy.copy(self)
         lowered.max_iterations = min(self.max_iterations, max_iterations)
         return lowered
+
+    def at_tolerance(self, tolerance: float) -> PicardLayer:
+        """The same layer, both passes at ``tolerance`` and the cap out of the way: for comparisons at one accuracy."""
+        changed = copy.copy(self)
+        changed.tolerance, changed.max_iterations = tolerance, 100 * MAX_ITERATIONS
+        changed.claims = replace(self.claims, forward=Accuracy(tolerance), backward=Accuracy(tolerance))
+        return changed
 
     def _solve(
         self, method: Picard | MassCorrected, cell: LinearCell, theta: Theta, x: Any, z0: Any

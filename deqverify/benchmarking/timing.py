@@ -1,0 +1,103 @@
+"""Seconds and bytes of one call. Warm-up, and with it compilation, lies outside; the device is waited for inside."""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call: the median, the quartiles and the fastest of ``count`` calls."""
+
+    median: float
+    low: float
+    high: float
+    fastest: float
+    count: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Timing:
+        if len(seconds) == 1:
+            return cls(seconds[0], seconds[0], seconds[0], seconds[0], 1)
+        low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+        return cls(median, low, high, min(seconds), len(seconds))
+
+
+def timed(
+    call: Callable[[], Any], synchronise: Callable[[], None], device: str = "cpu", budget: float = 0.3, least: int = 5
+) -> Timing:
+    """Calls once to warm up, then at least ``least`` times and for about ``budget`` seconds.
+
+    A call that alone takes ten times the budget is timed once more and no further. On "cuda" the time is the device's
+    own, between two events.
+    """
+    started = time.perf_counter()
+    call()
+    synchronise()
+    first = time.perf_counter() - started
+    once = _between_events if device == "cuda" else _by_the_clock
+    seconds = [once(call, synchronise)]
+    if min(first, seconds[0]) < 10 * budget:
+        while len(seconds) < least or (sum(seconds) < budget and len(seconds) < 1000):
+            seconds.append(once(call, synchronise))
+    return Timing.of(seconds)
+
+
+def _by_the_clock(call: Callable[[], Any], synchronise: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    call()
+    synchronise()
+    return time.perf_counter() - started
+
+
+def _between_events(call: Callable[[], Any], synchronise: Callable[[], None]) -> float:
+    import torch
+
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3
+
+
+def peak_memory(call: Callable[[], Any], device: str = "cpu") -> int | None:
+    """Bytes that one call needs beyond what is held before it, at its peak; None where it can't be known.
+
+    On "cuda" it is the allocator's own count. On the CPU it is resident memory, by Linux's resettable peak, after freed
+    memory was given back: call once before, and expect whole pages, about 0.1 MB.
+    """
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return int(torch.cuda.max_memory_allocated()) - int(held)
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        _CLEAR.write_text("5")  # resets VmHWM, proc(5)
+        held = _kilobytes("VmRSS")
+        result = call()
+        peak = _kilobytes("VmHWM")
+        del result
+    except (OSError, AttributeError):
+        return None
+    return max(0, peak - held) * 1024
+
+
+def _kilobytes(field: str) -> int:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise OSError(f"no {field} in {_STATUS}")

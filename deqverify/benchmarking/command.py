@@ -10,7 +10,8 @@ import click
 
 @click.command()
 @click.argument("targets", nargs=-1)
-@click.option("--m", type=click.IntRange(1), default=64, show_default=True, help="Width.")
+@click.option("--m", "widths", type=click.IntRange(1), multiple=True, default=(64,), show_default=True,
+              help="Width (repeatable).")  # fmt: skip
 @click.option("--n", type=click.IntRange(1), default=256, show_default=True, help="Data points.")
 @click.option("--gamma", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.9, show_default=True)
 @click.option("--kind", type=click.Choice(["mixing", "sticky"]), default="mixing", show_default=True)
@@ -18,36 +19,44 @@ import click
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--pass", "which", type=click.Choice(["forward", "gradient", "step"]), multiple=True,
               default=("forward", "gradient"), show_default=True, help="What is timed (repeatable).")  # fmt: skip
+@click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True),
+              help="Compare at this achieved error: each tolerance is searched for, and kept.")  # fmt: skip
 @click.option("--budget", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Seconds for each time.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the rows as JSON.")
 def bench(
     targets: tuple[str, ...],
-    m: int,
+    widths: tuple[int, ...],
     n: int,
     gamma: float,
     kind: str,
     dtype: str,
     device: str,
     which: tuple[str, ...],
+    accuracy: float | None,
     budget: float,
     json_path: Path | None,
 ) -> None:
     """Time TARGETS (default: all) on one fixed problem, and show what each achieved."""
-    from deqverify.benchmarking import measure
+    from deqverify.benchmarking import matching, measure
     from deqverify.benchmarking.contenders import names
     from deqverify.benchmarking.floor import rates
     from deqverify.benchmarking.problems import FixedProblem
     from deqverify.benchmarking.table import console, table
 
-    problem = FixedProblem(m, n, gamma, kind)
     out = console()
     machine = measure.machine(device)
     out.print(", ".join(f"{key} {value}" for key, value in machine.items()), highlight=False)
     out.print(str(rates(dtype, device)), highlight=False)
     found = []
-    for row in measure.rows(targets or names(), which, problem, dtype, device, budget):
-        found.append(row)
-    out.print(table(found, f"{problem} {dtype} {device}"))
+    for m in widths:
+        problem, who = FixedProblem(m, n, gamma, kind), targets or names()
+        if accuracy is None:
+            made = list(measure.rows(who, which, problem, dtype, device, budget))
+        else:
+            made = list(matching.rows(who, which, problem, dtype, device, accuracy, budget))
+        at = "each at its own tolerance" if accuracy is None else f"at equal accuracy {accuracy:g}"
+        out.print(table(made, f"{problem} {dtype} {device}, {at}"))
+        found += made
     if json_path:
         document = {"machine": machine, "rows": [measure.plain(row) for row in found]}
         json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
 """Who takes part: every installed target, and plain baselines and libraries through a few lines each.
 
 A :class:`Contender` is light: it knows its name and what it needs, and imports nothing before
-:meth:`Contender.prepare`. What is prepared is a :class:`Run`: three calls to be timed, on native arrays that already lie
-where they belong.
+:meth:`Contender.prepare`. What is prepared is a :class:`Run`: three calls to be timed, on native arrays that already
+lie where they belong.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def loosest(error_at: Callable[[float], float], target: float, tightest: float) 
     It starts at ``target`` and tightens, tenfold first and then back by √10, so that few solves are needed; errors need
     not fall monotonically. The best error seen is what "not reached" reports.
     """
-    tolerance, best, tries = target * 10, (None, float("inf")), 0
+    tolerance, tries = target * 10, 0
+    best: tuple[float | None, float] = (None, float("inf"))
     while tolerance >= tightest:
         error, tries = error_at(tolerance), tries + 1
         if error <= target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ import click
               default=("forward", "gradient"), show_default=True, help="What is timed (repeatable).")  # fmt: skip
 @click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True),
               help="Compare at this achieved error: each tolerance is searched for, and kept.")  # fmt: skip
+@click.option("--against", metavar="COMMIT", help="Compare this checkout with a base commit; exit 1 if slower.")
 @click.option("--budget", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Seconds for each time.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the rows as JSON.")
 def bench(
@@ -33,10 +35,18 @@ def bench(
     device: str,
     which: tuple[str, ...],
     accuracy: float | None,
+    against: str | None,
     budget: float,
     json_path: Path | None,
 ) -> None:
-    """Time TARGETS (default: all) on one fixed problem, and show what each achieved."""
+    """Time TARGETS (default: all) on one fixed problem, and show what each achieved.
+
+    \b
+    With --against the named benchmarks of this checkout are compared with those of COMMIT instead.
+    Exit code 0: nothing is slower.  1: something is.  2: nothing could be compared.
+    """
+    if against is not None:
+        sys.exit(_against(against))
     from deqverify.benchmarking import matching, measure
     from deqverify.benchmarking.contenders import names
     from deqverify.benchmarking.floor import rates
@@ -60,3 +70,18 @@ def bench(
     if json_path:
         document = {"machine": machine, "rows": [measure.plain(row) for row in found]}
         json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _against(commit: str) -> int:
+    from deqverify.benchmarking import compare
+    from deqverify.benchmarking.table import comparisons, console
+
+    out = console()
+    try:
+        root = compare.repository()
+        with compare.checked_out(commit, root) as base:
+            found = compare.compare(base, root, say=lambda text: out.print(text, style="dim"))
+    except compare.CompareError as error:
+        raise click.UsageError(str(error)) from error
+    out.print(comparisons(found, commit))
+    return compare.exit_code(found)

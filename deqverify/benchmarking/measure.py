@@ -13,8 +13,9 @@ from typing import Any
 
 from deqverify.benchmarking import floor as limits
 from deqverify.benchmarking.contenders import Contender, Run, Unavailable, contender
+from deqverify.benchmarking.memory import peak_memory
 from deqverify.benchmarking.problems import FixedProblem
-from deqverify.benchmarking.timing import Timing, peak_memory, timed
+from deqverify.benchmarking.timing import Timing, timed
 from deqverify.benchmarking.truth import Achieved, achieved
 
 _BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}

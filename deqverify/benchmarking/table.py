@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deqverify.benchmarking.compare import Comparison
 from deqverify.benchmarking.measure import Row
 
 
@@ -26,6 +28,22 @@ def table(rows: Iterable[Row], title: str) -> Table:
     made.add_column("note", overflow="fold")
     for row in rows:
         made.add_row(*_cells(row))
+    return made
+
+
+def comparisons(found: Iterable[Comparison], base: str) -> Table:
+    """Base, head, their ratio with the threshold that it is judged by, and the verdict."""
+    made = Table(title=f"head against {escape(base)}", title_justify="left", header_style="bold", pad_edge=False)
+    made.add_column("benchmark", no_wrap=True)
+    for heading in ("base", "head", "head/base", "threshold", "rounds"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    made.add_column("verdict")
+    for one in found:
+        numbers = [""] * 4
+        if one.effects:
+            ratio, threshold = math.exp(one.effect), math.exp(one.threshold)
+            numbers = [seconds(one.seconds[0]), seconds(one.seconds[1]), f"{ratio:.3f}", f"{threshold:.3f}"]
+        made.add_row(escape(one.name), *numbers, str(len(one.effects)), escape(one.verdict))
     return made
 
 

@@ -1,16 +1,12 @@
-"""Seconds and bytes of one call. Warm-up, and with it compilation, lies outside; the device is waited for inside."""
+"""Seconds of one call. Warm-up, and with it compilation, lies outside; the device is waited for inside."""
 
 from __future__ import annotations
 
-import ctypes
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -67,37 +63,3 @@ def _between_events(call: Callable[[], Any], synchronise: Callable[[], None]) ->
     end.record()
     end.synchronize()
     return float(begin.elapsed_time(end)) / 1e3
-
-
-def peak_memory(call: Callable[[], Any], device: str = "cpu") -> int | None:
-    """Bytes that one call needs beyond what is held before it, at its peak; None where it can't be known.
-
-    On "cuda" it is the allocator's own count. On the CPU it is resident memory, by Linux's resettable peak, after freed
-    memory was given back: call once before, and expect whole pages, about 0.1 MB.
-    """
-    if device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return int(torch.cuda.max_memory_allocated()) - int(held)
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        _CLEAR.write_text("5")  # resets VmHWM, proc(5)
-        held = _kilobytes("VmRSS")
-        result = call()
-        peak = _kilobytes("VmHWM")
-        del result
-    except (OSError, AttributeError):
-        return None
-    return max(0, peak - held) * 1024
-
-
-def _kilobytes(field: str) -> int:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise OSError(f"no {field} in {_STATUS}")

@@ -1,8 +1,8 @@
 """Head against base, fairly: fresh processes in rounds, pairs in turns, and noise measured beside the difference.
 
 Each round starts three processes: base, head, and base again. Benchmarks are asked of the three one after the other, in
-rotating order, several times; each answer is the fastest of some calls, in processor time. A round's *effect* is the median of
-``log(head/base)`` over its turns, base being the mean of both copies; its *noise* the median of ``log(base′/base)``,
+rotating order, several times; each answer is the fastest of some calls, in processor time. A round's *effect* is the
+median of ``log(head/base)`` over its turns, base being the mean of both copies; its *noise* the median of ``log(base′/base)``,
 which would be zero on a quiet machine, plus the standard error of the turns. A benchmark is slower where the median
 effect over the rounds exceeds the threshold: 15 %, or three times the noise (root mean square over the rounds)
 where that is more; and only if all rounds agree on the direction. While the threshold is too high to see a slowdown by
@@ -76,7 +76,8 @@ class Comparison:
     @property
     def undecided(self) -> bool:
         """More rounds could change the verdict, or the noise would hide a slowdown by half."""
-        return not self.error and (self.threshold > SEEN or abs(self.effect) > self.threshold / 2)
+        near = self.threshold / 2 < abs(self.effect) < 2 * self.threshold
+        return not self.error and (self.threshold > SEEN or near)
 
     @property
     def verdict(self) -> str:

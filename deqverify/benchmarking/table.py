@@ -23,7 +23,20 @@ def table(rows: Iterable[Row], title: str) -> Table:
     """Beside each time what was achieved, so that faster but wrong shows."""
     made = Table(title=escape(title), title_justify="left", header_style="bold", pad_edge=False)
     made.add_column("contender", no_wrap=True)
-    for heading in ("pass", "time", "quartiles", "residual", "error z", "∂A", "∂Φ", "iter", "floor", "× floor", "peak"):
+    for heading in (
+        "pass",
+        "time",
+        "quartiles",
+        "cpu",
+        "residual",
+        "error z",
+        "∂A",
+        "∂Φ",
+        "iter",
+        "floor",
+        "× floor",
+        "peak",
+    ):
         made.add_column(heading, justify="right", no_wrap=True)
     made.add_column("note", overflow="fold")
     for row in rows:
@@ -49,7 +62,7 @@ def comparisons(found: Iterable[Comparison], base: str) -> Table:
 
 def _cells(row: Row) -> list[str]:
     if row.timing is None:
-        return [escape(row.name), row.which, *[""] * 10, escape(row.note)]
+        return [escape(row.name), row.which, *[""] * 11, escape(row.note)]
     timing, errors = row.timing, row.achieved
     found = (errors.residual, errors.z, errors.A, errors.Phi) if errors else (None,) * 4
     return [
@@ -57,6 +70,7 @@ def _cells(row: Row) -> list[str]:
         row.which,
         seconds(timing.median),
         f"{seconds(timing.low)} to {seconds(timing.high)}",
+        seconds(timing.processor),
         *(_number(value) for value in found),
         "" if row.iterations is None else str(row.iterations),
         "" if row.floor is None else seconds(row.floor),

@@ -31,7 +31,7 @@ class Achieved(Accuracy):
         return math.nan if self.run.iterations is None else self.run.iterations
 
     def track_times_floor(self, *params: Any) -> float:
-        seconds = timed(self.run.gradient, self.run.synchronise, self.run.device).median
+        seconds = timed(self.run.gradient, self.run.synchronise, self.run.device).steady
         return seconds / floor_of(self.run, self.who, self.fixed, params[4], "gradient")
 
     track_residual.unit = track_error_z.unit = track_error_A.unit = track_error_Phi.unit = "relative"  # type: ignore

@@ -5,8 +5,8 @@ rotating order, several times; each answer is the fastest of some calls, in proc
 median of ``log(head/base)`` over its turns, base being the mean of both copies; its *noise* the median of
 ``log(base′/base)``, which would be zero on a quiet machine, plus the standard error of the turns. A benchmark is slower
 where the median effect over the rounds exceeds the threshold: 15 %, or three times the noise (root mean square over the
-rounds) where that is more; and only if all rounds agree on the direction. While the threshold is too high to see a slowdown by
-half, or the effect is near it, more rounds follow.
+rounds) where that is more; and only if all rounds agree on the direction. While the threshold is too high to see a
+slowdown by half, or the effect is near it, more rounds follow.
 """
 
 from __future__ import annotations

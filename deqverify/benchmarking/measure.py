@@ -40,8 +40,8 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Time over floor."""
-        return self.timing.median / self.floor if self.timing and self.floor else None
+        """Steady time over floor."""
+        return self.timing.steady / self.floor if self.timing and self.floor else None
 
 
 def rows(

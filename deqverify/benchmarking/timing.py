@@ -12,7 +12,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Timing:
     """Seconds a call: the median, the quartiles and the fastest of ``count`` calls. ``processor`` is the median of what
-    the process spent on the processor, all threads together: on a loaded machine the steadier number."""
+    the process spent on the processor, all threads together (on a GPU: the median again)."""
 
     median: float
     low: float
@@ -20,6 +20,12 @@ class Timing:
     fastest: float
     processor: float
     count: int
+
+    @property
+    def steady(self) -> float:
+        """The median by the clock or by the processor, whichever is less: the clock counts others' turns on a loaded
+        machine, the processor every thread."""
+        return min(self.median, self.processor)
 
     @classmethod
     def of(cls, seconds: list[float], processor: list[float]) -> Timing:
@@ -52,7 +58,7 @@ def timed(
         spent = time.process_time()
         seconds.append(once(call, synchronise))
         processor.append(time.process_time() - spent)
-    return Timing.of(seconds, processor)
+    return Timing.of(seconds, seconds if device == "cuda" else processor)
 
 
 def _by_the_clock(call: Callable[[], Any], synchronise: Callable[[], None]) -> float:

@@ -23,6 +23,11 @@ import click
 @click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True),
               help="Compare at this achieved error: each tolerance is searched for, and kept.")  # fmt: skip
 @click.option("--against", metavar="COMMIT", help="Compare this checkout with a base commit; exit 1 if slower.")
+@click.option("--scaling", type=click.Path(path_type=Path), metavar="PAGE.html",
+              help="Draw time and memory against m, n, γ and problems, measuring what PAGE.json lacks.")  # fmt: skip
+@click.option("--limit", type=click.FloatRange(0), default=20.0, show_default=True,
+              help="With --scaling: seconds of one call after which a series ends; 0 only draws.")  # fmt: skip
+@click.option("--largest", type=click.FloatRange(0), default=float("inf"), help="With --scaling: up to this value.")
 @click.option("--budget", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Seconds for each time.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the rows as JSON.")
 def bench(
@@ -36,6 +41,9 @@ def bench(
     which: tuple[str, ...],
     accuracy: float | None,
     against: str | None,
+    scaling: Path | None,
+    limit: float,
+    largest: float,
     budget: float,
     json_path: Path | None,
 ) -> None:
@@ -47,6 +55,9 @@ def bench(
     """
     if against is not None:
         sys.exit(_against(against))
+    if scaling is not None:
+        _scaling(scaling, limit, largest)
+        return
     from deqverify.benchmarking import matching, measure
     from deqverify.benchmarking.contenders import names
     from deqverify.benchmarking.floor import rates
@@ -85,3 +96,18 @@ def _against(commit: str) -> int:
         raise click.UsageError(str(error)) from error
     out.print(comparisons(found, commit))
     return compare.exit_code(found)
+
+
+def _scaling(page: Path, limit: float, largest: float) -> None:
+    from deqverify.benchmarking import pictures
+    from deqverify.benchmarking import scaling as growing
+    from deqverify.benchmarking.table import console, seconds
+
+    out, kept = console(), page.with_suffix(".json")
+    for point in growing.measured(kept, limit, largest=largest) if limit else ():
+        time = seconds(point.seconds) if point.seconds else point.note
+        out.print(f"{point.axis} = {point.value:g}  {point.name}  {time}", highlight=False, markup=False)
+    if not kept.exists():
+        raise click.UsageError(f"--scaling: there are no points in {kept}; measure with a --limit above 0")
+    pictures.draw(growing.read(kept), json.loads(kept.read_text())["machine"], page)
+    out.print(f"{page} drawn from {kept}")

@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BENCH  := $(VENV)/.installed-bench
 
 # One thread a process: two processes with two threads each wait for each other.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help venv verify test lint docs clean
+.PHONY: help venv verify test bench lint docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,6 +31,14 @@ verify: venv ## verify the reference and torchdeq, every violation against the e
 
 test: venv ## the whole test suite
 	$(BIN)/pytest -n 2
+
+$(BENCH): $(STAMP)
+	@echo "installing what the benchmarks compare with (jax, asv and others; minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
+bench: $(BENCH) ## time every contender on one fixed problem, with what each achieved
+	$(BIN)/deqverify bench
 
 lint: venv ## ruff and the type checker
 	$(BIN)/ruff format --check .

@@ -47,11 +47,15 @@ class Step(Contest):
         self.run.synchronise()
 
 
-class Events(Gradient):
+class Events(Contest):
     """The GPU's own time of a gradient, between two CUDA events; the host's launches are not in it."""
 
     params = (*Contest.params[:-1], ("cuda",))
     unit = "s"
+
+    def warm_up(self) -> None:
+        self.run.gradient()
+        self.run.synchronise()
 
     def track_gradient(self, *params: Any) -> float:
         if self.run.device != "cuda":

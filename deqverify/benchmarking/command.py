@@ -28,6 +28,10 @@ import click
 @click.option("--limit", type=click.FloatRange(0), default=20.0, show_default=True,
               help="With --scaling: seconds of one call after which a series ends; 0 only draws.")  # fmt: skip
 @click.option("--largest", type=click.FloatRange(0), default=float("inf"), help="With --scaling: up to this value.")
+@click.option("--asv", metavar="REGEX", help="Run the asv benchmarks that match, in this environment, for HEAD.")
+@click.option("--merge", "others", type=click.Path(path_type=Path, exists=True), multiple=True, metavar="RESULTS",
+              help="Take in another machine's results of asv (repeatable).")  # fmt: skip
+@click.option("--publish", type=click.Path(path_type=Path), metavar="FOLDER", help="Write asv's page, offline too.")
 @click.option("--budget", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Seconds for each time.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the rows as JSON.")
 def bench(
@@ -44,6 +48,9 @@ def bench(
     scaling: Path | None,
     limit: float,
     largest: float,
+    asv: str | None,
+    others: tuple[Path, ...],
+    publish: Path | None,
     budget: float,
     json_path: Path | None,
 ) -> None:
@@ -55,6 +62,8 @@ def bench(
     """
     if against is not None:
         sys.exit(_against(against))
+    if asv is not None or others or publish is not None:
+        sys.exit(_track(asv, list(others), publish))
     if scaling is not None:
         _scaling(scaling, limit, largest)
         return
@@ -111,3 +120,20 @@ def _scaling(page: Path, limit: float, largest: float) -> None:
         raise click.UsageError(f"--scaling: there are no points in {kept}; measure with a --limit above 0")
     pictures.draw(growing.read(kept), json.loads(kept.read_text())["machine"], page)
     out.print(f"{page} drawn from {kept}")
+
+
+def _track(benchmarks: str | None, others: list[Path], publish: Path | None) -> int:
+    from deqverify.benchmarking import tracking
+    from deqverify.benchmarking.compare import CompareError, repository
+
+    try:
+        kept = repository() / ".deqverify" / "asv"
+        if benchmarks is not None and (code := tracking.run(benchmarks)):
+            return code
+        if others:
+            click.echo(f"merged {', '.join(tracking.merge(others, kept / 'results'))}")
+        if publish is not None:
+            click.echo(str(tracking.publish(kept / "results", publish, kept / "npm")))
+    except CompareError as error:
+        raise click.UsageError(str(error)) from error
+    return 0

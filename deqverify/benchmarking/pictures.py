@@ -18,7 +18,8 @@ _QUANTITIES: tuple[tuple[str, Callable[[Point], float | None]], ...] = (
 )
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 svg{max-width:100%;height:auto}table{border-collapse:collapse;font-size:.9rem}
-td,th{padding:.1rem .8rem;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}.note{color:#666;font-size:.9rem}"""
+td,th{padding:.1rem .8rem;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
+.note{color:#666;font-size:.9rem}"""
 
 
 def page(points: list[Point], machine: dict[str, Any]) -> str:

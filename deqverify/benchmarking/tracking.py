@@ -52,10 +52,10 @@ def publish(results: Path, html: Path, packages: Path) -> Path:
     config = folder / "publish.conf.json"
     text = (folder / "asv.conf.json").read_text()
     text = re.sub(r'("results_dir": )"[^"]*"', lambda m: f'{m[1]}"{results.resolve()}"', text)
-    config.write_text(re.sub(r'("html_dir": )"[^"]*"', lambda m: f'{m[1]}"{html.resolve()}"', text))
+    text = re.sub(r'("html_dir": )"[^"]*"', lambda m: f'{m[1]}"{html.resolve()}"', text)
+    config.write_text(re.sub(r'("branches": )\[[^]]*\]', r'\1["HEAD"]', text))  # what is checked out, main or not
     try:
-        # Revisions of the checkout, not of a clone of main: results of a branch are shown too.
-        if _asv(folder, "--config", config.name, "publish", "--no-pull", "HEAD"):
+        if _asv(folder, "--config", config.name, "publish", "--no-pull"):
             raise CompareError("asv publish failed; its message stands above")
     finally:
         config.unlink()

@@ -3,7 +3,8 @@
 A tolerance argument means something else in every library (absolute or relative, of the residual or of the step). So
 contenders are compared at the same achieved error, the worst of z, ∂L/∂A and ∂L/∂Φ. The search walks in factors of
 √10 and is cached: beside the contender, the problem, dtype, device and target, the key holds the versions that matter.
-That a target is not reached is a result, kept like any other.
+That a target is not reached is a result, kept like any other. What was found before is checked when it is used: where
+the error now exceeds the target (the code changed under one version), the search starts again.
 """
 
 from __future__ import annotations
@@ -54,12 +55,21 @@ def loosest(error_at: Callable[[float], float], target: float, tightest: float) 
     return Match(best[0], best[1], False, tries)
 
 
-def match(who: Contender, fixed: FixedProblem, dtype: str, device: str, target: float, cache: Path = CACHE) -> Match:
-    """The match of one contender, from the cache where it was found before. Unavailable passes through."""
+def match(
+    who: Contender,
+    fixed: FixedProblem,
+    dtype: str,
+    device: str,
+    target: float,
+    cache: Path = CACHE,
+    again: bool = False,
+) -> Match:
+    """The match of one contender, from the cache where it was found before, unless ``again``. Unavailable passes
+    through."""
     problem = fixed.problem(dtype)
     key = _key(who, digest(problem), dtype, device, target)
     known = json.loads(cache.read_text()) if cache.exists() else {}
-    if key in known:
+    if key in known and not again:
         return Match(**known[key])
 
     def error_at(tolerance: float | None) -> float:
@@ -97,14 +107,23 @@ def rows(
         try:
             who = contender(name)
             found = match(who, fixed, dtype, device, target, cache)
+            made = _at(who, found, which, fixed, dtype, device, budget) if found.reached else []
+            if any(row.achieved and row.achieved.worst > target for row in made):
+                found = match(who, fixed, dtype, device, target, cache, again=True)
+                made = _at(who, found, which, fixed, dtype, device, budget) if found.reached else []
             if not found.reached:
                 note = f"not reached: {found.error:.0e}"
                 yield Row(name, which[0], fixed, dtype, device, found.tolerance, note=note)
-                continue
-            note = "" if found.tolerance is None else f"tolerance {found.tolerance:.0e}"
-            yield from passes(who, which, fixed, dtype, device, found.tolerance, budget, note)
+            yield from made
         except Unavailable as missing:
             yield Row(name, which[0], fixed, dtype, device, note=str(missing))
+
+
+def _at(
+    who: Contender, found: Match, which: tuple[str, ...], fixed: FixedProblem, dtype: str, device: str, budget: float
+) -> list[Row]:
+    note = "" if found.tolerance is None else f"tolerance {found.tolerance:.0e}"
+    return list(passes(who, which, fixed, dtype, device, found.tolerance, budget, note))
 
 
 def _key(who: Contender, problem: str, dtype: str, device: str, target: float) -> str:

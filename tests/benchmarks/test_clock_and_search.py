@@ -14,6 +14,7 @@ from deqverify.benchmarking.compare import LEAST, SEEN, Comparison, exit_code
 from deqverify.benchmarking.contenders import Unavailable, contender, fixed_names, names
 from deqverify.benchmarking.floor import Rates
 from deqverify.benchmarking.matching import loosest, match
+from deqverify.benchmarking.matching import rows as matched
 from deqverify.benchmarking.measure import passes, plain, rows
 from deqverify.benchmarking.memory import growth, peak_memory
 from deqverify.benchmarking.problems import FixedProblem
@@ -104,6 +105,11 @@ def test_a_match_is_cached_and_a_loose_backward_pass_is_seen(tmp_path: Path) -> 
     kept[key]["error"] = 0.25
     cache.write_text(json.dumps(kept))
     assert match(contender("reference[picard]"), SMALL, "float64", "cpu", 1e-6, cache).error == 0.25
+    kept[key]["tolerance"] = 0.1
+    cache.write_text(json.dumps(kept))
+    (row,) = matched(["reference[picard]"], ["gradient"], SMALL, "float64", "cpu", 1e-6, 0.01, cache)
+    assert row.achieved is not None
+    assert row.achieved.worst <= 1e-6, "what the cache says is checked when it is used"
     assert not match(contender("torchdeq"), SMALL, "float64", "cpu", 1e-6, cache).reached, "the phantom gradient"
 
 

@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def browsed(index: Path) -> str:
+def browsed(index: Path, fragment: str = "") -> str:
     """The page's document after its scripts ran, in headless Chromium."""
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
-    command += ["--virtual-time-budget=10000", "--dump-dom", index.resolve().as_uri()]
+    command += ["--virtual-time-budget=10000", "--dump-dom", index.resolve().as_uri() + fragment]
     return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
 
@@ -62,6 +62,7 @@ def test_the_page_of_two_machines_opens_in_a_browser_without_a_network(tmp_path:
     assert "https://" not in "".join(line for line in index.read_text().splitlines() if "<script" in line)
     document = browsed(index)
     assert "Planted.time_planted" in document, "the grid is made by scripts: without them it is empty"
+    document = browsed(index, "#passes.Planted.time_planted")
     assert "ours" in document
     assert "theirs" in document
 
@@ -82,7 +83,7 @@ def test_scaling_goes_on_where_it_stopped_and_draws(tmp_path: Path) -> None:
     kept = tmp_path / "page.json"
     few = list(measured(kept, limit=10.0, axes=("problems",), largest=10))
     assert {p.value for p in few} == {1.0, 10.0}
-    assert [p for p in measured(kept, limit=10.0, axes=("problems",), largest=10)] == []
+    assert list(measured(kept, limit=10.0, axes=("problems",), largest=10)) == []
     drawn = CliRunner().invoke(main, ["bench", "--scaling", str(tmp_path / "page.html"), "--limit", "0"])
     assert drawn.exit_code == 0, drawn.output
     text = (tmp_path / "page.html").read_text()

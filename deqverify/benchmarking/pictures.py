@@ -60,6 +60,9 @@ def _picture(axis: Axis, series: dict[str, list[Point]]) -> str:
             if pairs:
                 x, y = (list(t) for t in zip(*pairs, strict=True))
                 at.loglog(x, y, marker="osD^v<>Ph*"[number % 10], markersize=4, linewidth=1.2, label=name)
+        low, high = at.get_ylim()
+        if high < 10 * low:  # rounding is no trend
+            at.set_ylim(low / 3, high * 3)
         at.set_xlabel(axis.title.split(" (")[0])
         at.set_title(title, fontsize=11)
         at.grid(True, which="major", alpha=0.3)

@@ -57,6 +57,16 @@ def test_the_truth_lies_within_its_doubt_of_the_oracle(kind: str, gamma: float) 
     assert known.doubt["z"] < 1e-12, "a doubt that excludes nothing judges nobody"
 
 
+def test_the_truth_is_nearer_than_any_float64_answer() -> None:
+    """At this width the bound on extended precision would let an unrefined float64 solve pass."""
+    problem = FixedProblem(512, 2, 0.9).problem()
+    z = truth(problem).values["z"]
+    E = np.exp(problem.A.astype(np.longdouble) - problem.A.max(axis=0))
+    r = problem.Phi + np.longdouble(problem.gamma) * (E / E.sum(axis=0)) @ z - z
+    # Stored as float64, z alone would leave half a unit in the last place, 2⁻⁵⁴ of it on average.
+    assert np.abs(r).sum(axis=0).max() < 2.0**-57 * np.abs(z).sum(axis=0).max()
+
+
 def test_the_true_gradients_are_the_oracles_derivatives() -> None:
     problem = FixedProblem(16, 8, 0.9).problem()
     known, rng = truth(problem), np.random.default_rng(0)

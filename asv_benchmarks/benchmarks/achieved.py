@@ -16,10 +16,10 @@ class Achieved(Accuracy):
     """Relative residual and errors, the iterations, and the time against the floor measured in the same process."""
 
     def track_residual(self, *params: Any) -> float:
-        return self.reached.residual
+        return math.nan if self.reached.residual is None else self.reached.residual
 
     def track_error_z(self, *params: Any) -> float:
-        return self.reached.z
+        return math.nan if self.reached.z is None else self.reached.z
 
     def track_error_A(self, *params: Any) -> float:
         return self.reached.A if self.reached.A is not None else math.nan

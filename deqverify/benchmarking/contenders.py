@@ -45,8 +45,8 @@ class Run(Protocol):
 
     def synchronise(self) -> None: ...
 
-    def answer(self) -> tuple[Array, dict[str, Array]]:
-        """z (m, n) and the gradients in A and Phi (m, n), float64."""
+    def answer(self) -> tuple[Array | None, dict[str, Array]]:
+        """z (m, n), None where it is not shown, and the gradients in A and Phi (m, n), float64."""
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,6 @@ class ModelRun:
 
     def synchronise(self) -> None: ...
 
-    def answer(self) -> tuple[Array, dict[str, Array]]:
-        from deqverify.benchmarking.truth import truth
-
-        known = truth(self.problem).values["z"]  # no z is shown: its error counts as nothing
+    def answer(self) -> tuple[None, dict[str, Array]]:
         gradient = self.gradient()[1]
-        return known.astype("float64"), {"A": gradient["A"], "Phi": gradient["Phi"]}
+        return None, {"A": gradient["A"], "Phi": gradient["Phi"]}

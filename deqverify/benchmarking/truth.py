@@ -41,8 +41,8 @@ class Achieved:
     error of the worst data point, ``A`` that of the matrix.
     """
 
-    residual: float
-    z: float
+    residual: float | None
+    z: float | None
     A: float | None = None
     Phi: float | None = None
     doubt: float = 0.0
@@ -70,18 +70,22 @@ def truth(problem: Problem) -> Truth:
     return Truth(values, doubt)
 
 
-def achieved(problem: Problem, z: Array, gradient: dict[str, Array] | None = None) -> Achieved:
-    """How near z (m, n) and, where given, the gradients in A and Phi came to the truth."""
+def achieved(problem: Problem, z: Array | None, gradient: dict[str, Array] | None = None) -> Achieved:
+    """How near z (m, n) and the gradients in A and Phi came to the truth, each where it is given."""
     known = truth(problem)
-    f = problem.gamma * (ClosedForm(problem).S @ z) + problem.Phi
-    residual = float(np.max(_norms(f - z) / _norms(f)))
-    error = float(np.max(_norms(z - known.values["z"]) / _norms(known.values["z"])))
+    residual, error = (None, None) if z is None else _of_state(problem, z, known)
     if gradient is None:
         return Achieved(residual, error, doubt=known.doubt["z"])
     size = float(np.linalg.norm(known.values["A"].astype(np.float64)))
     A = float(np.linalg.norm((gradient["A"] - known.values["A"]).astype(np.float64))) / (size or 1.0)
     Phi = float(np.max(_norms(gradient["Phi"] - known.values["Phi"]) / _norms(known.values["Phi"])))
     return Achieved(residual, error, A, Phi, max(known.doubt.values()))
+
+
+def _of_state(problem: Problem, z: Array, known: Truth) -> tuple[float, float]:
+    f = problem.gamma * (ClosedForm(problem).S @ z) + problem.Phi
+    error = float(np.max(_norms(z - known.values["z"]) / _norms(known.values["z"])))
+    return float(np.max(_norms(f - z) / _norms(f))), error
 
 
 def _refined(exact: ClosedForm, errors: Errors) -> dict[str, Any]:

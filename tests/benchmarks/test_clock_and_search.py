@@ -6,6 +6,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,9 @@ from deqverify.benchmarking.memory import growth, peak_memory
 from deqverify.benchmarking.problems import FixedProblem
 from deqverify.benchmarking.scaling import exponent
 from deqverify.benchmarking.timing import timed
+from deqverify.claims import Claims
+from deqverify.problem import Problem
+from deqverify.theory.closed_form import ClosedForm
 
 SMALL = FixedProblem(4, 3, 0.5)
 
@@ -122,6 +126,24 @@ def test_rows_show_what_was_achieved_and_what_is_missing() -> None:
     assert "not installed" in found[2].note
     with pytest.raises(Unavailable, match="float16"):
         contender("torch-solve").prepare(SMALL.problem(), "float16")
+
+
+class Whole:
+    """A model that shows no z."""
+
+    name, claims = "whole", Claims()
+
+    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+        exact = ClosedForm(problem)
+        return exact.loss, dict(exact.gradient)
+
+
+def test_a_whole_model_is_judged_by_its_gradient_alone() -> None:
+    forward, gradient = rows([f"{__name__}:Whole"], ["forward", "gradient"], SMALL, "float64", "cpu", 0.01)
+    assert "shows no z" in forward.note
+    assert gradient.achieved is not None
+    assert gradient.achieved.z is None
+    assert gradient.achieved.worst <= 1e-14  # u·κ(U) = 3e-16, with γ = ½
 
 
 def test_parameters_do_not_depend_on_what_is_installed() -> None:

@@ -90,6 +90,7 @@ def test_achieved_sees_each_quantity_by_itself() -> None:
     z = exact.Z.copy()
     z[:, 3] *= 1.001
     seen = achieved(problem, z, right)
+    assert seen.z is not None
     assert abs(seen.z - 1e-3) <= rounding
     assert seen.A == good.A
     wrong_A = achieved(problem, exact.Z, right | {"A": 2 * right["A"]})

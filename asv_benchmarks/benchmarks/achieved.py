@@ -48,7 +48,7 @@ class Memory(Contest):
         self.run.synchronise()
 
     def track_peak(self, *params: Any) -> float:
-        found = peak_memory(self.run.gradient, self.run.device)
+        found = peak_memory(self.run.gradient, self.run.device, self.run.synchronise)
         return math.nan if found is None else found
 
 

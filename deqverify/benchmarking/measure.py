@@ -80,7 +80,7 @@ def passes(
         try:
             call = getattr(run, each)
             timing = timed(call, run.synchronise, device, budget)
-            memory = peak_memory(call, device)
+            memory = peak_memory(call, device, run.synchronise)
         except Unavailable as missing:
             yield Row(who.name, each, problem, dtype, device, tolerance, note=str(missing))
             continue

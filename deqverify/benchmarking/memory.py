@@ -15,7 +15,9 @@ _LOOSE, _TIGHT = 1e-2, 1e-8
 _TELLING = 20  # further iterations; with fewer, what the allocator keeps hides a state each
 
 
-def peak_memory(call: Callable[[], Any], device: str = "cpu") -> int | None:
+def peak_memory(
+    call: Callable[[], Any], device: str = "cpu", synchronise: Callable[[], None] = lambda: None
+) -> int | None:
     """Bytes that one call needs beyond what is held before it, at its peak; None where it can't be known.
 
     On "cuda" it is the allocator's own count. On the CPU it is resident memory, by Linux's resettable peak, after freed
@@ -35,6 +37,7 @@ def peak_memory(call: Callable[[], Any], device: str = "cpu") -> int | None:
         _CLEAR.write_text("5")  # resets VmHWM, proc(5)
         held = _kilobytes("VmRSS")
         result = call()
+        synchronise()  # JAX returns before it has computed
         peak = _kilobytes("VmHWM")
         del result
     except (OSError, AttributeError):
@@ -63,7 +66,7 @@ def growth(who: Contender, fixed: FixedProblem, dtype: str, device: str = "cpu")
         for _ in range(3):  # the allocator settles
             run.gradient()
         run.synchronise()
-        peaks = [peak_memory(run.gradient, device) for _ in range(5)]
+        peaks = [peak_memory(run.gradient, device, run.synchronise) for _ in range(5)]
         if run.iterations is None or None in peaks:
             return None
         found.append((run.iterations, min(peak for peak in peaks if peak is not None)))

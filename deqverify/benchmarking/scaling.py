@@ -81,12 +81,16 @@ def measured(
                 if value > largest or _ended(points, axis.name, name, limit):
                     break
                 if (axis.name, name, value) not in known:
-                    points.append(_point(axis, name, value))
+                    point = _point(axis, name, value)
+                    if point is None:
+                        break
+                    points.append(point)
                     write(path, points)
-                    yield points[-1]
+                    yield point
 
 
-def _point(axis: Axis, name: str, value: float) -> Point:
+def _point(axis: Axis, name: str, value: float) -> Point | None:
+    """None where something is missing that may be there the next time."""
     try:
         if axis.problem is None:
             run, problem = batched(name, int(value)), None
@@ -95,11 +99,11 @@ def _point(axis: Axis, name: str, value: float) -> Point:
             problem = axis.problem(value).problem()
             run = who.prepare(problem, "float64", "cpu", TOLERANCE if who.tunable else None)
         timing = timed(run.gradient, run.synchronise, budget=0.2)
-        memory = peak_memory(run.gradient)
+        memory = peak_memory(run.gradient, synchronise=run.synchronise)
         residual = _residual(run, problem.A, problem.Phi, problem.gamma) if problem else None
         return Point(axis.name, name, value, timing.steady, memory, residual, run.iterations)
-    except Unavailable as missing:
-        return Point(axis.name, name, value, None, None, None, None, str(missing))
+    except Unavailable:
+        return None
     except Exception as error:  # a stranger's library may raise anything
         return Point(axis.name, name, value, None, None, None, None, f"{type(error).__name__}: {error}"[:100])
 

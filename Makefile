@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BENCH  := $(VENV)/.installed-bench
 
 # One thread a process: two processes with two threads each wait for each other.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help venv verify test coverage mutants soak lint docs clean
+.PHONY: help venv verify test coverage mutants soak bench lint docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,7 +41,8 @@ soak: venv ## try all laws in all dtypes on the reference for MINUTES, and show 
 # The ground floor and the tests that are its own. test_reference's run of every law would cover it by accident.
 GROUND := problem dtypes losses claims comparison bounds oracle cells theory reference
 GROUND_TESTS := $(addprefix tests/,test_problem.py test_claims.py test_cells.py test_bounds.py test_bounds_entrywise.py \
-	test_losses.py test_oracle.py test_reference.py test_reference_iterative.py test_reference_sweeps.py theory)
+	test_losses.py test_oracle.py test_reference.py test_reference_fast.py test_reference_iterative.py \
+	test_reference_sweeps.py theory)
 
 coverage: venv ## branch coverage of the ground floor, at least 95 %
 	$(BIN)/pytest -n 2 $(GROUND_TESTS) --deselect tests/test_reference.py::test_no_law_rejects_the_reference \
@@ -49,6 +51,14 @@ coverage: venv ## branch coverage of the ground floor, at least 95 %
 mutants: venv ## mutation testing of the ground floor, an hour or so; see CONTRIBUTING.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutation]'
 	nice $(BIN)/python -m tests.mutants run
+
+$(BENCH): $(STAMP)
+	@echo "installing what the benchmarks compare with (jax, asv and others; minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
+bench: $(BENCH) ## time every contender on one fixed problem, with what each achieved
+	$(BIN)/deqverify bench
 
 lint: venv ## ruff and the type checker
 	$(BIN)/ruff format --check .

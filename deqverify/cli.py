@@ -1,4 +1,4 @@
-"""The command line: ``deqverify run``, ``soak``, ``list`` and ``explain``."""
+"""The command line: ``deqverify run``, ``soak``, ``list``, ``explain`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from deqverify.benchmarking.command import bench
 from deqverify.running.profiles import PROFILES, profile
 
 
@@ -206,6 +207,9 @@ def list_() -> None:
     for name, point in sorted(installed().items()):
         table.add_row(name, point.value)
     console.print(table)
+
+
+main.add_command(bench)
 
 
 @main.command()

@@ -65,6 +65,8 @@ class Layer(Protocol):
     a pair of what θ and x are:
 
     * ``limited(max_iterations)``: the same layer with both iteration caps lowered.
+    * ``at_tolerance(tolerance)``: the same layer with both passes' tolerances set and no cap in the way, for benchmarks
+      at one accuracy.
     * ``mode(training)``: the same layer in training or in evaluation mode, itself changed or another one. A layer is
       given in training mode.
     * ``traced()``: the same layer, its solutions holding a trace.

@@ -63,6 +63,14 @@ class TorchDeq(TorchLayer):
         tracing._tracing = True
         return tracing
 
+    def at_tolerance(self, tolerance: float) -> TorchDeq:
+        """The same configuration, both passes at ``tolerance``; no cap binds, but Broyden stores each step."""
+        most = 100 if self._options["f_solver"] == "broyden" else 3000
+        chosen = {"f_tol": tolerance, "b_tol": tolerance, "f_max_iter": most, "b_max_iter": most}
+        relative = self.claims.forward.relative
+        claims = replace(self.claims, forward=Accuracy(tolerance, relative), backward=Accuracy(tolerance, relative))
+        return TorchDeq(self._options | chosen, claims, self.name, self._writer)
+
 
 def _status(residuals: torch.Tensor, tolerance: float) -> Status:
     return Status.CONVERGED if bool((residuals < tolerance).all()) else Status.CAPPED

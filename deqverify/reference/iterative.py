@@ -7,6 +7,7 @@ gradient goes through an iteration. One source serves NumPy and PyTorch.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, Literal
 
 from array_api_compat import array_namespace
@@ -107,6 +108,13 @@ class PicardLayer:
     def mode(self, training: bool) -> PicardLayer:
         """The modes do not differ."""
         return self
+
+    def at_tolerance(self, tolerance: float) -> PicardLayer:
+        """The same layer, both passes at ``tolerance`` and the cap out of the way: for comparisons at one accuracy."""
+        changed = copy.copy(self)
+        changed.tolerance, changed.max_iterations = tolerance, 100 * MAX_ITERATIONS
+        changed.claims = replace(self.claims, forward=Accuracy(tolerance), backward=Accuracy(tolerance))
+        return changed
 
     def _solve(
         self, method: Picard | MassCorrected, cell: LinearCell, theta: Theta, x: Any, z0: Any

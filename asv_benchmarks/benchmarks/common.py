@@ -1,0 +1,53 @@
+"""The base of every benchmark that runs a contender: fixed parameters, warm-up outside, synchronisation inside.
+
+Parameters are literals: they depend on nothing that is installed. What a machine lacks (a library, a GPU, a dtype) is
+skipped with :class:`SkipNotImplemented`, so that results of several machines have one shape. A third party's target
+takes part through the environment variable ``DEQVERIFY_BENCH_TARGETS``, names separated by spaces.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from asv_runner.benchmarks.mark import SkipNotImplemented
+
+from deqverify.benchmarking.contenders import Unavailable, contender, fixed_names
+from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.truth import achieved
+
+IMPLEMENTATIONS = (*fixed_names(), *os.environ.get("DEQVERIFY_BENCH_TARGETS", "").split())
+
+
+class Contest:
+    """implementation × width × batch × γ × dtype × device. Each value of a parameter is published and stays."""
+
+    params: Any = (IMPLEMENTATIONS, (16, 64, 256), (1, 256), (0.9, 0.999), ("float64", "float32"), ("cpu", "cuda"))
+    param_names = ("implementation", "m", "n", "gamma", "dtype", "device")
+    timeout = 180
+    tolerance: float | None = 1e-6
+    """What tunable contenders are asked for; equal *achieved* accuracy is ``deqverify bench --accuracy``."""
+
+    def setup(self, implementation: str, m: int, n: int, gamma: float, dtype: str, device: str) -> None:
+        """Prepares the run and warms it up, compilation included."""
+        try:
+            who = contender(implementation)
+            self.fixed = FixedProblem(m, n, gamma)
+            tolerance = self.tolerance if who.tunable else None
+            self.run = who.prepare(self.fixed.problem(dtype), dtype, device, tolerance)
+            self.warm_up()
+        except Unavailable as missing:
+            raise SkipNotImplemented(str(missing)) from missing
+        self.who = who
+
+    def warm_up(self) -> None:
+        """One call of what is timed; a subclass says which."""
+
+
+class Accuracy(Contest):
+    """A contest that looks at what was achieved instead of at the clock."""
+
+    def setup(self, *params: Any) -> None:
+        super().setup(*params)
+        self.problem = self.fixed.problem(params[4])
+        self.reached = achieved(self.problem, *self.run.answer())

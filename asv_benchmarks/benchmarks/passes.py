@@ -1,0 +1,63 @@
+"""Seconds of a forward pass, of forward and backward, and of a training step; achieved.py has what they achieved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asv_runner.benchmarks.mark import SkipNotImplemented
+
+from deqverify.benchmarking.timing import timed
+
+from .common import Contest
+
+
+class Forward(Contest):
+    """z alone."""
+
+    def warm_up(self) -> None:
+        self.run.forward()
+        self.run.synchronise()
+
+    def time_forward(self, *params: Any) -> None:
+        self.run.forward()
+        self.run.synchronise()
+
+
+class Gradient(Contest):
+    """z and the gradient of L in A, B, Φ and γ."""
+
+    def warm_up(self) -> None:
+        self.run.gradient()
+        self.run.synchronise()
+
+    def time_gradient(self, *params: Any) -> None:
+        self.run.gradient()
+        self.run.synchronise()
+
+
+class Step(Contest):
+    """A step of gradient descent on A and B."""
+
+    def warm_up(self) -> None:
+        self.run.step()
+        self.run.synchronise()
+
+    def time_step(self, *params: Any) -> None:
+        self.run.step()
+        self.run.synchronise()
+
+
+class Events(Contest):
+    """The GPU's own time of a gradient, between two CUDA events; the host's launches are not in it."""
+
+    params = (*Contest.params[:-1], ("cuda",))
+    unit = "s"
+
+    def warm_up(self) -> None:
+        self.run.gradient()
+        self.run.synchronise()
+
+    def track_gradient(self, *params: Any) -> float:
+        if self.run.device != "cuda":
+            raise SkipNotImplemented("events belong to a GPU")
+        return timed(self.run.gradient, self.run.synchronise, "cuda").median

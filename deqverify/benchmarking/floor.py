@@ -1,0 +1,119 @@
+"""What the hardware allows: rates measured in the same run, and the least time of one pass at those rates.
+
+The floor belongs to an algorithm. Direct: the LU of U (``⅔m³`` operations at GETRF's rate) and two triangular solves
+(``2m²n``, at GEMM's). Iterative with k products: ``2m²nk``. A gradient adds the same solve transposed (no second LU),
+the outer product ``ΛZᵀ`` and ``⟨Λ, SZ⟩`` (``2m²n`` each) and the readout's three products (``2pmn``). Memory: A, Φ and
+the results are moved once, each product reads K and the states and writes the states, at the rate of a copy as large as
+all of it together (what fits a cache moves at the cache's rate). The floor is the greater of the two times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from deqverify.benchmarking.problems import OUTPUTS
+
+_ORDER = 1024
+_COPIES = tuple(1 << k for k in range(16, 28, 2))  # bytes: 64 KiB, where a call costs little, to 64 MiB
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Operations a second of GEMM and GETRF of order 1024; bytes a second of copies by size (read and written). Each
+    is the best of several."""
+
+    gemm: float
+    getrf: float
+    copies: dict[int, float]
+
+    def bandwidth(self, size: float) -> float:
+        """Of ``size`` bytes: the best of that size and of all larger ones, so that it is never too low."""
+        fitting = [rate for copied, rate in self.copies.items() if copied >= size]
+        return max(fitting) if fitting else self.copies[_COPIES[-1]]
+
+    def __str__(self) -> str:
+        small, large = self.copies[_COPIES[0]] / 1e9, self.copies[_COPIES[-1]] / 1e9
+        rates = f"GEMM {self.gemm / 1e9:.0f} GFlop/s, GETRF {self.getrf / 1e9:.0f}"
+        return f"{rates}, copying {small:.1f} GB/s (64 KiB) to {large:.1f} (64 MiB)"
+
+
+@lru_cache(maxsize=8)
+def rates(dtype: str, device: str = "cpu") -> Rates:
+    """Measured once a process, with PyTorch where it is installed and with NumPy and SciPy otherwise."""
+    try:
+        import torch
+    except ImportError:
+        return _with_scipy(dtype)
+    kind = getattr(torch, dtype)
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand((_ORDER, _ORDER), dtype=torch.float32, generator=generator).to(device, kind)
+    dominant = a + _ORDER * torch.eye(_ORDER, dtype=kind, device=device)
+    source = torch.zeros(_COPIES[-1] // a.element_size(), dtype=kind, device=device)
+    target = torch.empty_like(source)
+
+    def copying(size: int) -> float:
+        entries = size // a.element_size()
+        one, other = source[:entries], target[:entries]
+        return 2 * size / _best(lambda: other.copy_(one), wait, 50)
+
+    wait = torch.cuda.synchronize if device == "cuda" else None
+
+    return Rates(
+        2 * _ORDER**3 / _best(lambda: a @ a, wait),
+        2 / 3 * _ORDER**3 / _best(lambda: torch.linalg.lu_factor(dominant), wait),
+        {size: copying(size) for size in _COPIES},
+    )
+
+
+def _with_scipy(dtype: str) -> Rates:
+    import numpy as np
+    import scipy.linalg
+
+    a = np.ones((_ORDER, _ORDER), dtype=dtype)
+    dominant = a + _ORDER * np.eye(_ORDER, dtype=dtype)
+    source = np.zeros(_COPIES[-1] // a.itemsize, dtype=dtype)
+    target = np.empty_like(source)
+
+    def copying(size: int) -> float:
+        entries = size // a.itemsize
+        return 2 * size / _best(lambda: np.copyto(target[:entries], source[:entries]), times=50)
+
+    return Rates(
+        2 * _ORDER**3 / _best(lambda: a @ a),
+        2 / 3 * _ORDER**3 / _best(lambda: scipy.linalg.lu_factor(dominant)),
+        {size: copying(size) for size in _COPIES},
+    )
+
+
+def _best(call: Callable[[], Any], wait: Callable[[], None] | None = None, times: int = 5) -> float:
+    """The fastest of ``times`` calls; on the CPU (no ``wait``) by the clock or the processor's time, whichever is less:
+    the clock counts others' turns, the processor every thread."""
+    best = float("inf")
+    for _ in range(times):
+        started, spent = time.perf_counter(), time.process_time()
+        call()
+        if wait:
+            wait()
+        elapsed = time.perf_counter() - started
+        best = min(best, elapsed if wait else min(elapsed, time.process_time() - spent))
+    return best
+
+
+def floor(rate: Rates, m: int, n: int, itemsize: int, which: str, products: int | None = None) -> float:
+    """Seconds that a forward pass, or a gradient or step, cannot undercut; ``products`` None for a direct solve."""
+    solves = 1 if which == "forward" else 2
+    each = products if products is not None else 1  # two triangular solves are as much as one product
+    arithmetic = solves * each * 2 * m * m * n / rate.gemm
+    moved = m * m + 2 * m * n + solves * each * (m * m + 2 * m * n)
+    if products is None:
+        arithmetic += 2 / 3 * m**3 / rate.getrf
+        moved += m * m
+    if which != "forward":
+        arithmetic += (4 * m * m * n + 6 * OUTPUTS * m * n) / rate.gemm
+        moved += m * m + 2 * m * n
+    held = (2 * m * m + 4 * m * n) * itemsize
+    return max(arithmetic, moved * itemsize / rate.bandwidth(held))

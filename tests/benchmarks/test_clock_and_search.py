@@ -1,0 +1,177 @@
+"""Timing, memory, the floor, the search for equal accuracy, and the judgement on two commits: with known answers."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deqverify.benchmarking import floor as limits
+from deqverify.benchmarking.compare import LEAST, SEEN, Comparison, exit_code
+from deqverify.benchmarking.contenders import Unavailable, contender, fixed_names, names
+from deqverify.benchmarking.floor import Rates
+from deqverify.benchmarking.matching import loosest, match
+from deqverify.benchmarking.matching import rows as matched
+from deqverify.benchmarking.measure import passes, plain, rows
+from deqverify.benchmarking.memory import growth, peak_memory
+from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.scaling import exponent
+from deqverify.benchmarking.timing import timed
+from deqverify.claims import Claims
+from deqverify.problem import Problem
+from deqverify.theory.closed_form import ClosedForm
+
+SMALL = FixedProblem(4, 3, 0.5)
+
+
+def test_a_sleep_is_timed_by_the_clock_and_not_by_the_processor() -> None:
+    calls = []
+
+    def call() -> None:
+        calls.append(1)
+        time.sleep(0.02)
+
+    found = timed(call, lambda: None, budget=0.05)
+    assert len(calls) == found.count + 1, "one call warms up"
+    assert found.count >= 5
+    assert found.fastest >= 0.02
+    assert found.steady < 0.01, "a sleep costs no processor time"
+
+
+def test_peak_memory_sees_an_array_that_is_freed_again() -> None:
+    found = peak_memory(lambda: bytearray(1 << 26))
+    if found is None:
+        pytest.skip("resident memory can't be read here")
+    assert abs(found - (1 << 26)) <= 1 << 20  # pages of the interpreter beside it: well below 1 MiB
+
+
+def test_an_unrolled_gradient_grows_and_an_implicit_one_does_not() -> None:
+    fixed = FixedProblem(32, 512, 0.9)
+    unrolled, implicit = (growth(contender(name), fixed, "float64") for name in ("torch-unrolled", "reference[picard]"))
+    if unrolled is None or implicit is None:
+        pytest.skip("resident memory can't be read here")
+    assert unrolled >= 0.9, "a state is kept at every step (less what pages round off)"
+    assert implicit <= 0.1
+    assert growth(contender("torch-solve"), fixed, "float64") is None
+
+
+def test_the_floor_of_a_direct_solve_by_hand() -> None:
+    rate = Rates(gemm=1e9, getrf=5e8, copies={1 << 16: math.inf})
+    forward = 2 / 3 * 30**3 / 5e8 + 2 * 30 * 30 * 7 / 1e9
+    assert limits.floor(rate, 30, 7, 8, "forward") == pytest.approx(forward, rel=1e-14)  # a few roundings
+    assert limits.floor(rate, 30, 7, 8, "forward", products=5) == pytest.approx(5 * 2 * 30 * 30 * 7 / 1e9, rel=1e-14)
+    assert limits.floor(rate, 30, 7, 8, "gradient") > 2 * forward - 2 / 3 * 30**3 / 5e8
+
+
+def test_no_contender_undercuts_its_floor() -> None:
+    for name in ("reference", "reference[numpy]", "torch-solve"):
+        for row in passes(contender(name), ("forward", "gradient"), FixedProblem(128, 128, 0.9), "float64", "cpu"):
+            assert row.ratio is not None
+            assert row.ratio >= 0.8, "rates are measured: what they cannot be off by is a fifth"
+
+
+@pytest.mark.parametrize("offset", [1e-3, 0.3, 1.0, 40.0])
+def test_the_search_finds_the_loosest_tolerance_that_reaches(offset: float) -> None:
+    tried = []
+
+    def error_at(tolerance: float) -> float:
+        tried.append(tolerance)
+        return tolerance * offset
+
+    found = loosest(error_at, 1e-6, 1e-15)
+    assert found.reached
+    assert found.error <= 1e-6
+    assert found.tries == len(tried)
+    assert tried[0] == pytest.approx(1e-5, rel=1e-12), "the loosest tried first"  # 10 · 10⁻⁶, rounded
+    if offset >= 1:
+        assert found.error * 10 > 1e-6, "a tolerance ten times as loose would not do"
+
+
+def test_not_reached_is_a_result() -> None:
+    found = loosest(lambda tolerance: max(tolerance, 1e-3), 1e-6, 1e-15)
+    assert not found.reached
+    assert found.error == 1e-3
+    assert not loosest(lambda tolerance: math.inf, 1e-6, 1e-15).reached
+
+
+def test_a_match_is_cached_and_a_loose_backward_pass_is_seen(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.json"
+    found = match(contender("reference[picard]"), SMALL, "float64", "cpu", 1e-6, cache)
+    assert found.reached
+    assert found.error <= 1e-6
+    kept = json.loads(cache.read_text())
+    (key,) = kept
+    assert "torch=" in key
+    kept[key]["error"] = 0.25
+    cache.write_text(json.dumps(kept))
+    assert match(contender("reference[picard]"), SMALL, "float64", "cpu", 1e-6, cache).error == 0.25
+    kept[key]["tolerance"] = 0.1
+    cache.write_text(json.dumps(kept))
+    (row,) = matched(["reference[picard]"], ["gradient"], SMALL, "float64", "cpu", 1e-6, 0.01, cache)
+    assert row.achieved is not None
+    assert row.achieved.worst <= 1e-6, "what the cache says is checked when it is used"
+    assert not match(contender("torchdeq"), SMALL, "float64", "cpu", 1e-6, cache).reached, "the phantom gradient"
+
+
+def test_rows_show_what_was_achieved_and_what_is_missing() -> None:
+    found = list(rows(["reference", "no-such-target"], ["forward", "step"], SMALL, "float64", "cpu", 0.01))
+    assert [row.name for row in found] == ["reference", "reference", "no-such-target"]
+    good = plain(found[0])
+    assert good["worst"] <= 1e-14  # u·κ(U) = 3e-16, with γ = ½
+    assert good["ratio"] > 0
+    assert "not installed" in found[2].note
+    with pytest.raises(Unavailable, match="float16"):
+        contender("torch-solve").prepare(SMALL.problem(), "float16")
+
+
+class Whole:
+    """A model that shows no z."""
+
+    name, claims = "whole", Claims()
+
+    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+        exact = ClosedForm(problem)
+        return exact.loss, dict(exact.gradient)
+
+
+def test_a_whole_model_is_judged_by_its_gradient_alone() -> None:
+    forward, gradient = rows([f"{__name__}:Whole"], ["forward", "gradient"], SMALL, "float64", "cpu", 0.01)
+    assert "shows no z" in forward.note
+    assert gradient.achieved is not None
+    assert gradient.achieved.z is None
+    assert gradient.achieved.worst <= 1e-14  # u·κ(U) = 3e-16, with γ = ½
+
+
+def test_parameters_do_not_depend_on_what_is_installed() -> None:
+    assert set(fixed_names()) <= set(names())
+    assert "reference[fast]" in fixed_names()
+
+
+def judged(effects: list[float], noises: list[float]) -> Comparison:
+    return Comparison("x", effects, noises)
+
+
+def test_the_judgement_on_two_commits() -> None:
+    half = math.log(1.5)
+    assert judged([half] * 3, [0.01] * 3).verdict == "SLOWER"
+    assert judged([-half] * 3, [0.01] * 3).verdict == "faster"
+    assert judged([0.9 * LEAST] * 3, [0.0] * 3).verdict == "unchanged"
+    assert judged([0.9 * LEAST] * 3, [0.0] * 3).undecided, "more rounds, so near the threshold"
+    assert not judged([0.0] * 3, [0.0] * 3).undecided
+    assert judged([half] * 3, [SEEN] * 3).verdict == "too noisy to tell"
+    assert judged([half, half, -0.01], [0.0] * 3).verdict == "unchanged", "the rounds disagree"
+    assert exit_code([judged([half] * 3, [0.01] * 3)]) == 1
+    assert exit_code([judged([0.0] * 3, [0.01] * 3)]) == 0
+    assert exit_code([Comparison("x", error="ImportError")]) == 2
+
+
+def test_exponents_of_powers() -> None:
+    values = [2.0, 4, 8, 16, 32, 64]
+    found = exponent(values, [3 * x**2.5 for x in values])
+    assert found is not None
+    assert abs(found - 2.5) < 1e-12  # a least-squares fit of exact logarithms
+    assert exponent([1.0, 2.0], [1.0, 2.0]) is None

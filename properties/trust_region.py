@@ -191,8 +191,8 @@ def _step_rounding(exact: ClosedForm) -> Bound:
     at_stake=STAKE,
     cost=8,
     loose=(
-        "the integrator's local errors stay far below the tolerance that it answers for; in float32, where the error of "
-        "the gradient counts, the bound is near."
+        "the integrator's local errors stay far below the tolerance that it answers for; in float32, where the "
+        "gradient's error counts, the bound is near."
     ),
     draws=lambda deq: cases(well_conditioned_problems(deq.dtype, losses=smooth_losses())),
 )

@@ -234,7 +234,8 @@ def global_optimum(deq: Subject, problem: Problem) -> Iterator[Measurement | Fac
         point = visit(deq, here)
         return ClosedForm(here).loss, np.concatenate([point.gradient[block].ravel() for block in ("A", "B")])
 
-    stop = {"maxfun": EVALUATIONS - 15, "ftol": 0.0, "gtol": 0.0, "maxls": 10}
+    # The last line search may add ten; the memory holds every step, which makes it BFGS.
+    stop = {"maxfun": EVALUATIONS - 12, "ftol": 0.0, "gtol": 0.0, "maxls": 10, "maxcor": EVALUATIONS}
     end = minimize(objective, packed(problem), jac=True, method="L-BFGS-B", options=stop)
     if not np.isfinite(end.x).all():
         return  # training did not stop anywhere

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from deqverify.dtypes import dtype
 from deqverify.law import laws
 from deqverify.running.results import Result, Verdict
 from deqverify.running.soak import Soak
@@ -23,6 +24,8 @@ REPORT_EVERY = 60.0
 """Seconds between two lines of progress where no terminal shows a bar."""
 
 DECADES_SHOWN = 10
+
+SAME_BITS = "in half precision two answers that differ below its spacing round to the same bits"
 
 
 def follow(soak: Soak, console: Console) -> None:
@@ -93,13 +96,14 @@ def show(entries: Sequence[Entry], folder: Path, console: Console) -> None:
 def table(entries: Sequence[Entry]) -> Table:
     """One row for each law and dtype of one target. Shares are those of the rounds that draw freely.
 
-    "LOOSE" is a matter of the bound where the target claims rounding only, else of the target's claim.
+    "told" is the informative share. "LOOSE" is a matter of the bound where the target claims rounding only, else of the
+    target's claim; "reasoned" where the law says why.
     """
     title = f"{entries[0].target}: how near the bounds it came"
     shown = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
     shown.add_column("law", no_wrap=True)
-    for heading in ("dtype", "examples", "informative", "γ ≤ .99", "worst", ""):
-        shown.add_column(heading, no_wrap=heading != "", justify="left" if heading in ("dtype", "") else "right")
+    for heading in ("dtype", "examples", "told", "γ ≤ .99", "worst", "loose"):
+        shown.add_column(heading, no_wrap=True, justify="left" if heading in ("dtype", "loose") else "right")
     known = list(laws())
     before = ""
     for entry in sorted(entries, key=lambda each: known.index(each.law)):
@@ -116,7 +120,7 @@ def _share(value: float) -> str:
 
 
 def _reason(entry: Entry) -> str | None:
-    return laws()[entry.law].loose
+    return laws()[entry.law].loose or (SAME_BITS if dtype(entry.dtype).significand < 16 else None)
 
 
 def _note(entry: Entry) -> Text:
@@ -128,8 +132,7 @@ def _note(entry: Entry) -> Text:
         return Text("too few informative", style="cyan")
     if not entry.all.loose:
         return Text("")
-    reason = _reason(entry)
-    return Text("loose, for its reason", style="dim") if reason else Text("LOOSE", style="bold yellow")
+    return Text("reasoned", style="dim") if _reason(entry) else Text("LOOSE", style="bold yellow")
 
 
 def check_picture(path: Path) -> None:

@@ -228,12 +228,16 @@ def global_optimum(deq: Subject, problem: Problem) -> Iterator[Measurement | Fac
     """
 
     def objective(state: Array) -> tuple[float, Array]:
+        if not np.isfinite(state).all():  # a line search that a wrong gradient led astray
+            return np.inf, np.zeros_like(state)
         here = unpacked(problem, state)
         point = visit(deq, here)
         return ClosedForm(here).loss, np.concatenate([point.gradient[block].ravel() for block in ("A", "B")])
 
     stop = {"maxfun": EVALUATIONS - 15, "ftol": 0.0, "gtol": 0.0, "maxls": 10}
     end = minimize(objective, packed(problem), jac=True, method="L-BFGS-B", options=stop)
+    if not np.isfinite(end.x).all():
+        return  # training did not stop anywhere
     best = unpacked(problem, end.x)
     point = visit(deq, best)
     yield from usable(point.gradient)

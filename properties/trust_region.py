@@ -209,6 +209,8 @@ def trajectory(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 
     def velocity(t: float, state: Array) -> Array:
         nonlocal calls, error
+        if not np.isfinite(state).all():  # a trial step out of range, which the integrator then rejects
+            return np.full_like(state, np.nan)
         here = unpacked(problem, state[:split])
         point = visit(deq, here)
         calls, error = calls + 1, max(error, point.error)

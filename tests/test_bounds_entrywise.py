@@ -59,7 +59,19 @@ class Entrywise:
         self.m, self.p, self.n, self.gamma = self.q.m, self.q.p, self.q.n, self.q.gamma
         self.solving = self.a.unit * (3 * self.m * exact.growth + self.m + 8)
         self.underflow = (self.m + self.n + self.p) * self.a.tiny
-        for name in ("z", "F", "dF", "adjoint", "softmax", "M", "eM", "eSM"):  # asked for again and again
+        for name in (
+            "z",
+            "F",
+            "dF",
+            "cotangent",
+            "adjoint",
+            "swing",
+            "softmax",
+            "M",
+            "eM",
+            "centred",
+            "eSM",
+        ):  # asked for again and again
             setattr(self, name, cache(getattr(self, name)))
 
     def one(self, X: Any, i: int) -> float:
@@ -100,7 +112,8 @@ class Entrywise:
         return max(row) * self.z(i) + (self.m + 1) * self.a.unit * product + self.underflow
 
     def dF(self, j: int, i: int) -> float:
-        curved = self.q.loss.smoothness(self.q.Y) * max(self.F(k, i) for k in range(self.p))
+        error = np.array([[self.F(k, c) for c in range(self.n)] for k in range(self.p)])
+        curved = float(self.q.loss.spread(self.exact.F, self.q.Y, error)[j, i])  # tests/test_losses.py
         terms = float(self.q.loss.terms(self.exact.F, self.q.Y)[j, i])
         return curved + (self.p + 6) * self.a.unit * terms + self.underflow
 
@@ -117,6 +130,17 @@ class Entrywise:
 
     def adjoint(self, i: int) -> float:
         return self.adjoint_given(i, max(self.cotangent(k, i) for k in range(self.m)))
+
+    def swing(self, i: int) -> float:
+        size = self.top(self.exact.adjoint, i)
+        own = self.solving * (size + self.top(self.exact.cotangent, i)) + self.claimed(self.backward, size)
+        given = max(self.cotangent(k, i) for k in range(self.m))
+        columns = [[float(s) for s in column] for column in self.exact.S.T]
+        half = [sum(abs(s - t) for s, t in zip(a, b, strict=True)) / 2 for a in columns for b in columns]
+        found = (own + self.underflow + given) / (1.0 - self.gamma * max(half))
+        if self.backward.of == "value":
+            found += self.amplified(self.claimed(self.backward, size))
+        return found + self.a.storage * size
 
     def adjoint_certificate(self, i: int) -> float:
         stored = self.amplified(2 * self.a.storage * self.top(self.exact.adjoint, i))
@@ -136,9 +160,17 @@ class Entrywise:
             total += self.adjoint(i) * (abs(float(self.exact.Z[j, i])) + self.z(i))
         return self.gamma * (total + self.underflow) + (self.n + 2) * self.a.unit * self.M(k, j)
 
+    def centred(self, k: int, j: int) -> float:
+        total = 0.0
+        for i in range(self.n):
+            column = [float(v) for v in self.exact.adjoint[:, i]]
+            total += abs(column[k] - (max(column) + min(column)) / 2) * self.z(i)
+            total += self.swing(i) * (abs(float(self.exact.Z[j, i])) + self.z(i))
+        return self.gamma * (total + self.underflow) + (self.n + 2) * self.a.unit * self.M(k, j)
+
     def eSM(self, k: int, j: int) -> float:
         S = float(self.exact.S[k, j])
-        return S * self.eM(k, j) + (self.softmax(k, j) + 2 * self.a.unit * S) * self.M(k, j)
+        return S * self.centred(k, j) + (self.softmax(k, j) + 2 * self.a.unit * S) * self.M(k, j)
 
     def A(self, k: int, j: int) -> float:
         rows, unit = range(self.m), self.a.unit
@@ -198,6 +230,7 @@ def test_every_bound_is_its_formula(case: str) -> None:
                 "dF": (errors.dF, table(hand.dF, p, n)),
                 "cotangent": (errors.cotangent, table(hand.cotangent, m, n)),
                 "adjoint": (errors.adjoint, table(hand.adjoint, n)),
+                "swing": (errors.swing_from(errors.cotangent), table(hand.swing, n)),
                 "adjoint certificate": (errors.adjoint_certificate(), table(hand.adjoint_certificate, n)),
                 "softmax": (errors.softmax, table(hand.softmax, m, m)),
                 "gauge": (errors.gauge(errors.adjoint), table(hand.gauge, m)),
@@ -215,7 +248,7 @@ def test_every_bound_is_its_formula(case: str) -> None:
 def test_an_adjoint_may_be_pulled_alone() -> None:
     for problem in problems():
         errors = Errors(ClosedForm(problem), Arithmetic.of("float32"))
-        alone = errors.pulled(errors.adjoint)
+        alone = errors.pulled(errors.cotangent)
         assert set(alone) == {"A", "Phi", "gamma"}
         assert all(np.array_equal(alone[block], errors.gradient[block]) for block in alone)
 

@@ -21,7 +21,7 @@ class NumpyFramework:
     without_gradient: ClassVar[dict[str, Callable[[], AbstractContextManager[Any]]]] = {}
 
     def native(self, values: Any, dtype: str, device: str) -> Any:
-        return np.array(values, dtype=dtype)
+        return np.array(values, dtype=dtype, order="C")
 
     def to_numpy(self, array: Any) -> Array:
         return np.array(array, dtype=np.float64)

@@ -54,7 +54,8 @@ class TorchFramework:
     """The modes in which the framework records no gradient."""
 
     def native(self, values: Any, dtype: str, device: str) -> torch.Tensor:
-        return torch.tensor(np.asarray(values), dtype=getattr(torch, dtype), device=device)
+        # Row by row in memory, as users hold their data; a transposed array would keep its strides.
+        return torch.tensor(np.array(values, order="C"), dtype=getattr(torch, dtype), device=device)
 
     def to_numpy(self, array: torch.Tensor) -> Array:
         return np.array(array.detach().to("cpu", torch.float64).numpy())

@@ -301,6 +301,8 @@ def test_kappa_by_hand() -> None:
     assert polyak_lojasiewicz(weights([[4.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), 1.0) == 2.0 * (4.0 - error) ** 2
     assert polyak_lojasiewicz(weights([[1.0, 0.0], [0.0, 1e-17]]), 1.0) == 0.0  # inside the error: nothing is known
     assert polyak_lojasiewicz(weights([[0.0, 0.0]]), 1.0) == 0.0
+    error = 4 * 2 * 2.0**-53 * 2.0**-20  # it scales with Φ
+    assert polyak_lojasiewicz(weights([[2.0**-20, 0.0], [0.0, 2.0**-50]]), 1.0) == 2.0 * (2.0**-50 - error) ** 2
 
 
 def test_kappa_takes_the_curvature_at_the_level() -> None:

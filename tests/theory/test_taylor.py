@@ -240,3 +240,10 @@ def test_the_rate_without_mass_is_gamma_tau_and_never_above_gamma() -> None:
         exact = ClosedForm(drawn(seed, losses.Squared()))
         gamma_tau = exact.problem.gamma * dobrushin(exact.S)
         assert gamma_tau <= exact.zero_mass_rate <= min(exact.problem.gamma, gamma_tau * (1 + 1e-14))
+
+
+def test_the_rate_without_mass_is_raised_by_eight_roundings_a_state() -> None:
+    exact = ClosedForm(drawn(1, losses.Squared()))
+    assert exact.zero_mass_rate == 0.75 * (dobrushin(exact.S) * (1 + 8 * 3 * 2.0**-53))
+    apart = Problem(800.0 * np.eye(3), np.ones((1, 3)), np.ones((3, 1)), np.zeros((1, 1)), 0.75, losses.Squared())
+    assert ClosedForm(apart).zero_mass_rate == 0.75  # S = I to the last bit: τ = 1, not to be raised

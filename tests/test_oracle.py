@@ -341,8 +341,8 @@ def test_a_step_is_small_against_the_scale_of_its_block(block: str) -> None:
 
 def test_the_speed_of_the_outputs_by_hand() -> None:
     A, Y = np.zeros((2, 2)), np.zeros((1, 2))
-    problem = Problem(A, np.array([[-3.0, 1.0]]), np.array([[1.0, -4.0], [2.0, 1.0]]), Y, 0.75, losses.Squared())
-    z = 4.0 * 5.0  # ‖φ‖₁ = 5 at the most, amplified by 1/(1−γ) = 4
+    problem = Problem(A, np.array([[-3.0, 1.0]]), np.array([[1.0, -4.0], [2.0, 2.0]]), Y, 0.75, losses.Squared())
+    z = 4.0 * 6.0  # ‖φ‖₁ = 6 at the most, amplified by 1/(1−γ) = 4
     unit = {"A": np.ones((2, 2)), "B": -np.ones((1, 2)), "Phi": np.ones((2, 2)), "gamma": np.asarray(0.25)}
     expected = {"A": 2.0 * 4.0 * 3.0 * z, "B": z, "Phi": 2 * 4.0 * 3.0, "gamma": 0.25 * 4.0 * 3.0 * z}
     for block, speed in expected.items():

@@ -199,6 +199,22 @@ def test_spread_is_no_more_than_the_range_of_the_gradient(
     assert loss.spread(np.array([[f]]), np.array([[y]]), np.array([[error]])).tolist() == [[expected]]
 
 
+def test_the_spread_of_the_cross_entropy_by_hand() -> None:
+    P = np.array([0.6, 0.3, 0.1])
+    less = np.array([0.4, 0.3, 0.1])  # the less of P and 1 − P
+    totals, error = np.array([1.0, 2.0, 3.0, 0.5]), np.array([[0.01, 1.0, 3.0, 0.25], [0.02, 0.5, 5.0, 0.0]] * 2)[:3]
+    targets = totals * np.array([[0.25], [0.5], [0.25]])
+    found = CrossEntropy(0.25).spread(np.log(P)[:, None] + np.arange(4.0), targets, error)
+    for i, top in enumerate([0.02, 1.0, 5.0, 0.25]):
+        for j in range(3):
+            quarter = (error[j, i] + top) / 4
+            factor = less[j] * exp(2 * top) * (exp(2 * top) - 1) if top <= 0.25 else 1.0
+            expected = totals[i] * min(quarter, factor) + 0.5 * error[j, i]
+            # The shift by i rounds logits below 6, so that P is good to 24 u; exp(2s) − 1 loses u/s here.
+            assert abs(found[j, i] - expected) <= 128 * UNIT * expected
+        assert found[:, i].max() <= totals[i] + 0.5 * top  # no probability moves by more than one
+
+
 # One column is one data point: F, Y, terms, value_terms, worked out on paper.
 MAGNITUDES: list[tuple[Loss, list[list[float]], list[list[float]], list[list[float]], list[list[float]]]] = [
     (Squared(), [[-3.0, 1.0]], [[2.0, 0.5]], [[10.0, 3.0]], [[25.0, 0.25]]),

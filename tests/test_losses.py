@@ -11,6 +11,7 @@ import torch
 from flint import arb, ctx
 
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
+from deqverify.losses.base import nearest
 from deqverify.oracle import _loss_value
 from tests.examples import LOSSES, targets_of
 
@@ -197,6 +198,10 @@ def test_spread_is_no_more_than_the_range_of_the_gradient(
     loss: Loss, f: float, y: float, error: float, expected: float
 ) -> None:
     assert loss.spread(np.array([[f]]), np.array([[y]]), np.array([[error]])).tolist() == [[expected]]
+
+
+def test_the_nearest_residual_is_two_errors_away_and_not_below_zero() -> None:
+    assert nearest(np.array([3.0, 1.0]), np.array([0.5, 0.75])).tolist() == [2.0, 0.0]
 
 
 def test_the_spread_of_the_cross_entropy_by_hand() -> None:

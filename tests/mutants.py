@@ -36,7 +36,10 @@ def plain(source: str) -> str:
 
 
 def copy_tree() -> None:
-    """Brings the copy up to date; files that have not changed keep their time, and so their results."""
+    """Brings the copy up to date; files that have not changed keep their time, and so their results.
+
+    mutmut asks only new tests which functions they reach; where one has changed, all are asked again.
+    """
     wanted = {ROOT / "pyproject.toml"}
     for folder in ("deqverify", "tests"):
         wanted |= {path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
@@ -48,6 +51,8 @@ def copy_tree() -> None:
         if not target.exists() or target.read_bytes() != content:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+            if path.is_relative_to(ROOT / "tests"):
+                (COPY / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
 
 
 def mutmut(*arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ import pytest
 
 from deqverify.bounds import FLOAT64, Arithmetic, Bound, Budget, Errors
 from deqverify.claims import DIRECT, Accuracy, Claims
-from deqverify.losses import CrossEntropy, Logistic, Loss, Squared
+from deqverify.losses import CrossEntropy, Logistic, Loss, Poisson, Squared
 from deqverify.problem import Problem
 from deqverify.theory.closed_form import ClosedForm
 
@@ -116,6 +116,15 @@ class Entrywise:
         curved = float(self.q.loss.spread(self.exact.F, self.q.Y, error)[j, i])  # tests/test_losses.py
         terms = float(self.q.loss.terms(self.exact.F, self.q.Y)[j, i])
         return curved + (self.p + 6) * self.a.unit * terms + self.underflow
+
+    def value(self) -> float:
+        q, errors = self.q, [[self.F(j, i) for i in range(self.n)] for j in range(self.p)]
+        spread, terms = q.loss.spread(self.exact.F, q.Y, np.array(errors)), q.loss.value_terms(self.exact.F, q.Y)
+        total = self.underflow
+        for j, i in np.ndindex(self.p, self.n):
+            total += (abs(float(self.exact.dF[j, i])) + float(spread[j, i])) * errors[j][i]
+            total += (self.p * self.n + 12) * self.a.unit * float(terms[j, i])
+        return total
 
     def cotangent(self, k: int, i: int) -> float:
         unit = (self.p + 1) * self.a.unit + self.a.storage
@@ -228,6 +237,7 @@ def test_every_bound_is_its_formula(case: str) -> None:
                 "certificate": (errors.certificate, table(hand.certificate, n)),
                 "F": (errors.F, table(hand.F, p, n)),
                 "dF": (errors.dF, table(hand.dF, p, n)),
+                "value": (errors.value, table(hand.value)),
                 "cotangent": (errors.cotangent, table(hand.cotangent, m, n)),
                 "adjoint": (errors.adjoint, table(hand.adjoint, n)),
                 "swing": (errors.swing_from(errors.cotangent), table(hand.swing, n)),
@@ -317,15 +327,31 @@ def test_bounds_of_squares_and_of_inner_products() -> None:
         assert abs(bound.terms["rounding of the inner product"] - rounding) <= SAME * rounding
 
 
-def test_the_range_is_left_when_products_exceed_a_sixty_fourth_of_it() -> None:
+@pytest.mark.parametrize("claims", [Claims(), Claims(Accuracy(0.1), Accuracy(0.2))], ids=["direct", "loose"])
+def test_the_range_is_left_when_products_exceed_a_sixty_fourth_of_it(claims: Claims) -> None:
     for problem in problems():
         exact = ClosedForm(problem)
-        budget = Budget(exact, Claims(), "float32")
-        sums = [float(np.abs(a).sum()) for a in (exact.adjoint, exact.dF, exact.Z)]
-        size = 64 * (sums[0] + sums[1]) * max(1.0, sums[2])
-        for largest, inside in ((1.001 * size, True), (0.999 * size, False)):
+        budget = Budget(exact, claims, "float32")
+        errors = budget.claimed
+        adjoint = float(np.abs(exact.adjoint).sum()) + problem.m * sum(float(e) for e in errors.adjoint)
+        dF, Z = (float(np.abs(a).sum() + e.sum()) for a, e in ((exact.dF, errors.dF), (exact.Z, errors.z)))
+        size = 64 * (adjoint + dF) * max(1.0, Z)
+        for largest, inside in ((size * (1 + 2.0**-40), True), (size * (1 - 2.0**-40), False)):
             budget.arithmetic = Arithmetic(2.0**-24, 0.0, 2.0**-126, largest, 2.0**-63)
             assert budget.in_range is inside
+
+
+@pytest.mark.filterwarnings("error")
+def test_beyond_every_range_a_budget_says_so_without_a_warning() -> None:
+    # exp(680) lies within float64's range, but with the error of F that a loose claim allows it does not.
+    steep = Problem([[0.0]], [[1.0]], [[340.0]], [[1.0]], 0.5, Poisson(0.125))
+    assert Budget(ClosedForm(steep), Claims(), "float64").in_range is True
+    assert Budget(ClosedForm(steep), Claims(Accuracy(0.1)), "float64").in_range is False
+    assert Budget(ClosedForm(steep), Claims(), "float32").in_range is False
+    # Two terms of 1.4e308, whose sum overflows, and infinities times the zero in B.
+    beyond = Problem([[0.0]], [[1.0], [0.0]], [[354.75, 354.75]], np.ones((2, 2)), 0.5, Poisson(0.125))
+    for claims in (Claims(), Claims(Accuracy(0.1))):
+        assert Budget(ClosedForm(beyond), claims, "float64").in_range is False
 
 
 def test_a_bound_adds_by_name_and_scales_from_both_sides() -> None:

@@ -95,6 +95,29 @@ def test_the_pullback_is_that_of_automatic_differentiation(framework: str) -> No
             assert np.all(np.abs(np.asarray(found[name]) - gradient.numpy()) <= allowed)
 
 
+@pytest.mark.parametrize("framework", list(FRAMEWORKS))
+def test_the_pushforward_is_that_of_automatic_differentiation(framework: str) -> None:
+    native = FRAMEWORKS[framework]
+    for problem in random_problems(20):
+        rng = np.random.default_rng(1)
+        z, dA, dgamma = rng.normal(size=(problem.n, problem.m)), rng.normal(size=problem.A.shape), 0.5
+
+        def step(A: torch.Tensor, gamma: torch.Tensor, z: np.ndarray = z) -> torch.Tensor:
+            return CELL.step({"A": A, "gamma": gamma}, torch.zeros(z.shape, dtype=torch.float64))(torch.tensor(z))
+
+        given, along = (
+            tuple(torch.tensor(v, dtype=torch.float64) for v in pair)
+            for pair in ((problem.A, problem.gamma), (dA, dgamma))
+        )
+        _, expected = torch.autograd.functional.jvp(step, given, along)
+        theta = {"A": native(problem.A), "gamma": native(problem.gamma)}
+        found = CELL.pushforward(theta, native(z), {"A": native(dA), "gamma": native(dgamma)})
+        # |dS| ≤ 2S max|dA|: sums over m states, each factor rounded a few times.
+        size = np.abs(z).sum(axis=1, keepdims=True) * (2 * problem.gamma * np.abs(dA).max() + dgamma)
+        allowed = 4 * (problem.m + 16 + np.ptp(problem.A)) * UNIT * size
+        assert np.all(np.abs(np.asarray(found) - expected.numpy()) <= allowed)
+
+
 def test_the_cell_is_a_linear_cell_hashable_and_without_state() -> None:
     assert isinstance(CELL, LinearCell)
     assert isinstance(CELL, Cell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import exp, log
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from flint import arb, ctx
 
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
+from deqverify.losses.base import nearest
 from deqverify.oracle import _loss_value
 from tests.examples import LOSSES, targets_of
 
@@ -181,6 +183,81 @@ def test_the_spread_of_the_cross_entropy_is_small_where_it_is_saturated() -> Non
     assert loss.spread(F, Y, np.full((2, 1), 50.0)).max() >= 1.0 - UNIT  # two such errors turn the answer round
 
 
+@pytest.mark.parametrize(
+    ("loss", "f", "y", "error", "expected"),
+    [
+        (Logistic(0.25), 0.0, 1.0, 50.0, 1.0 + 25.0),  # no two values of σ are further apart than 1
+        (LogCosh(), 3.0, 2.0, 50.0, 2.0),  # nor of tanh than 2
+        (PseudoHuber(0.25), 3.0, 2.0, 50.0, 0.5),  # nor of r/h than 2δ
+        (HingeSquared(0.25), 2.0, 1.0, 0.75, 2 * 0.5 + 0.375),  # a margin of 2 falls short by ½ at the most
+        (HingeSquared(0.25), 2.0, 1.0, 0.5, 0.25),  # silent as far as two such errors reach
+    ],
+    ids=repr,
+)
+def test_spread_is_no_more_than_the_range_of_the_gradient(
+    loss: Loss, f: float, y: float, error: float, expected: float
+) -> None:
+    assert loss.spread(np.array([[f]]), np.array([[y]]), np.array([[error]])).tolist() == [[expected]]
+
+
+def test_the_nearest_residual_is_two_errors_away_and_not_below_zero() -> None:
+    assert nearest(np.array([3.0, 1.0]), np.array([0.5, 0.75])).tolist() == [2.0, 0.0]
+
+
+def test_the_spread_of_the_cross_entropy_by_hand() -> None:
+    P = np.array([0.6, 0.3, 0.1])
+    less = np.array([0.4, 0.3, 0.1])  # the less of P and 1 − P
+    totals, error = np.array([1.0, 2.0, 3.0, 0.5]), np.array([[0.01, 1.0, 3.0, 0.25], [0.02, 0.5, 5.0, 0.0]] * 2)[:3]
+    targets = totals * np.array([[0.25], [0.5], [0.25]])
+    found = CrossEntropy(0.25).spread(np.log(P)[:, None] + np.arange(4.0), targets, error)
+    for i, top in enumerate([0.02, 1.0, 5.0, 0.25]):
+        for j in range(3):
+            quarter = (error[j, i] + top) / 4
+            factor = less[j] * exp(2 * top) * (exp(2 * top) - 1) if top <= 0.25 else 1.0
+            expected = totals[i] * min(quarter, factor) + 0.5 * error[j, i]
+            # The shift by i rounds logits below 6, so that P is good to 24 u; exp(2s) − 1 loses u/s here.
+            assert abs(found[j, i] - expected) <= 128 * UNIT * expected
+        assert found[:, i].max() <= totals[i] + 0.5 * top  # no probability moves by more than one
+
+
+# One column is one data point: F, Y, terms, value_terms, worked out on paper.
+MAGNITUDES: list[tuple[Loss, list[list[float]], list[list[float]], list[list[float]], list[list[float]]]] = [
+    (Squared(), [[-3.0, 1.0]], [[2.0, 0.5]], [[10.0, 3.0]], [[25.0, 0.25]]),
+    (PseudoHuber(2.0), [[3.0, 0.5]], [[-1.0, 1.0]], [[6.0, 4.5]], [[8.0, 0.25]]),
+    (LogCosh(), [[2.0, 0.25, 1.0, 1.5]], [[-1.0, 0.5, 0.0, 0.0]], [[3.0, 2.25, 3.0, 3.0]], [[4.0, 1 / 32, 0.5, 2.5]]),
+    (Logistic(0.25), [[-2.0, 1.0]], [[0.5, 0.0]], [[2.5, 1.5]], [[5.0, 2.25]]),
+    (CrossEntropy(0.25), [[2.0]], [[3.0]], [[7.0]], [[16.0]]),
+    (
+        CrossEntropy(0.25),
+        [[1.0, -3.0], [2.0, -1.0]],
+        [[0.25, 1.0], [0.5, 3.0]],
+        [[1.5, 6.5], [2.25, 7.5]],
+        [[1.5, 8.25], [4.0, 12.25]],
+    ),
+    (
+        HingeSquared(0.25),
+        [[0.5, -2.0, 1.5, 1.0]],
+        [[1.0, 1.0, 1.0, 1.0]],
+        [[3.25, 7.0, 0.75, 0.5]],
+        [[0.3125, 10.0, 0.5625, 0.25]],
+    ),
+    (
+        Poisson(0.25),
+        [[0.0, -2.0, 1.0]],
+        [[2.0, 0.5, 0.0]],
+        [[3.0, exp(-2) + 1.5, exp(1) + 0.5]],
+        [[1 + 2 * (log(2) + 1), exp(-2) + 1.0 + 0.5 * (log(2) + 1) + 1.0, exp(1) + 0.25]],
+    ),
+]
+
+
+@pytest.mark.parametrize(("loss", "F", "Y", "terms", "values"), MAGNITUDES, ids=lambda v: repr(v)[:24])
+def test_the_magnitudes_of_rounding_by_hand(loss: Loss, F: object, Y: object, terms: object, values: object) -> None:
+    outputs, targets = np.array(F), np.array(Y)
+    for found, expected in ((loss.terms(outputs, targets), terms), (loss.value_terms(outputs, targets), values)):
+        assert np.all(np.abs(found - np.array(expected)) <= 8 * UNIT * np.array(expected))  # a few sums of what is ≥ 0
+
+
 @EACH
 @pytest.mark.parametrize("scale", [1.0, 600.0])  # beyond 710 a naive exponential overflows
 def test_the_value_is_the_same_in_numpy_and_torch(loss: Loss, scale: float) -> None:
@@ -252,14 +329,17 @@ def test_a_curvature_is_exact_where_it_can_be_checked_by_hand() -> None:
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: PseudoHuber(0.0), "delta"),
-        (lambda: PseudoHuber(np.inf), "delta"),
-        (lambda: Poisson(-1.0), "ridge"),
-        (lambda: HingeSquared(np.nan), "ridge"),
-        (lambda: Poisson().check_targets(np.array([[-1.0]])), "Y"),
-        (lambda: HingeSquared().check_targets(np.array([[0.0]])), "Y"),
+        (lambda: PseudoHuber(0.0), "delta: must be finite and positive"),
+        (lambda: PseudoHuber(np.inf), "delta: must be finite and positive"),
+        (lambda: Poisson(-1.0), "ridge: must be finite and not negative"),
+        (lambda: HingeSquared(np.nan), "ridge: must be finite and not negative"),
+        (lambda: Poisson().check_targets(np.array([[-1.0]])), "Y: .* counts or rates, not negative"),
+        (lambda: HingeSquared().check_targets(np.array([[0.0]])), "Y: .* use 2·Y − 1 for labels 0 and 1"),
+        (lambda: Logistic().check_targets(np.array([[1.0, -0.5]])), r"Y: .* lie in \[0, 1\]; use labels 0 and 1"),
+        (lambda: Logistic().check_targets(np.array([[1.5, 0.0]])), r"Y: .* lie in \[0, 1\]; use labels 0 and 1"),
+        (lambda: CrossEntropy().check_targets(np.array([[1.0, -0.5]])), "Y: .* not negative; use one-hot columns"),
     ],
 )
 def test_bad_arguments_and_targets_are_refused_by_name(build: object, said: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{said}:"):
+    with pytest.raises(ValueError, match=f"^{said}"):
         build()  # type: ignore[operator]

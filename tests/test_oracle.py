@@ -339,6 +339,27 @@ def test_a_step_is_small_against_the_scale_of_its_block(block: str) -> None:
     assert oracle._step(problem, {block: np.zeros(np.shape(getattr(problem, block)))}) is None
 
 
+def test_the_speed_of_the_outputs_by_hand() -> None:
+    A, Y = np.zeros((2, 2)), np.zeros((1, 2))
+    problem = Problem(A, np.array([[-3.0, 1.0]]), np.array([[1.0, -4.0], [2.0, 2.0]]), Y, 0.75, losses.Squared())
+    z = 4.0 * 6.0  # ‖φ‖₁ = 6 at the most, amplified by 1/(1−γ) = 4
+    unit = {"A": np.ones((2, 2)), "B": -np.ones((1, 2)), "Phi": np.ones((2, 2)), "gamma": np.asarray(0.25)}
+    expected = {"A": 2.0 * 4.0 * 3.0 * z, "B": z, "Phi": 2 * 4.0 * 3.0, "gamma": 0.25 * 4.0 * 3.0 * z}
+    for block, speed in expected.items():
+        assert oracle._speed(problem, {block: unit[block]}) == speed
+    assert oracle._speed(problem, unit) == sum(expected.values())
+    assert oracle._speed(problem.with_features(problem.Phi / 64, Y), {"B": unit["B"]}) == z / 64
+    assert oracle._speed(problem.with_features(np.zeros((2, 0)), np.zeros((1, 0))), unit) == expected["Phi"]
+
+
+def test_no_output_is_faster_than_the_speed() -> None:
+    for problem in random_problems(40):
+        direction, h = direction_for(problem), 2.0**-20
+        ends = [replace(problem, **{b: getattr(problem, b) + s * h * d for b, d in direction.items()}) for s in (1, -1)]
+        moved = np.abs(ClosedForm(ends[0]).F - ClosedForm(ends[1]).F) / (2 * h)
+        assert np.all(moved <= oracle._speed(problem, direction) * (1 + 1e-6))  # differences are good to h² and u/h
+
+
 def test_features_of_zero_have_a_step_of_their_own() -> None:
     problem = random_problem(5, loss=losses.Squared())
     nothing = problem.with_features(0 * problem.Phi, problem.Y)

@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+import deqverify.reference
+from deqverify.bounds import Arithmetic, Errors
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
 from deqverify.law import laws
+from deqverify.losses import Squared
+from deqverify.problem import Problem
 from deqverify.reference import reference
+from deqverify.reference.fast import solve
+from deqverify.reference.fast.layer import BatchedLayer, FastLayer
+from deqverify.tangent_errors import TangentErrors
+from deqverify.theory.closed_form import ClosedForm
 from deqverify.trial import Effort
 
 CELL = LinearSoftmaxCell()
@@ -52,6 +60,56 @@ def test_no_data_and_one_state_are_legal(framework: str, n: int, m: int) -> None
     assert answer.z.shape == (m, n)
     assert answer.status is Status.CONVERGED
     assert subject.pull_status(answer, np.ones((m, n)))[0]["A"].shape == (m, m)
+
+
+@pytest.mark.parametrize(
+    ("framework", "dtype"),
+    [("numpy", "float64"), ("torch", "float64"), ("numpy", "float32"), ("torch", "float32"), ("torch", "bfloat16")],
+)
+def test_a_tangent_is_within_its_bound(framework: str, dtype: str) -> None:
+    subject = Subject(reference(framework), dtype)
+    rng = np.random.default_rng(4)
+    A, Phi, dA, dPhi = (rng.integers(-8, 9, size=shape) / 4 for shape in ((3, 3), (3, 2)) * 2)  # exact in every dtype
+    problem = Problem(A, np.ones((1, 3)), Phi, np.zeros((1, 2)), 0.75, Squared())
+    direction = {"A": dA, "Phi": dPhi, "gamma": np.asarray(0.125)}
+    narrow = "float32" if dtype == "bfloat16" else dtype
+    exact = TangentErrors(Errors(ClosedForm(problem, Phi), Arithmetic.of(dtype, narrow)), direction).dZ
+    theta = {"A": subject.native(A), "gamma": subject.native(0.75)}
+    along = {"A": subject.native(dA), "gamma": subject.native(0.125)}
+    x, dx = subject.native(Phi.T), subject.native(dPhi.T)
+    solution, dz = subject.implementation.jvp(CELL, theta, x, (along, dx))
+    vjp_z = subject.implementation.vjp(CELL, theta, x)[0].z
+    assert solution.status is Status.CONVERGED
+    assert solution.z.dtype == dz.dtype == x.dtype
+    assert bool((solution.z == vjp_z).all())  # the same factorisation of the same matrix
+    found = np.asarray(dz.double() if framework == "torch" else dz, dtype=float).T
+    assert np.all(np.abs(found - exact.value) <= exact.error)
+    infinite, _ = subject.implementation.jvp(CELL, theta, x * float("inf"), (along, dx))
+    assert infinite.status is Status.DIVERGED
+
+
+def test_each_name_is_its_own_method() -> None:
+    assert [reference("fast", *option).name for option in ((), ("lu",), ("torch", "mixed"))] == [
+        "reference[fast]",
+        "reference[fast,lu]",
+        "reference[fast,mixed]",
+    ]
+    assert type(reference("fast", "batched")) is BatchedLayer
+    assert type(reference("mass", "fast")) is FastLayer
+    for options, said in {
+        (
+            "fast",
+            "numpy",
+        ): r"reference\[fast\] has no option 'numpy'; use one of lu, mass, mixed, mixedlu, batched, or none",
+        ("fast", "lu", "mass"): "one of lu and mass, not both",
+        ("torch", "numpy"): "one of numpy and torch, not both",
+        ("slow",): "^reference has no option 'slow'; use some of torch, numpy, picard, mass, fast$",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            reference(*options)
+    assert deqverify.reference.solve is solve
+    with pytest.raises(AttributeError, match=r"^module 'deqverify\.reference' has no attribute 'slove'$"):
+        _ = deqverify.reference.slove
 
 
 @pytest.mark.parametrize(("framework", "dtype"), [("numpy", "float64"), ("numpy", "float32"), ("torch", "bfloat16")])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deqverify.cells import Contraction, LinearSoftmaxCell
+from deqverify.claims import Accuracy
 from deqverify.dtypes import Array
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
@@ -258,3 +259,27 @@ def test_a_cell_that_contracts_in_another_norm_is_refused() -> None:
     theta, x = {"A": np.zeros((2, 2)), "gamma": np.array(0.5)}, np.ones((1, 2))
     with pytest.raises(ValueError, match="1-norm"):
         PicardLayer("numpy").vjp(Euclidean(), theta, x)
+
+
+@pytest.mark.parametrize("options", TARGETS, ids=",".join)
+def test_a_layer_claims_what_laws_then_ask_of_it(options: tuple[str, ...]) -> None:
+    claims = reference(*options).claims
+    assert claims.iteration == ("picard" if "picard" in options else "mass-corrected")
+    assert claims.threads is claims.copies is claims.pickles is claims.modes is claims.evaluation_gradient is True
+
+
+def test_another_tolerance_is_claimed_and_reached_without_a_cap_in_the_way() -> None:
+    theta = {"A": np.zeros((2, 2)), "gamma": np.asarray(0.99)}  # Picard's rate is γ
+    layer = reference("numpy", "picard")
+    loose = layer.at_tolerance(1e-3)
+    assert (loose.claims.forward, loose.claims.backward) == (Accuracy(1e-3), Accuracy(1e-3))
+    assert loose.claims.where == layer.claims.where
+    assert (loose.max_iterations, layer.max_iterations) == (100_000, 1000)
+    assert (layer.tolerance, layer.claims.forward) == (1e-10, Accuracy(1e-10))  # the layer itself stays as it was
+    capped, found = (each.vjp(LinearSoftmaxCell(), theta, np.ones((1, 2)))[0] for each in (layer, loose))
+    assert (capped.status, found.status) == (Status.CAPPED, Status.CONVERGED)
+    assert found.iterations < 1000
+    assert capped.trace is found.trace is None
+    traced = loose.traced().vjp(LinearSoftmaxCell(), theta, np.ones((1, 2)))[0]
+    assert len(traced.trace) == found.iterations
+    assert loose.trace is False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from deqverify import Problem, losses
 from deqverify.bounds import FLOAT64, Arithmetic, Errors
+from deqverify.claims import DIRECT, Accuracy
 from deqverify.oracle import Oracle
 from deqverify.tangent_errors import Inexact, TangentErrors
 from deqverify.theory.closed_form import ClosedForm
@@ -82,6 +85,84 @@ def test_running_errors_hold_in_float32() -> None:
         for name, (computed, bound) in cases.items():
             assert np.all(np.abs(computed - exact[name]) <= bound.error), name
             assert np.all(bound.error <= 1e-3), name  # and is not vacuous
+
+
+def inexact(seed: int, shape: tuple[int, ...], unit: float) -> Inexact:
+    rng = np.random.default_rng(seed)
+    return Inexact(rng.uniform(1, 2, shape), rng.uniform(0, 1, shape), unit)
+
+
+def test_without_rounding_an_error_is_what_the_farthest_factors_make() -> None:
+    x, y, w = inexact(0, (2, 3), 0.0), inexact(1, (3, 4), 0.0), inexact(2, (2, 3), 0.0)
+    far = [a.value + a.error for a in (x, y, w)]  # all values are positive, so this corner is the farthest
+    cases = [
+        (x @ y, far[0] @ far[1] - x.value @ y.value),
+        (x * w, far[0] * far[2] - x.value * w.value),
+        (x + w, x.error + w.error),
+        (x - w, x.error + w.error),
+        (x.sum(axis=0), x.error.sum(axis=0)),
+        (x.sum(axis=1), x.error.sum(axis=1)),
+        (x.sum(), x.error.sum()),
+        (x.T, x.error.T),
+    ]
+    for found, expected in cases:
+        assert found.error.shape == found.value.shape == expected.shape
+        assert np.all(np.abs(found.error - expected) <= 64 * 2.0**-53 * (1 + expected))  # sums of up to 18 below 10
+
+
+def test_of_exact_factors_an_error_is_the_rounding() -> None:
+    unit = 2.0**-3  # any number will do
+    x, y, w = (Inexact(a.value, 0 * a.value, unit) for a in (inexact(k, (2, 3), unit) for k in range(3)))
+    w = Inexact(-w.value, w.error, unit)
+    cases = [
+        (x @ y.T, (3 + 1) * unit * (x.value @ y.value.T)),
+        (x.T @ y, (2 + 1) * unit * (x.value.T @ y.value)),
+        (x * w, unit * x.value * -w.value),
+        (x + y, unit * (x.value + y.value)),
+        (x - w, unit * (x.value - w.value)),
+        (x + w, unit * np.abs(x.value + w.value)),
+        (w.sum(axis=0), 2 * unit * -w.value.sum(axis=0)),
+        (w.sum(axis=1), 3 * unit * -w.value.sum(axis=1)),
+        (w.sum(), 6 * unit * -w.value.sum()),
+    ]
+    for found, expected in cases:
+        assert found.unit == unit
+        assert np.all(np.abs(found.error - expected) <= 16 * 2.0**-53 * (1 + expected))
+
+
+CLAIMS = {
+    "direct": (DIRECT, DIRECT),
+    "relative": (Accuracy(1e-3), Accuracy(1e-2)),
+    "absolute": (Accuracy(1e-3, relative=False), Accuracy(1e-2, relative=False)),
+}
+
+
+@pytest.mark.parametrize("case", list(CLAIMS))
+def test_the_solves_along_a_direction_are_forgiven_by_formula(case: str) -> None:
+    problem, cotangent, (d, _) = instance(3)
+    errors = Errors(ClosedForm(problem, cotangent), Arithmetic.of("float16", "float32"), *CLAIMS[case])
+    tangents = TangentErrors(errors, d)
+    unit, storage = 2.0**-24, 2.0**-11
+    assert tangents.S.unit == 2 * (unit + storage)
+
+    def solved(value: np.ndarray, right: Inexact, norm: Any, width: float, claim: Accuracy) -> np.ndarray:
+        points = []
+        for i in range(problem.n):
+            size, given, off = (float(norm(np.abs(a[:, i]))) for a in (value, right.value, right.error))
+            claimed = float(errors.claimed_residual(claim, np.array([size]))[0])
+            residual = errors.solve_rounding * (size + given) + width * claimed + off + errors.underflow
+            points.append(residual / (1 - problem.gamma) + storage * size)
+        return np.array([points] * problem.m)
+
+    forth, back = tangents._dK @ tangents.Z + tangents._dPhi, tangents._dK.T @ tangents.adjoint
+    pairs = [
+        (tangents.dZ, forth, np.sum, problem.m**0.5, errors.forward),
+        (tangents.dadjoint, back, np.max, 1.0, errors.backward),
+    ]
+    for found, right, norm, width, claim in pairs:
+        expected = solved(found.value, right, norm, width, claim)
+        assert found.error.shape == expected.shape
+        assert np.all(np.abs(found.error - expected) <= 64 * 2.0**-53 * expected)  # sums of what is ≥ 0
 
 
 def test_the_adjoint_swings_less_than_it_errs() -> None:

@@ -23,13 +23,13 @@ def remainder(exact: ClosedForm, step: Mapping[str, Array]) -> float:
     """
     problem = exact.problem
     V = 1.0 / (1.0 - problem.gamma)
-    dA, dB, dPhi = (np.asarray(step.get(block, 0.0)) for block in ("A", "B", "Phi"))
-    turn = problem.gamma * float(np.ptp(dA, axis=0).max()) if dA.ndim else 0.0
-    dphi = np.abs(dPhi).sum(axis=0) if dPhi.ndim else np.zeros(problem.n)
+    dA, dB, dPhi = (np.asarray(step.get(block, np.zeros_like(getattr(problem, block)))) for block in ("A", "B", "Phi"))
+    turn = problem.gamma * float(np.ptp(dA, axis=0).max())
+    dphi = np.abs(dPhi).sum(axis=0)
     z = V * (np.abs(problem.Phi).sum(axis=0) + dphi)
     dz = V * (turn / 2 * z + dphi)
     ddz = V * (turn * dz + turn**2 / (2 * problem.gamma) * z)
-    db = np.abs(dB).max(axis=1)[:, None] if dB.ndim else np.zeros((problem.p, 1))
+    db = np.abs(dB).max(axis=1)[:, None]
     b = np.abs(problem.B).max(axis=1)[:, None] + db
     moved = db * z + b * dz
     curved = 2 * db * dz + b * ddz

@@ -301,6 +301,8 @@ def test_kappa_by_hand() -> None:
     assert polyak_lojasiewicz(weights([[4.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), 1.0) == 2.0 * (4.0 - error) ** 2
     assert polyak_lojasiewicz(weights([[1.0, 0.0], [0.0, 1e-17]]), 1.0) == 0.0  # inside the error: nothing is known
     assert polyak_lojasiewicz(weights([[0.0, 0.0]]), 1.0) == 0.0
+    error = 4 * 2 * 2.0**-53 * 2.0**-20  # it scales with Φ
+    assert polyak_lojasiewicz(weights([[2.0**-20, 0.0], [0.0, 2.0**-50]]), 1.0) == 2.0 * (2.0**-50 - error) ** 2
 
 
 def test_kappa_takes_the_curvature_at_the_level() -> None:
@@ -362,6 +364,21 @@ def test_the_slack_of_the_lower_end_by_hand() -> None:
     slack = 0.5**2 / (2 * Logistic(0.125).curvature(start.attained))
     assert np.array_equal(Logistic(0.125).gradient(np.zeros((1, 2)), curved.Y), dF)
     assert abs(start.lower - (start.attained - slack)) <= 256 * 2.0**-53  # both ends are widened, by 40 u each
+
+
+def test_the_rounding_of_the_value_attained_by_hand() -> None:
+    for seed, (m, p) in enumerate([(1, 1), (2, 3), (4, 2)]):
+        rng = np.random.default_rng(seed)
+        Phi, Y, unit = rng.normal(size=(m, 1)), rng.normal(size=(p, 1)), 2.0**-53
+        found = infimum(Problem(np.zeros((m, m)), np.ones((p, m)), Phi, Y, 0.5, Squared()))
+        F = found.W @ Phi  # fitted but for rounding, so that nothing hides the terms below
+        expected = float(np.sum((F - Y) ** 2))
+        for j in range(p):
+            error = (m + 1) * unit * sum(abs(found.W[j, k] * Phi[k, 0]) for k in range(m))
+            moved = 2 * error + (p + 6) * unit * 2 * (abs(F[j, 0]) + abs(Y[j, 0]))
+            expected += (2 * abs(F[j, 0] - Y[j, 0]) + moved) * error + (p + 12) * unit * (F[j, 0] - Y[j, 0]) ** 2
+        assert 0 < expected < 1e-28
+        assert abs(found.attained - expected) <= 64 * unit * expected
 
 
 def test_without_curvature_the_minimiser_found_is_returned() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import exp, log
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,38 @@ def test_the_remainder_is_attained_up_to_its_constants_where_everything_is_known
     assert 4 * 0.25**2 <= found <= 8 * 0.25**2 * (1 + 2.0**-40)
 
 
+def remainder_again(problem: Problem, step: dict[str, np.ndarray]) -> float:
+    """The docstring's formula, one data point and one output at a time; a block that is not moved adds nothing."""
+    m, p, n = problem.m, problem.p, problem.n
+    dA, dB, dPhi = (step.get(block) for block in ("A", "B", "Phi"))
+    exact, V = ClosedForm(problem), 1 / (1 - problem.gamma)
+    omega = 0.0 if dA is None else max(max(dA[:, k]) - min(dA[:, k]) for k in range(m))
+    moved, curved = np.zeros((p, n)), np.zeros((p, n))
+    for i in range(n):
+        dphi = 0.0 if dPhi is None else sum(abs(dPhi[k, i]) for k in range(m))
+        z = V * (sum(abs(problem.Phi[k, i]) for k in range(m)) + dphi)
+        dz = V * (problem.gamma * omega / 2 * z + dphi)
+        ddz = V * (problem.gamma * omega * dz + problem.gamma * omega**2 / 2 * z)
+        for j in range(p):
+            db = 0.0 if dB is None else max(abs(b) for b in dB[j])
+            b = max(abs(b) for b in problem.B[j]) + db
+            moved[j, i], curved[j, i] = db * z + b * dz, 2 * db * dz + b * ddz
+    spread = problem.loss.spread(exact.F, problem.Y, moved)
+    pairs = [(moved[j, i] * spread[j, i], abs(exact.dF[j, i]) * curved[j, i] / 2) for j in range(p) for i in range(n)]
+    return float(sum(first + second for first, second in pairs))
+
+
+@pytest.mark.parametrize("blocks", ["A", "B", "Phi", "A B", "A Phi", "B Phi", "A B Phi"])
+def test_the_remainder_is_its_formula_for_every_set_of_blocks(blocks: str) -> None:
+    for loss in (losses.Squared(), losses.PseudoHuber(8.0)):
+        problem = drawn(7, loss)
+        rng = np.random.default_rng(8)
+        step = {block: 0.3 * rng.standard_normal(getattr(problem, block).shape) for block in blocks.split()}
+        expected = remainder_again(problem, step)
+        assert expected > 0
+        assert abs(remainder(ClosedForm(problem), step) - expected) <= 100 * 2.0**-53 * expected  # sums of what is ≥ 0
+
+
 def test_no_step_leaves_no_remainder() -> None:
     exact = ClosedForm(drawn(0, losses.Squared()))
     assert remainder(exact, {}) == 0.0
@@ -102,6 +136,62 @@ def test_the_projected_floor_is_exact_on_orthonormal_features() -> None:
     exact = ClosedForm(problem)
     full = 4 * rate_floor(problem) * 9.0 * float(np.sum(exact.F**2))  # k = rank, all singular values 3
     assert projected_floors(exact)[-1] == pytest.approx(full, rel=1e-12)
+
+
+def test_the_projected_floors_by_hand() -> None:
+    Phi = np.array([[4.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+    plain = ClosedForm(Problem(np.zeros((2, 2)), np.eye(2), Phi, np.zeros((2, 3)), 0.5, losses.Squared()))
+    R = np.array([[1.0, 0.0, -2.0], [0.0, 2.0, 0.0]])  # of length 3; 1 and then 5 are the squares that Φ reaches
+    exact = ClosedForm(plain.problem.with_features(Phi, plain.F - R))
+    lost = 2 * (4 * 3 * 2.0**-53 * 4.0) * 3.0  # twice 4 max(m, n) u σ₁, times ‖R‖
+    expected = 4 / (2 * 1.5**2) * (np.array([4.0, 2.0 * 5**0.5]) - lost) ** 2
+    # R itself is a difference, of numbers up to 6, good to 6 u; the square doubles that; ``lost`` is 72 u of them.
+    assert np.all(np.abs(projected_floors(exact) - expected) <= 16 * 2.0**-53 * expected)
+    unreached = np.array([[0.0, 0.0, -2.0], [0.0, 0.0, 1.0]])
+    outside = ClosedForm(plain.problem.with_features(Phi, plain.F - unreached))
+    assert projected_floors(outside).tolist() == [0.0, 0.0]
+    assert projected_floors(ClosedForm(plain.problem.with_features(np.zeros((2, 0)), np.zeros((2, 0))))).shape == (0,)
+
+
+def quotient_again(Y: np.ndarray, level: float) -> float:
+    """The docstring's bound, one entry at a time."""
+
+    def entropy(*parts: float) -> float:
+        return -sum(y * log(y / sum(parts)) for y in parts if y > 0)
+
+    columns = [[float(y) for y in column] for column in Y.T]
+    excess = max(level - sum(entropy(*column) for column in columns), 0.0)
+    found = []
+    for column in columns:
+        total = sum(column)
+        found += [total * exp(-(excess + entropy(y, total - y)) / y) if y else 0.0 for y in column]
+    return min(found)
+
+
+@pytest.mark.parametrize("Y", [[[0.25, 0.5], [0.75, 1.5]], [[2.0]], [[0.5, 2.0], [0.25, 3.0], [0.25, 1.5]]], ids=repr)
+def test_the_quotient_curvature_by_hand(Y: list[list[float]]) -> None:
+    p, n = np.shape(Y)
+    problem = Problem(
+        np.eye(2), np.ones((p, 2)), np.eye(2)[:, :n] * [4.0, 2.0][:n], np.array(Y), 0.5, CrossEntropy(0.0)
+    )
+    least = min(np.linalg.svd(problem.Phi, compute_uv=False)) - 4 * 2 * 2.0**-53 * 4.0  # lowered by 4 max(m, n) u σ₁
+    for level in (0.0, 1.0, 2.5, 20.0):  # below the entropy of the targets nothing lies: no excess
+        expected = quotient_again(problem.Y, level)
+        assert expected > 0
+        # An exponent of size e is rounded by a dozen u of it.
+        allowed = 16 * 2.0**-53 * (1 + abs(log(expected))) * expected
+        assert abs(quotient_curvature(problem, level) - expected) <= allowed
+        kappa = expected * least**2
+        assert abs(quotient_polyak_lojasiewicz(problem, level) - kappa) <= allowed * least**2 + 4 * 2.0**-53 * kappa
+
+
+@pytest.mark.filterwarnings("error")
+def test_targets_at_the_edge_of_the_simplex_give_zero_without_a_warning() -> None:
+    hot = drawn(0, CrossEntropy(0.0), "label")
+    for level in (0.0, 1.0):  # 0/0, and what is divided by 0
+        assert quotient_curvature(hot, level) == 0.0
+    near = Problem(np.eye(2), np.eye(2), np.eye(2)[:, :1], [[1.0], [1e-300]], 0.5, CrossEntropy(0.0))
+    assert quotient_curvature(near, 1e10) == 0.0  # 1e310 overflows
 
 
 def soft(seed: int) -> Problem:
@@ -150,3 +240,10 @@ def test_the_rate_without_mass_is_gamma_tau_and_never_above_gamma() -> None:
         exact = ClosedForm(drawn(seed, losses.Squared()))
         gamma_tau = exact.problem.gamma * dobrushin(exact.S)
         assert gamma_tau <= exact.zero_mass_rate <= min(exact.problem.gamma, gamma_tau * (1 + 1e-14))
+
+
+def test_the_rate_without_mass_is_raised_by_eight_roundings_a_state() -> None:
+    exact = ClosedForm(drawn(1, losses.Squared()))
+    assert exact.zero_mass_rate == 0.75 * (dobrushin(exact.S) * (1 + 8 * 3 * 2.0**-53))
+    apart = Problem(800.0 * np.eye(3), np.ones((1, 3)), np.ones((3, 1)), np.zeros((1, 1)), 0.75, losses.Squared())
+    assert ClosedForm(apart).zero_mass_rate == 0.75  # S = I to the last bit: τ = 1, not to be raised

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,17 @@ import torch
 
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
+from deqverify.law import laws
 from deqverify.losses import Squared
 from deqverify.oracle import Oracle
 from deqverify.problem import Problem
 from deqverify.reference import reference, solve
 from deqverify.reference.fast import batched, buffers, lean, models, vjp
+from deqverify.reference.fast import calibrate as calibration
 from deqverify.reference.fast.cost import METHODS, CostModel, features
 from deqverify.reference.fast.system import System
 from deqverify.theory.closed_form import ClosedForm, dobrushin
+from deqverify.trial import Effort
 
 NEAR_ONE = 1 - 1e-6
 UNIT = 2.0**-53
@@ -286,3 +290,43 @@ def test_errors_of_batches_and_options() -> None:
         reference("fast", "numpy")
     with pytest.raises(TypeError, match="cell: the fast reference solves the LinearSoftmaxCell"):
         reference("fast").vjp(object(), {}, x[0])
+
+
+@pytest.mark.parametrize(
+    "options", [("fast",), ("fast", "lu"), ("fast", "mass"), ("fast", "mixed"), ("fast", "batched")]
+)
+@pytest.mark.parametrize("id", ["enclosure", "gradient-Phi", "status-nan", "answers-kept"])
+def test_the_laws_hold(id: str, options: tuple[str, ...]) -> None:
+    law, subject = laws()[id], Subject(reference(*options))
+    if law.missing(subject):
+        pytest.skip(str(law.missing(subject)))
+    trial = law.trial(subject, Effort(15, seconds=60, seed=0))
+    assert trial.error is None, trial.error
+    assert trial.failure is None, trial.failure
+
+
+def test_another_cell_is_refused() -> None:
+    for options in (("fast",), ("fast", "batched")):
+        with pytest.raises(TypeError, match=r"^cell: the fast reference solves the LinearSoftmaxCell"):
+            reference(*options).vjp(object(), {}, torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_calibration_measures_every_method_there_is(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "SIZES", [(m, n) for m in (8, 16, 48) for n in (1, 8)])
+    model = calibration.calibrate(dtype, seconds=0.01)
+    measured = METHODS if dtype == torch.float64 else METHODS[:3]
+    assert set(measured) <= set(model.coefficients)
+    assert all(c >= 0.0 for row in model.coefficients.values() for c in row)
+    assert sum(model.coefficients["lu"]) > 0.0  # an LU takes time
+
+
+def test_the_clock_of_one_thread_is_its_own() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert calibration.clock(torch.ones(1)) is time.thread_time
+        torch.set_num_threads(2)
+        assert calibration.clock(torch.ones(1)) is time.perf_counter
+    finally:
+        torch.set_num_threads(threads)

@@ -330,3 +330,30 @@ def test_the_clock_of_one_thread_is_its_own() -> None:
         assert calibration.clock(torch.ones(1)) is time.perf_counter
     finally:
         torch.set_num_threads(threads)
+
+
+def test_the_factor_of_many_problems_is_refused_by_name() -> None:
+    A, x = torch.zeros(3, 2, 2, dtype=torch.float64), torch.ones(3, 1, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"^gamma: expected a number or one a problem, \(3,\), got \(2,\)"):
+        solve(A, x, torch.full((2,), 0.5, dtype=torch.float64))
+    with pytest.raises(TypeError, match=r"^gamma: torch.float32 on cpu, but A is torch.float64"):
+        solve(A, x, torch.full((3,), 0.5))
+    with pytest.raises(ValueError, match=r"^gamma: must lie strictly between 0 and 1, got 0.5 to 1.0$"):
+        solve(A, x, torch.tensor([0.5, 1.0, 0.5], dtype=torch.float64))
+    none = solve(A[:0], x[:0], torch.zeros(0, dtype=torch.float64))
+    assert none.shape == (0, 1, 2)
+
+
+def test_only_what_is_asked_is_computed() -> None:
+    A, x = tensors(gaussian(12, 3, 0.5))
+    for method in METHODS:
+        _, pull = vjp(A, x, 0.5, method=method)
+        everything = pull(torch.ones_like(x))
+        assert everything.A is not None
+        assert everything.gamma is not None
+        leaf = x.clone().requires_grad_()
+        solve(A, leaf, 0.5, method=method).sum().backward()
+        assert torch.allclose(leaf.grad, everything.x, rtol=1e-9, atol=0)  # both are certified to 1e-10
+        weights = A.clone().requires_grad_()
+        solve(weights, x, 0.5, method=method).sum().backward()
+        assert (weights.grad - everything.A).abs().max() <= 1e-8 * everything.A.abs().max()

@@ -303,7 +303,6 @@ def _arguments(deq: Subject) -> tuple[str, ...]:
     anomaly="answers depend on memory layout",
     at_stake="A transposed weight, a sliced batch, the gradient of a sum (broadcast): a crash or a wrong number.",
     judges_crashes=True,
-    loose=SAME_BITS,
     draws=lambda deq: cases(
         problems(deq.dtype, least_m=2, least_n=2),
         cotangent=cotangents(deq),

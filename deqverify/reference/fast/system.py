@@ -82,6 +82,8 @@ class System:
         dA = (v.mT @ (z * (self.columns * factor))).mul_(self.E)
         t = dA.sum(0)
         dA.addcmul_(self.E, t * self.columns, value=-1)
+        # Once more: what is left of the column sums is the rounding of v's constant part, which S may drown dA in.
+        dA.addcmul_(self.E, dA.sum(0) * self.columns, value=-1)
         if factor != self.gamma:
             dA.mul_(self.gamma)
         return dA, t.sum() / factor + (s * z.sum(1, keepdim=True)).sum() if want_gamma else None

@@ -144,16 +144,21 @@ class Errors:
         return B.T @ (self.dF + unit * np.abs(self.exact.dF)) + self.underflow
 
     @cached_property
+    def _peak(self) -> Array:
+        """``‖Λ‖_∞`` of each data point, (n,)."""
+        return np.abs(self.exact.adjoint).max(axis=0)
+
+    @cached_property
     def adjoint_residual(self) -> Array:
         """``‖c + γSᵀΛ̂ − Λ̂‖_∞`` of each data point for a given cotangent c, (n,)."""
-        adjoint = np.abs(self.exact.adjoint).max(axis=0)
         right = np.abs(self.exact.cotangent).max(axis=0)
-        return self.solve_rounding * (adjoint + right) + self.claimed_residual(self.backward, adjoint) + self.underflow
+        claimed = self.claimed_residual(self.backward, self._peak)
+        return self.solve_rounding * (self._peak + right) + claimed + self.underflow
 
     def adjoint_from(self, cotangent: Array | float) -> Array:
         """``‖Λ̂ − Λ‖_∞`` of each data point, (n,), when the right side is off by ``cotangent`` (m, n) or nothing."""
         given = np.broadcast_to(cotangent, self.exact.adjoint.shape).max(axis=0)
-        stored = self.arithmetic.storage * np.abs(self.exact.adjoint).max(axis=0)
+        stored = self.arithmetic.storage * self._peak
         return (self.adjoint_residual + given) * self.amplification + stored
 
     def swing_from(self, cotangent: Array | float) -> Array:
@@ -163,11 +168,10 @@ class Errors:
         error itself may be ``1/(1−γ)`` times the residual. The softmax Jacobian annihilates the constant.
         """
         given = np.broadcast_to(cotangent, self.exact.adjoint.shape).max(axis=0)
-        adjoint = np.abs(self.exact.adjoint).max(axis=0)
         swing = (self.adjoint_residual + given) / (1.0 - self.exact.zero_mass_rate)
         if self.backward.of == "value":  # the claim is on Λ itself: its constant part tells nothing of the rest
-            swing = swing + self.claimed_residual(self.backward, adjoint) * self.amplification
-        return swing + self.arithmetic.storage * adjoint
+            swing = swing + self.claimed_residual(self.backward, self._peak) * self.amplification
+        return swing + self.arithmetic.storage * self._peak
 
     @cached_property
     def adjoint(self) -> Array:
@@ -176,7 +180,7 @@ class Errors:
 
     def adjoint_certificate(self) -> Array:
         """Of ``‖c + γSᵀΛ̂ − Λ̂‖_∞/(1−γ)`` for a given cotangent c, (n,)."""
-        stored = self.arithmetic.storage * np.abs(self.exact.adjoint).max(axis=0)
+        stored = self.arithmetic.storage * self._peak
         return self.adjoint_from(0.0) * self._certified(self.backward) + 2 * stored * self.amplification
 
     def _certified(self, claim: Accuracy) -> float:

@@ -24,7 +24,6 @@ class Accuracy:
     def __post_init__(self) -> None:
         if not 0.0 <= self.tolerance < float("inf"):
             raise ValueError(f"tolerance: must be finite and not negative, got {self.tolerance!r}")
-
         if self.of not in ("residual", "value"):
             raise ValueError(f'of: a claim is of the "residual" or of the "value", got {self.of!r}')
 

@@ -33,6 +33,7 @@ FAMILIES = (
     "status",
     "conduct",
     "behaviour",
+    "variants",
 )
 """The modules of ``deqverify.properties``, in reporting order."""
 

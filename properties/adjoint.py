@@ -285,8 +285,9 @@ def start_gradient(deq: Subject, problem: Problem, cotangent: Array, start: Arra
     An unrolling of K steps leaves ``(γSᵀ)ᴷc`` there, which is also the residual ``c + γSᵀΛ̂ − Λ̂`` of the adjoint that it
     gives. Bound: ``Errors.adjoint_residual``. Catches unrollings that are too short, and starts that are not detached.
     """
-    _heed_solve(deq, problem, start)
-    found = deq.start_gradient(problem, start * _scale_of(problem.Phi), cotangent)
+    z0 = start * _scale_of(problem.Phi)
+    deq.equilibrium(problem, z0)  # where the solve is reported as failed, nothing is judged
+    found = deq.start_gradient(problem, z0, cotangent)
     bounds = budget(deq, problem, cotangent)
     if not bounds.in_range:
         return
@@ -294,7 +295,3 @@ def start_gradient(deq: Subject, problem: Problem, cotangent: Array, start: Arra
     size = np.abs(cotangent).max(axis=0, initial=0.0)
     allowed: Bound = bounds.bound(lambda errors: errors.adjoint_residual)
     yield compare("‖∂⟨c, ẑ⟩/∂z₀‖_∞", np.abs(found).max(axis=0, initial=0.0), allowed, size)
-
-
-def _heed_solve(deq: Subject, problem: Problem, start: Array) -> None:
-    deq.equilibrium(problem, start * _scale_of(problem.Phi))

@@ -23,6 +23,9 @@ BLOCKS = ("A", "Phi", "gamma")
 
 Evidence = Iterator[Measurement | Fact]
 
+SAME_BITS = "the reference repeats itself bit by bit; sums in another order, as on several threads, are forgiven."
+"""Why laws that compare a call with itself are loose."""
+
 
 @dataclass(frozen=True)
 class Reply:

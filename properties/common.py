@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from deqverify.bounds import Bound, Budget
-from deqverify.comparison import Fact
+from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, round_to
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem
@@ -77,6 +77,10 @@ def own_rounding(what: str, size: Array | float) -> Bound:
     return Bound({f"rounding of {what} in float64": np.asarray(size)})
 
 
+NOT_TIGHT = "the theorem's inequality is far from tight (THEORY.md §3 item 4): the reference never comes near it."
+"""Why the laws of the theorem's inequalities are loose."""
+
+
 def squared_length(gradient: dict[str, Array]) -> float:
     return float(np.sum(gradient["A"] ** 2) + np.sum(gradient["B"] ** 2))
 
@@ -119,8 +123,16 @@ def visit(deq: Subject, here: Problem) -> Point:
     return Point(gradient, bounds, float(np.sqrt(squared_length(exact))), float(np.sqrt(moved)))
 
 
-def packed(problem: Problem) -> Array:
-    return np.concatenate([problem.A.ravel(), problem.B.ravel()])
+def short_of(what: str, promised: Array | float, gradient: dict[str, Array], bounds: Budget, own: float) -> Measurement:
+    """That ``‖∂L/∂A‖² + ‖∂L/∂B‖²`` is at least ``promised`` (one number or several), whose own rounding is ``own``."""
+    shortfall = np.maximum(0.0, np.asarray(promised) - squared_length(gradient))
+    allowed = bounds.squared("A", "B") + own_rounding(what, own)
+    return compare(f"{what} − ‖∂L/∂A‖² − ‖∂L/∂B‖²", shortfall, allowed, squared_length(bounds.exact.gradient))
+
+
+def packed(A: Array, B: Array) -> Array:
+    """A and B, or their gradients, as one vector."""
+    return np.concatenate([A.ravel(), B.ravel()])
 
 
 def unpacked(problem: Problem, state: Array) -> Problem:

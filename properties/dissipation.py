@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 from deqverify.properties.common import (
+    NOT_TIGHT,
     any_problem,
     budget,
     cases,
     loss_rounding,
     own_rounding,
+    short_of,
     squared_length,
     theory_squared,
     usable,
@@ -19,7 +21,6 @@ from deqverify.properties.common import (
 from hypothesis import strategies as st
 
 from deqverify import losses
-from deqverify.bounds import Budget
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, round_to
 from deqverify.implementations.subject import Subject
@@ -72,7 +73,7 @@ def dissipation_identity(deq: Subject, problem: Problem) -> Iterator[Measurement
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
-    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing falls short of it.",
+    loose=NOT_TIGHT,
     draws=any_problem(),
 )
 def dissipation_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -90,15 +91,7 @@ def dissipation_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | 
     loss = bounds.exact.loss
     rate = 2.0 * polyak_lojasiewicz(problem, loss) * rate_floor(problem)
     promised = rate * max(loss - infimum(problem).attained, 0.0)
-    yield _short("2κλ̲(L − L*)", promised, gradient, bounds, rate * 2 * loss_rounding(bounds))
-
-
-def _short(what: str, promised: Array | float, gradient: dict[str, Array], bounds: Budget, own: float) -> Measurement:
-    """That the squared length of ``gradient`` is at least ``promised`` (one number or several), whose own rounding is
-    ``own``."""
-    shortfall = np.maximum(0.0, np.asarray(promised) - squared_length(gradient))
-    allowed = bounds.squared("A", "B") + own_rounding(what, own)
-    return compare(f"{what} − ‖∂L/∂A‖² − ‖∂L/∂B‖²", shortfall, allowed, squared_length(bounds.exact.gradient))
+    yield short_of("2κλ̲(L − L*)", promised, gradient, bounds, rate * 2 * loss_rounding(bounds))
 
 
 @law(
@@ -108,7 +101,7 @@ def _short(what: str, promised: Array | float, gradient: dict[str, Array], bound
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
-    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing falls short of it.",
+    loose=NOT_TIGHT,
     draws=lambda deq: cases(problems(deq.dtype, losses=st.just(losses.Squared()))),
 )
 def projected_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -127,7 +120,7 @@ def projected_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fa
     residual, error = np.linalg.norm(exact.F - problem.Y), np.linalg.norm(theory.F)
     largest = float(np.linalg.norm(problem.Phi, 2)) if problem.n else 0.0
     own = 4 * rate_floor(problem) * largest**2 * float((2 * residual + error) * error)
-    yield _short("4λ̲σ_k²‖RP_k‖² at the worst k", projected_floors(exact), gradient, bounds, own)
+    yield short_of("4λ̲σ_k²‖RP_k‖² at the worst k", projected_floors(exact), gradient, bounds, own)
 
 
 @law(
@@ -137,7 +130,7 @@ def projected_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fa
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="Classifiers without weight decay, the usual ones, have no guarantee of linear convergence.",
-    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing falls short of it.",
+    loose=NOT_TIGHT,
     draws=lambda deq: cases(
         problems(deq.dtype, losses=st.just(losses.CrossEntropy(0.0))),
         tilt=lambda problem: signals((problem.p, problem.n)),
@@ -159,4 +152,4 @@ def quotient_floor(deq: Subject, problem: Problem, tilt: Array) -> Iterator[Meas
     loss, noise = bounds.exact.loss, loss_rounding(bounds)
     rate = 2.0 * quotient_polyak_lojasiewicz(soft, loss + noise) * rate_floor(soft)
     promised = rate * max(loss - infimum(soft).attained, 0.0)
-    yield _short("2κλ̲(L − L*)", promised, gradient, bounds, rate * 2 * noise)
+    yield short_of("2κλ̲(L − L*)", promised, gradient, bounds, rate * 2 * noise)

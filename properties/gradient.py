@@ -146,9 +146,9 @@ def _steps(bounds: Budget, directions: dict[str, Array]) -> list[float]:
 def gradient_A(deq: Subject, problem: Problem, direction: Array) -> Iterator[Measurement | Fact]:
     """Along a drawn direction d (m, m) in the weights before the softmax.
 
-    Bound: ``Errors.gradient["A"]`` weighted by |d|; where that drowns the whole, along the entries of d that it
-    leaves clear. Catches a missing softmax Jacobian, a missing transpose in the
-    adjoint, one-step gradients. Blind to the slow adjoint mode (the softmax annihilates it): see gradient-Phi.
+    Bound: ``Errors.gradient["A"]`` weighted by |d|; where that drowns the whole, along the entries of d that it leaves
+    clear. Catches a missing softmax Jacobian, a missing transpose in the adjoint, one-step gradients. Blind to the slow
+    adjoint mode (the softmax annihilates it): see gradient-Phi.
     """
     yield from _derivative(deq, problem, "A", direction)
 

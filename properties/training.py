@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from deqverify.properties.common import (
     EVALUATIONS,
+    NOT_TIGHT,
     Point,
     budget,
     cases,
     loss_rounding,
     own_rounding,
     packed,
+    short_of,
     squared_length,
     theory_squared,
     unpacked,
@@ -52,7 +54,7 @@ def _training(deq: Subject) -> SearchStrategy[dict[str, Problem]]:
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
     cost=8,
-    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing exceeds it.",
+    loose=NOT_TIGHT,
     draws=_training,
 )
 def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -70,13 +72,13 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
             return np.full_like(state, np.nan)
         point = visit(deq, unpacked(problem, state))
         seen.append((point.slope, point.error))
-        return -np.concatenate([point.gradient["A"].ravel(), point.gradient["B"].ravel()])
+        return -packed(point.gradient["A"], point.gradient["B"])
 
     first = ClosedForm(problem)
     floor = infimum(problem).attained
     rate = 2.0 * polyak_lojasiewicz(problem, first.loss) * rate_floor(problem)
     tolerance = 1e-5  # of the integrator; it enters the bound below
-    solver = RK45(velocity, 0.0, packed(problem), t_bound=1e6, rtol=tolerance, atol=tolerance)
+    solver = RK45(velocity, 0.0, packed(problem.A, problem.B), t_bound=1e6, rtol=tolerance, atol=tolerance)
     steps, slope, error = 0, *seen[0]
     while len(seen) + 6 <= EVALUATIONS and solver.status == "running":
         solver.step()
@@ -107,7 +109,7 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     anomaly=SLOW,
     at_stake="Gradient descent with this implementation's gradients does not descend as the theorem promises.",
     cost=8,
-    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing exceeds it.",
+    loose=NOT_TIGHT,
     draws=_training,
 )
 def descent(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -155,7 +157,7 @@ def descent_dissipation(deq: Subject, problem: Problem) -> Iterator[Measurement 
         yield from usable(gradient)
         shallow = sum(dissipation(bounds.exact))
         error = 2 * step.point.slope * step.point.error + step.point.error**2
-        theory = own_rounding("gᵀDg", 4 * theory_squared(bounds))
+        theory = own_rounding("gᵀDg", theory_squared(bounds))
         allowed = bounds.squared("A", "B") + theory
         yield compare("|‖∂L/∂A‖² + ‖∂L/∂B‖² − gᵀDg|", abs(squared_length(gradient) - shallow), allowed, shallow)
         if step.ahead is None:
@@ -189,7 +191,7 @@ def _falls(
     anomaly=SLOW,
     at_stake="The rate that holds where training starts need not hold where it goes.",
     cost=8,
-    loose="the theorem's inequality is far from tight (THEORY.md §3 item 4): nothing falls short of it.",
+    loose=NOT_TIGHT,
     draws=_training,
 )
 def descent_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
@@ -202,11 +204,9 @@ def descent_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
     rate = 2.0 * polyak_lojasiewicz(problem, start) * rate_floor(problem)
     for step in _descend(deq, problem):
         yield from usable(step.point.gradient)
-        seen, squared = step.point.bounds.exact, squared_length(step.point.gradient)
-        noise = own_rounding("2κλ̲(L − L*)", rate * 2 * step.noise)
-        shortfall = max(0.0, rate * max(seen.loss - floor, 0.0) - squared)
-        allowed = step.point.bounds.squared("A", "B") + noise
-        yield compare("2κλ̲(L − L*) − ‖∂L/∂A‖² − ‖∂L/∂B‖²", shortfall, allowed, squared_length(seen.gradient))
+        bounds = step.point.bounds
+        promised = rate * max(bounds.exact.loss - floor, 0.0)
+        yield short_of("2κλ̲(L − L*)", promised, step.point.gradient, bounds, rate * 2 * step.noise)
 
 
 @law(
@@ -232,11 +232,11 @@ def global_optimum(deq: Subject, problem: Problem) -> Iterator[Measurement | Fac
             return np.inf, np.zeros_like(state)
         here = unpacked(problem, state)
         point = visit(deq, here)
-        return ClosedForm(here).loss, np.concatenate([point.gradient[block].ravel() for block in ("A", "B")])
+        return ClosedForm(here).loss, packed(point.gradient["A"], point.gradient["B"])
 
     # The last line search may add ten; the memory holds every step, which makes it BFGS.
     stop = {"maxfun": EVALUATIONS - 12, "ftol": 0.0, "gtol": 0.0, "maxls": 10, "maxcor": EVALUATIONS}
-    end = minimize(objective, packed(problem), jac=True, method="L-BFGS-B", options=stop)
+    end = minimize(objective, packed(problem.A, problem.B), jac=True, method="L-BFGS-B", options=stop)
     if not np.isfinite(end.x).all():
         return  # training did not stop anywhere
     best = unpacked(problem, end.x)

@@ -205,7 +205,7 @@ def trajectory(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     whatever ``trust-region`` catches, where it accumulates.
     """
     calls, error, start = 0, 0.0, ClosedForm(problem)
-    split, tolerance = packed(problem).size, 1e-8  # of the integrator; it enters the bound below
+    split, tolerance = packed(problem.A, problem.B).size, 1e-8  # of the integrator; it enters the bound below
 
     def velocity(t: float, state: Array) -> Array:
         nonlocal calls, error
@@ -217,10 +217,10 @@ def trajectory(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
         shallow = _shallow(here, state[split:].reshape(start.W.shape))
         newton = subproblem(shallow)
         step = np.linalg.solve(newton.delta * newton.H + newton.metric, -newton.g)
-        flow = -np.concatenate([point.gradient["A"].ravel(), point.gradient["B"].ravel()])
+        flow = -packed(point.gradient["A"], point.gradient["B"])
         return np.concatenate([flow, step.reshape(start.W.T.shape).T.ravel()])
 
-    state = np.concatenate([packed(problem), start.W.ravel()])
+    state = np.concatenate([packed(problem.A, problem.B), start.W.ravel()])
     growth = 2 * _lipschitz(start)
     solver = RK45(velocity, 0.0, state, t_bound=1.0 / growth, rtol=tolerance, atol=tolerance * _size(state))
     steps = 0

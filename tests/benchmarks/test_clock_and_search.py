@@ -63,7 +63,8 @@ def test_the_floor_of_a_direct_solve_by_hand() -> None:
     rate = Rates(gemm=1e9, getrf=5e8, copies={1 << 16: math.inf})
     forward = 2 / 3 * 30**3 / 5e8 + 2 * 30 * 30 * 7 / 1e9
     assert limits.floor(rate, 30, 7, 8, "forward") == pytest.approx(forward, rel=1e-14)  # a few roundings
-    assert limits.floor(rate, 30, 7, 8, "forward", products=5) == pytest.approx(5 * 2 * 30 * 30 * 7 / 1e9, rel=1e-14)
+    products = 5 * 2 * 30 * 30 * 7 / 1e9
+    assert limits.floor(rate, 30, 7, 8, "forward", products=5) == pytest.approx(products, rel=1e-14)  # likewise
     assert limits.floor(rate, 30, 7, 8, "gradient") > 2 * forward - 2 / 3 * 30**3 / 5e8
 
 

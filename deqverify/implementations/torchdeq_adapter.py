@@ -106,6 +106,7 @@ def torchdeq(*flags: str) -> TorchDeq:
     claims = Claims(
         forward=Accuracy(1e-3, relative),
         backward=Accuracy(1e-6, relative),
+        devices=("cpu", "cuda"),
         iteration="picard" if solver == SOLVERS["fixed_point"] else None,
         copies=True,
         pickles=True,

@@ -79,6 +79,7 @@ class PicardLayer:
         self.claims = Claims(
             Accuracy(tolerance),
             Accuracy(tolerance),
+            devices=("cpu",) if framework == "numpy" else ("cpu", "cuda"),
             iteration=self.iteration,
             threads=True,
             copies=True,

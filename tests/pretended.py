@@ -118,6 +118,18 @@ def _numpy(function: Any) -> Any:
     return refused
 
 
+def _new_tensor(function: Any) -> Any:
+    def made(like: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (
+            Pretended(function(like.held, *args, **kwargs))
+            if isinstance(like, Pretended)
+            else placed(like, *args, **kwargs)
+        )
+
+    placed = _placing(function)
+    return made
+
+
 def _means_cuda(value: Any) -> bool:
     if isinstance(value, torch.device):
         return value.type == "cuda"
@@ -128,7 +140,7 @@ _FACTORIES = (
     "tensor", "as_tensor", "empty", "zeros", "ones", "full", "eye", "arange", "linspace", "rand", "randn", "randint",
     "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like",
 )  # fmt: skip
-_METHODS = ("to", "new_empty", "new_zeros", "new_ones", "new_full", "new_tensor")
+_METHODS = ("to", "new_empty", "new_zeros", "new_ones", "new_full")
 
 
 class _Event:
@@ -163,7 +175,9 @@ def pretended_cuda() -> Iterator[None]:
         ),
         mock.patch.multiple(torch, **{name: _placing(getattr(torch, name)) for name in _FACTORIES}),
         mock.patch.multiple(torch.Tensor, **{name: _placing(getattr(torch.Tensor, name)) for name in _METHODS}),
-        mock.patch.object(torch.Tensor, "numpy", _numpy(torch.Tensor.numpy)),
+        mock.patch.multiple(
+            torch.Tensor, numpy=_numpy(torch.Tensor.numpy), new_tensor=_new_tensor(torch.Tensor.new_tensor)
+        ),
         _Operations(),
     ):
         yield

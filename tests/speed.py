@@ -58,10 +58,10 @@ def medians(
     return {name: of(times) for name, times in samples.items()}
 
 
-def data(m: int, n: int, *batch: int, scale: float = 1.0, dtype: torch.dtype = F64) -> tuple[Tensor, Tensor, Tensor]:
+def data(m: int, n: int, *batch: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
     """Gaussian A, x and a cotangent."""
-    A, x, c = (torch.randn(*batch, *shape, dtype=dtype) for shape in ((m, m), (n, m), (n, m)))
-    return A * scale, x, c
+    A, x, c = (torch.randn(*batch, *shape, dtype=F64).to(device) for shape in ((m, m), (n, m), (n, m)))
+    return A, x, c
 
 
 def leaves(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -70,13 +70,13 @@ def leaves(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def with_autograd(function: Callable[..., Tensor], A: Tensor, x: Tensor, gamma: float, c: Tensor) -> Callable[[], Any]:
     """A run: forward, backward, gradients in A, x and γ."""
-    inputs = leaves(A, x, torch.tensor(gamma, dtype=A.dtype))
+    inputs = leaves(A, x, torch.tensor(gamma, dtype=A.dtype, device=A.device))
     return lambda: torch.autograd.grad(function(*inputs), inputs, c)
 
 
 def torch_lu(A: Tensor, x: Tensor, gamma: Tensor) -> Tensor:
     """What a user of PyTorch writes."""
-    U = torch.eye(A.shape[-1], dtype=A.dtype) - gamma * torch.softmax(A, -2)
+    U = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device) - gamma * torch.softmax(A, -2)
     return torch.linalg.solve(U, x.mT).mT
 
 
@@ -89,7 +89,9 @@ def fast_vjp(A: Tensor, x: Tensor, gamma: float, c: Tensor, **options: Any) -> C
 
 
 def jax_lu(A: Tensor, x: Tensor, gamma: float, c: Tensor) -> Callable[[], Any] | None:
-    """The same in JAX, compiled; None where JAX is not installed."""
+    """The same in JAX, compiled; None where JAX is not installed, and beside a GPU, which it may not see."""
+    if A.device.type != "cpu":
+        return None
     try:
         import jax
     except ImportError:
@@ -108,11 +110,13 @@ def jax_lu(A: Tensor, x: Tensor, gamma: float, c: Tensor) -> Callable[[], Any] |
     return lambda: jax.block_until_ready(compiled(*arrays))
 
 
-def floor_runs(m: int, n: int) -> Runs:
-    """What the floor is made of, at this size: a product, a factorisation in place, a pass over memory."""
-    A, x, _ = data(m, n)
-    U, buffer, other, z = (A + 2 * m * torch.eye(m)).contiguous(), torch.empty_like(A), A.clone(), torch.empty_like(x)
-    pivots, info = torch.empty(m, dtype=torch.int32), torch.empty((), dtype=torch.int32)
+def floor_runs(m: int, n: int, device: str) -> Runs:
+    """What the floor is made of, at this size: a product, the library's own factorisation in place, a pass over
+    memory."""
+    A, x, _ = data(m, n, device=device)
+    U = (A + 2 * m * torch.eye(m, device=device)).contiguous()
+    buffer, other, z = torch.empty_like(A), A.clone(), torch.empty_like(x)
+    pivots, info = (torch.empty(shape, dtype=torch.int32, device=device) for shape in (m, ()))
 
     def factorise() -> None:
         buffer.copy_(U)
@@ -130,12 +134,18 @@ def floor(m: int, n: int, parts: dict[str, float]) -> float:
     return (parts["copy+lu"] - parts["copy"]) + 3 * parts["product"] + (6 * m * m + 8 * n * m) * word
 
 
+def synchronised() -> float:
+    """The clock on the wall, when the GPU has done what it was given."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def peers(options: Any, clock: Callable[[], float]) -> None:
     print("forward and backward, float64, γ = .9, accuracy 1e-6, ms; floor: the LU's flops and bytes at measured rates")
     print(f"{'m':>5}{'n':>5} {'fast':>9}{'fast,vjp':>9}{'fast,lu':>9}{'torch LU':>9}{'jax LU':>9}{'floor':>9}"
-          f" {'/jax':>6}{'/torch':>7}{'lu/floor':>9}  used")  # fmt: skip
+          f" {'/jax':>6}{'/torch':>7}{'lu/floor':>9}{'lu/getrf':>9}  used")  # fmt: skip
     for m, n in options.sizes or [(16, 256), (64, 256), (256, 256), (1024, 256), (2048, 256)]:
-        A, x, c = data(m, n)
+        A, x, c = data(m, n, device=options.device)
         runs: Runs = {
             "fast": with_autograd(lambda *t: solve(*t, accuracy=1e-6), A, x, 0.9, c),
             "vjp": fast_vjp(A, x, 0.9, c, accuracy=1e-6),
@@ -144,16 +154,15 @@ def peers(options: Any, clock: Callable[[], float]) -> None:
         }
         jax_run = jax_lu(A, x, 0.9, c)
         found = medians(
-            runs | ({"jax": jax_run} if jax_run else {}) | floor_runs(m, n), options.rounds or rounds(m, n), clock
+            runs | ({"jax": jax_run} if jax_run else {}) | floor_runs(m, n, options.device),
+            options.rounds or rounds(m, n),
+            clock,
         )
         least, jax_time = floor(m, n, found), found.get("jax", math.nan)
         row = [found["fast"], found["vjp"], found["lu"], found["torch"], jax_time, least]
         print(f"{m:5}{n:5} " + "".join(f"{t * 1e3:9.3f}" for t in row) + f" {found['vjp'] / jax_time:6.2f}"
-              f"{found['vjp'] / found['torch']:7.2f}{found['lu'] / least:9.2f}  {runs['vjp']()[0].used}")  # fmt: skip
-
-
-def sizes(text: str) -> list[tuple[int, ...]]:
-    return [tuple(map(int, size.split("x"))) for size in text.split(",")]
+              f"{found['vjp'] / found['torch']:7.2f}{found['lu'] / least:9.2f}"
+              f"{found['lu'] / (found['copy+lu'] - found['copy']):9.2f}  {runs['vjp']()[0].used}")  # fmt: skip
 
 
 def rounds(m: int, n: int) -> int:
@@ -164,9 +173,9 @@ def near_one(options: Any, clock: Callable[[], float]) -> None:
     gamma = 1 - 1e-6
     print("γ = 1 − 1e-6, n = 16, Gaussian logits, float64, accuracy 1e-10: ms, and the certified relative errors")
     for m in [m for m, _ in options.sizes] if options.sizes else [1024, 2048]:
-        A, x, c = data(m, 16)
+        A, x, c = data(m, 16, device=options.device)
         runs: Runs = {"torch LU": with_autograd(torch_lu, A, x, gamma, c)}
-        runs["  forward torch LU"] = partial(torch_lu, A, x, torch.tensor(gamma, dtype=F64))
+        runs["  forward torch LU"] = partial(torch_lu, A, x, A.new_tensor(gamma))
         for method in (None, *METHODS):
             runs[f"fast,{method or 'auto'}"] = fast_vjp(A, x, gamma, c, accuracy=1e-10, method=method)
             runs[f"  forward {method or 'auto'}"] = partial(vjp, A, x, gamma, accuracy=1e-10, method=method)
@@ -183,11 +192,11 @@ def near_one(options: Any, clock: Callable[[], float]) -> None:
 
 def batched(options: Any, clock: Callable[[], float]) -> None:
     k, m, n = options.problems, 16, 1
-    A, x, c = data(m, n, k)
+    A, x, c = data(m, n, k, device=options.device)
     loops = leaves(A, x)
 
     def loop() -> None:
-        gamma = torch.tensor(0.9, dtype=F64, requires_grad=True)
+        gamma = A.new_tensor(0.9).requires_grad_()
         for a, b, d in zip(*loops, c, strict=True):
             torch.autograd.grad(torch_lu(a, b, gamma), (a, b, gamma), d)
 
@@ -208,12 +217,14 @@ def model(options: Any, clock: Callable[[], float]) -> None:
     The least of several times stands for each: neighbours only ever add.
     """
     started = time.perf_counter()
-    use(calibrate(seconds=options.seconds))
-    print(f"calibrated in {time.perf_counter() - started:.0f} s: {model_for(torch.zeros(1, dtype=F64)).where}")
+    use(calibrate(seconds=options.seconds, device=options.device))
+    where = model_for(torch.zeros(1, dtype=F64, device=options.device)).where
+    print(f"calibrated in {time.perf_counter() - started:.0f} s: {where}")
     rng = np.random.default_rng(options.seed)
     losses, chosen, best_of = [], dict.fromkeys(METHODS, 0), dict.fromkeys(METHODS, 0)
     for case in range(options.cases):
         A, x, c, gamma, accuracy, kind = draw(rng)
+        A, x, c = (t.to(options.device) for t in (A, x, c))
         m, n = A.shape[0], x.shape[0]
 
         def once(method: Any) -> Callable[[], Any]:
@@ -255,8 +266,8 @@ def compiled(options: Any, clock: Callable[[], float]) -> None:
     """Where torch.compile would pay: the softmax and the pull-back's passes, fused, against the operations written."""
     print("torch.compile of the passes over (m, m), ms: written / compiled")
     for m in (64, 256, 1024, 2048):
-        A, _, _ = data(m, 1)
-        system, P = System(A, 0.9), torch.randn(m, m, dtype=F64)
+        A, _, _ = data(m, 1, device=options.device)
+        system, P = System(A, 0.9), torch.randn_like(A)
         E, T, d = torch.empty_like(A), torch.empty_like(A), system.columns
         runs: Runs = {
             "softmax": partial(written_softmax, A, E),
@@ -301,12 +312,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of the calibration")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--wall", action="store_true")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     random.seed(options.seed)
     clock = time.process_time if options.threads == 1 and not options.wall else time.perf_counter
+    if options.device == "cuda":
+        clock = synchronised
     todo = {"peers": peers, "near-one": near_one, "batched": batched, "model": model, "compile": compiled}
     todo[options.what](options, clock)
 

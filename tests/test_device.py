@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
-from deqverify.benchmarking import measure
+from deqverify.benchmarking import floor, measure, scaling
 from deqverify.benchmarking.contenders import VARIANTS, contender
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.cli import main
 from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Subject
 from deqverify.law import laws
@@ -95,6 +99,17 @@ def test_a_gradient_left_on_the_host_is_a_violation() -> None:
     assert trial.failure.seen.seen == "float64 on cpu, expected float64 on cuda"
 
 
+@pytest.fixture
+def small_rates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The floor's rates measured on what a CPU does in no time."""
+    monkeypatch.setitem(floor._ORDER, "cuda", 64)
+    monkeypatch.setitem(floor._LARGEST, "cuda", 18)
+    floor.rates.cache_clear()
+    yield
+    floor.rates.cache_clear()
+
+
+@pytest.mark.usefixtures("small_rates")
 @pytest.mark.parametrize("name", [*(n for names in VARIANTS.values() for n in names), "torch-solve", "torch-unrolled"])
 def test_every_contender_of_pytorch_is_timed_on_the_device(name: str) -> None:
     with pretended_cuda():
@@ -106,6 +121,21 @@ def test_every_contender_of_pytorch_is_timed_on_the_device(name: str) -> None:
         )
     assert [row.note for row in rows] == [""] * 3
     assert all(row.timing and row.achieved and row.achieved.worst < 0.5 for row in rows)
+
+
+def test_scaling_on_the_device_and_on_no_other_than_before(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    asked = ["bench", "--scaling", str(page), "--largest", "10", "--device"]
+    with pretended_cuda():
+        done = CliRunner().invoke(main, [*asked, "cuda"])
+        mixed = CliRunner().invoke(main, [*asked, "cpu"])
+    assert done.exit_code == 0, done.output
+    measured = scaling.read(page.with_suffix(".json"))
+    assert {"reference[fast]", "reference[fast], batched", "torch-solve, batched"} <= {p.name for p in measured}
+    assert not [p.note for p in measured if p.note]
+    assert "pretended" in page.read_text()
+    assert mixed.exit_code == 2
+    assert "holds times of pretended, not of cpu" in mixed.output
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (70, 6, 6)])

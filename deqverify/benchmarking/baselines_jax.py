@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deqverify.benchmarking.contenders import LEARNING_RATE, Contender
+from deqverify.benchmarking.contenders import LEARNING_RATE, Contender, Unavailable
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.dtypes import Array
 from deqverify.problem import Problem
@@ -27,7 +27,10 @@ class JaxRun:
         import jax.numpy as jnp
 
         jax.config.update("jax_enable_x64", True)
-        where = jax.devices("cpu" if device == "cpu" else "gpu")[0]
+        try:
+            where = jax.devices("cpu" if device == "cpu" else "gpu")[0]
+        except RuntimeError as error:  # JAX has no plugin for the GPU that PyTorch sees
+            raise Unavailable(str(error)) from error
         self.device, loss = device, problem.loss
         native = [problem.A, problem.B, problem.Phi.T, np.asarray(problem.gamma)]
         self.leaves = tuple(jax.device_put(jnp.asarray(np.array(a), dtype=dtype), where) for a in native)

@@ -6,14 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from deqverify.benchmarking.contenders import Unavailable
+from deqverify.benchmarking.contenders import Unavailable, cuda_present
 from deqverify.benchmarking.problems import OUTPUTS, bell
 from deqverify.dtypes import Array
 from deqverify.losses import Squared
 from deqverify.problem import Problem
 
 M, GAMMA = 8, 0.9
-BATCHED = ("torch-solve, batched", "jax-solve, vmap", "reference, loop", "reference[numpy], loop")
+BATCHED = (
+    "reference[fast], batched",
+    "torch-solve, batched",
+    "jax-solve, vmap",
+    "reference, loop",
+    "reference[numpy], loop",
+)
 
 
 def arrays(count: int) -> tuple[Array, Array, Array, Array]:
@@ -23,13 +29,16 @@ def arrays(count: int) -> tuple[Array, Array, Array, Array]:
     return A, B, phi, y
 
 
-def batched(name: str, count: int) -> Any:
-    """The run ``name`` on ``count`` problems: ``gradient`` and ``synchronise``. Unavailable without its library."""
+def batched(name: str, count: int, device: str = "cpu") -> Any:
+    """The run ``name`` on ``count`` problems: ``gradient`` and ``synchronise``. Unavailable without its library, or
+    where it does not run on ``device``."""
     kind, _, how = name.partition(", ")
+    if device == "cuda" and (how != "batched" or not cuda_present()):
+        raise Unavailable(f"{name} does not run on cuda here")
     if how == "loop":
         return _Loop(kind, count)
     try:
-        return _Torch(count) if how == "batched" else _Jax(count)
+        return _Torch(kind, count, device) if how == "batched" else _Jax(count)
     except ImportError as error:
         raise Unavailable(str(error)) from error
 
@@ -55,12 +64,16 @@ class _Loop:
 
 
 class _Torch:
+    """One differentiable solve of all problems, by the fast reference or by torch.linalg.solve."""
+
     iterations = None
 
-    def __init__(self, count: int):
+    def __init__(self, kind: str, count: int, device: str):
         import torch
 
-        self.arrays = [torch.tensor(np.ascontiguousarray(a)) for a in arrays(count)]
+        self.device = device
+        self.arrays = [torch.tensor(np.ascontiguousarray(a), device=device) for a in arrays(count)]
+        self.equilibria = _plain_solve if kind == "torch-solve" else _fast_solve
 
     def gradient(self) -> Any:
         import torch
@@ -68,12 +81,28 @@ class _Torch:
         A, B, phi, y = self.arrays
         leaves = [t.detach().requires_grad_() for t in (A, B, phi)]
         A, B, phi = leaves
-        U = torch.eye(M, dtype=A.dtype) - GAMMA * torch.softmax(A, dim=1)
-        z = torch.linalg.solve(U, phi)
+        z = self.equilibria(A, phi)
         loss = torch.sum((torch.einsum("kpm,km->kp", B, z) - y) ** 2)
         return z, torch.autograd.grad(loss, leaves)
 
-    def synchronise(self) -> None: ...
+    def synchronise(self) -> None:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+
+
+def _plain_solve(A: Any, phi: Any) -> Any:
+    import torch
+
+    U = torch.eye(M, dtype=A.dtype, device=A.device) - GAMMA * torch.softmax(A, dim=1)
+    return torch.linalg.solve(U, phi)
+
+
+def _fast_solve(A: Any, phi: Any) -> Any:
+    from deqverify.reference import solve
+
+    return solve(A, phi[:, None], GAMMA)[:, 0]
 
 
 class _Jax:

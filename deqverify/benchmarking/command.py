@@ -65,7 +65,7 @@ def bench(
     if asv is not None or others or publish is not None:
         sys.exit(_track(asv, list(others), publish))
     if scaling is not None:
-        _scaling(scaling, limit, largest)
+        _scaling(scaling, limit, largest, device)
         return
     from deqverify.benchmarking import matching, measure
     from deqverify.benchmarking.contenders import names
@@ -107,15 +107,18 @@ def _against(commit: str) -> int:
     return compare.exit_code(found)
 
 
-def _scaling(page: Path, limit: float, largest: float) -> None:
+def _scaling(page: Path, limit: float, largest: float, device: str) -> None:
     from deqverify.benchmarking import pictures
     from deqverify.benchmarking import scaling as growing
     from deqverify.benchmarking.table import console, seconds
 
     out, kept = console(), page.with_suffix(".json")
-    for point in growing.measured(kept, limit, largest=largest) if limit else ():
-        time = seconds(point.seconds) if point.seconds else point.note
-        out.print(f"{point.axis} = {point.value:g}  {point.name}  {time}", highlight=False, markup=False)
+    try:
+        for point in growing.measured(kept, limit, largest=largest, device=device) if limit else ():
+            time = seconds(point.seconds) if point.seconds else point.note
+            out.print(f"{point.axis} = {point.value:g}  {point.name}  {time}", highlight=False, markup=False)
+    except ValueError as error:
+        raise click.UsageError(f"--scaling: {error}") from error
     if not kept.exists():
         raise click.UsageError(f"--scaling: there are no points in {kept}; measure with a --limit above 0")
     pictures.draw(growing.read(kept), json.loads(kept.read_text())["machine"], page)

@@ -17,28 +17,35 @@ from typing import Any
 
 from deqverify.benchmarking.problems import OUTPUTS
 
-_ORDER = 1024
-_COPIES = tuple(1 << k for k in range(16, 28, 2))  # bytes: 64 KiB, where a call costs little, to 64 MiB
+_ORDER = {"cpu": 1024, "cuda": 8192}  # a GPU is not busy with less
+_LARGEST = {"cpu": 26, "cuda": 30}  # a GPU's caches hold 64 MiB
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Operations a second of GEMM and GETRF of order 1024; bytes a second of copies by size (read and written). Each
-    is the best of several."""
+    """Operations a second of GEMM and GETRF of one order; bytes a second of copies by size (read and written). Each is
+    the best of several."""
 
     gemm: float
     getrf: float
     copies: dict[int, float]
+    order: int
 
     def bandwidth(self, size: float) -> float:
         """Of ``size`` bytes: the best of that size and of all larger ones, so that it is never too low."""
         fitting = [rate for copied, rate in self.copies.items() if copied >= size]
-        return max(fitting) if fitting else self.copies[_COPIES[-1]]
+        return max(fitting) if fitting else self.copies[max(self.copies)]
 
     def __str__(self) -> str:
-        small, large = self.copies[_COPIES[0]] / 1e9, self.copies[_COPIES[-1]] / 1e9
-        rates = f"GEMM {self.gemm / 1e9:.0f} GFlop/s, GETRF {self.getrf / 1e9:.0f}"
-        return f"{rates}, copying {small:.1f} GB/s (64 KiB) to {large:.1f} (64 MiB)"
+        small, large = min(self.copies), max(self.copies)
+        rates = f"order {self.order}: GEMM {self.gemm / 1e9:.0f} GFlop/s, GETRF {self.getrf / 1e9:.0f}"
+        copying = f"{self.copies[small] / 1e9:.1f} GB/s ({small >> 10} KiB) to {self.copies[large] / 1e9:.1f}"
+        return f"{rates}; copying {copying} ({large >> 20} MiB)"
+
+
+def copied_sizes(device: str) -> tuple[int, ...]:
+    """Bytes: from 64 KiB, where a call costs little, to what no cache holds."""
+    return tuple(1 << k for k in range(16, _LARGEST[device] + 1, 2))
 
 
 @lru_cache(maxsize=8)
@@ -48,11 +55,11 @@ def rates(dtype: str, device: str = "cpu") -> Rates:
         import torch
     except ImportError:
         return _with_scipy(dtype)
-    kind = getattr(torch, dtype)
+    kind, order, sizes = getattr(torch, dtype), _ORDER[device], copied_sizes(device)
     generator = torch.Generator().manual_seed(0)
-    a = torch.rand((_ORDER, _ORDER), dtype=torch.float32, generator=generator).to(device, kind)
-    dominant = a + _ORDER * torch.eye(_ORDER, dtype=kind, device=device)
-    source = torch.zeros(_COPIES[-1] // a.element_size(), dtype=kind, device=device)
+    a = torch.rand((order, order), dtype=torch.float32, generator=generator).to(device, kind)
+    dominant = a + order * torch.eye(order, dtype=kind, device=device)
+    source = torch.zeros(sizes[-1] // a.element_size(), dtype=kind, device=device)
     target = torch.empty_like(source)
 
     def copying(size: int) -> float:
@@ -63,9 +70,10 @@ def rates(dtype: str, device: str = "cpu") -> Rates:
     wait = torch.cuda.synchronize if device == "cuda" else None
 
     return Rates(
-        2 * _ORDER**3 / _best(lambda: a @ a, wait),
-        2 / 3 * _ORDER**3 / _best(lambda: torch.linalg.lu_factor(dominant), wait),
-        {size: copying(size) for size in _COPIES},
+        2 * order**3 / _best(lambda: a @ a, wait),
+        2 / 3 * order**3 / _best(lambda: torch.linalg.lu_factor(dominant), wait),
+        {size: copying(size) for size in sizes},
+        order,
     )
 
 
@@ -73,9 +81,10 @@ def _with_scipy(dtype: str) -> Rates:
     import numpy as np
     import scipy.linalg
 
-    a = np.ones((_ORDER, _ORDER), dtype=dtype)
-    dominant = a + _ORDER * np.eye(_ORDER, dtype=dtype)
-    source = np.zeros(_COPIES[-1] // a.itemsize, dtype=dtype)
+    order, sizes = _ORDER["cpu"], copied_sizes("cpu")
+    a = np.ones((order, order), dtype=dtype)
+    dominant = a + order * np.eye(order, dtype=dtype)
+    source = np.zeros(sizes[-1] // a.itemsize, dtype=dtype)
     target = np.empty_like(source)
 
     def copying(size: int) -> float:
@@ -83,9 +92,10 @@ def _with_scipy(dtype: str) -> Rates:
         return 2 * size / _best(lambda: np.copyto(target[:entries], source[:entries]), times=50)
 
     return Rates(
-        2 * _ORDER**3 / _best(lambda: a @ a),
-        2 / 3 * _ORDER**3 / _best(lambda: scipy.linalg.lu_factor(dominant)),
-        {size: copying(size) for size in _COPIES},
+        2 * order**3 / _best(lambda: a @ a),
+        2 / 3 * order**3 / _best(lambda: scipy.linalg.lu_factor(dominant)),
+        {size: copying(size) for size in sizes},
+        order,
     )
 
 

@@ -115,10 +115,11 @@ def machine(device: str = "cpu") -> dict[str, Any]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    found["device"] = device
     if device == "cuda":
         import torch
 
-        found["device"] = torch.cuda.get_device_name()
+        found |= {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return found
 
 

@@ -70,10 +70,15 @@ class Point:
 
 
 def measured(
-    path: Path, limit: float, axes: tuple[str, ...] = tuple(AXES), largest: float = math.inf
+    path: Path, limit: float, axes: tuple[str, ...] = tuple(AXES), largest: float = math.inf, device: str = "cpu"
 ) -> Iterator[Point]:
-    """Measures what ``path`` does not hold yet, up to ``largest`` on every axis, writes it there and yields it."""
-    points = read(path)
+    """Measures what ``path`` does not hold yet, up to ``largest`` on every axis, writes it there and yields it.
+
+    ValueError where the points in ``path`` were measured on another device.
+    """
+    points, here = read(path), machine(device)["device"]
+    if points and here != (before := json.loads(path.read_text())["machine"].get("device", "cpu")):
+        raise ValueError(f"{path} holds times of {before}, not of {here}; take another page")
     known = {(p.axis, p.name, p.value) for p in points}
     for axis in (AXES[name] for name in axes):
         for name in axis.contenders:
@@ -81,25 +86,25 @@ def measured(
                 if value > largest or _ended(points, axis.name, name, limit):
                     break
                 if (axis.name, name, value) not in known:
-                    point = _point(axis, name, value)
+                    point = _point(axis, name, value, device)
                     if point is None:
                         break
                     points.append(point)
-                    write(path, points)
+                    write(path, points, device)
                     yield point
 
 
-def _point(axis: Axis, name: str, value: float) -> Point | None:
+def _point(axis: Axis, name: str, value: float, device: str) -> Point | None:
     """None where something is missing that may be there the next time."""
     try:
         if axis.problem is None:
-            run, problem = batched(name, int(value)), None
+            run, problem = batched(name, int(value), device), None
         else:
             who = contender(name)
             problem = axis.problem(value).problem()
-            run = who.prepare(problem, "float64", "cpu", TOLERANCE if who.tunable else None)
-        timing = timed(run.gradient, run.synchronise, budget=0.2)
-        memory = peak_memory(run.gradient, synchronise=run.synchronise)
+            run = who.prepare(problem, "float64", device, TOLERANCE if who.tunable else None)
+        timing = timed(run.gradient, run.synchronise, device, budget=0.2)
+        memory = peak_memory(run.gradient, device, run.synchronise)
         residual = _residual(run, problem.A, problem.Phi, problem.gamma) if problem else None
         return Point(axis.name, name, value, timing.steady, memory, residual, run.iterations)
     except Unavailable:
@@ -109,7 +114,8 @@ def _point(axis: Axis, name: str, value: float) -> Point | None:
 
 
 def _residual(run: Run, A: np.ndarray, Phi: np.ndarray, gamma: float) -> float:
-    z = np.asarray(run.gradient()[0], dtype=np.float64).T
+    z = run.answer()[0]
+    assert z is not None  # every contender of an axis shows it
     E = np.exp(A - A.max(axis=0))
     f = gamma * (E @ (z / E.sum(axis=0)[:, None])) + Phi
     return float(np.max(np.linalg.norm(f - z, axis=0) / np.linalg.norm(f, axis=0)))
@@ -133,8 +139,8 @@ def read(path: Path) -> list[Point]:
     return [Point(**point) for point in json.loads(path.read_text())["points"]] if path.exists() else []
 
 
-def write(path: Path, points: list[Point]) -> None:
+def write(path: Path, points: list[Point], device: str = "cpu") -> None:
     """Writes all points with what they depend on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"machine": machine(), "points": [asdict(point) for point in points]}
+    document = {"machine": machine(device), "points": [asdict(point) for point in points]}
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

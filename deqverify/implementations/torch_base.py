@@ -104,7 +104,10 @@ class TorchFramework:
                 put(value)
 
     def random_state(self) -> str:
-        return hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest()
+        states = [torch.get_rng_state()]
+        if torch.cuda.is_initialized():
+            states += torch.cuda.get_rng_state_all()
+        return hashlib.sha256(b"".join(state.numpy().tobytes() for state in states)).hexdigest()
 
 
 class TorchLayer:

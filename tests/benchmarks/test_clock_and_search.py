@@ -60,7 +60,7 @@ def test_an_unrolled_gradient_grows_and_an_implicit_one_does_not() -> None:
 
 
 def test_the_floor_of_a_direct_solve_by_hand() -> None:
-    rate = Rates(gemm=1e9, getrf=5e8, copies={1 << 16: math.inf})
+    rate = Rates(gemm=1e9, getrf=5e8, copies={1 << 16: math.inf}, order=1024)
     forward = 2 / 3 * 30**3 / 5e8 + 2 * 30 * 30 * 7 / 1e9
     assert limits.floor(rate, 30, 7, 8, "forward") == pytest.approx(forward, rel=1e-14)  # a few roundings
     products = 5 * 2 * 30 * 30 * 7 / 1e9

@@ -37,14 +37,13 @@ class FastLayer:
 
     def vjp(self, cell: Any, theta: Theta, x: torch.Tensor, z0: Any = None) -> tuple[Solution, Pull]:
         _check(cell)
-        with torch.no_grad():
-            gamma = cell.contraction(theta).rate
-            answer = solver(theta["A"].detach(), x.detach(), gamma, self.accuracy, self.method, model_for(x))
+        gamma = cell.contraction(theta).rate
+        # Detached inputs leave no graph; a context manager for that costs as much as an operation.
+        answer = solver(theta["A"].detach(), x.detach(), gamma, self.accuracy, self.method, model_for(x))
 
         def pull(cotangent: torch.Tensor) -> Cotangents:
-            with torch.no_grad():
-                found = answer.pull(cotangent.detach())
-                return Cotangents({"A": found.A, "gamma": found.gamma}, found.x, found.status)
+            found = answer.pull(cotangent.detach())
+            return Cotangents({"A": found.A, "gamma": found.gamma}, found.x, found.status)
 
         return Solution(answer.z, answer.status, answer.turns, answer.residual), pull
 

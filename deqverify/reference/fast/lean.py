@@ -34,9 +34,6 @@ class Lean(Answer):
         if not (wanted[0] or wanted[2]):
             return Gradients(None, v, None)
         P = v.mT @ self.z
-        dgamma = torch.dot(self.S.view(-1), P.view(-1)) if wanted[2] else None
-        dA = None
-        if wanted[0]:
-            t = torch.linalg.vecdot(self.S, P, dim=0)
-            dA = P.sub_(t).mul_(self.S).mul_(self.gamma)
-        return Gradients(dA, v, dgamma)
+        t = torch.linalg.vecdot(self.S, P, dim=0)
+        dA = P.sub_(t).mul_(self.S).mul_(self.gamma) if wanted[0] else None
+        return Gradients(dA, v, t.sum() if wanted[2] else None)

@@ -40,6 +40,19 @@ def examined(law: str, target: str = "reference", examples: int = 1000, seconds:
     return Examined(law, plain.examples / plain.seconds, shares | {REST: 1.0 - sum(shares.values())})
 
 
+def judged_on(law: str) -> str:
+    """The first reference that claims what ``law`` needs. KeyError for an unknown law, or where none does."""
+    from deqverify.implementations.loading import load
+    from deqverify.implementations.subject import Subject
+    from deqverify.law import laws
+
+    wanted = laws()[law]
+    for target in ("reference", "reference[picard]"):
+        if wanted.missing(Subject(load(target))) is None:
+            return target
+    raise KeyError(f"{law}: no reference claims what it needs")
+
+
 @contextmanager
 def stopwatch() -> Iterator[dict[str, float]]:
     """Seconds spent in the implementation, the oracle and the bounds while the context lasts; nested calls count for

@@ -7,6 +7,7 @@ Freshly mapped memory is zeroed page by page when it is first written: filling a
 from __future__ import annotations
 
 from collections import defaultdict
+from threading import RLock
 from typing import Any
 
 import torch
@@ -16,26 +17,28 @@ LIMIT = 2**29
 
 _free: dict[Any, list[torch.Tensor]] = defaultdict(list)
 _kept = 0
+_counting = RLock()  # the garbage collector may give matrices back while one is taken
 
 
 def take(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """A matrix (rows, columns) with arbitrary content. Only CPU memory is kept: other allocators keep their own."""
     global _kept
-    try:
-        found = _free[rows, columns, dtype, device].pop()  # atomic: two threads never get the same matrix
-    except IndexError:
-        return torch.empty(rows, columns, dtype=dtype, device=device)
-    _kept -= found.nbytes
-    return found
+    with _counting:
+        free = _free[rows, columns, dtype, device]
+        if free:
+            _kept -= free[-1].nbytes
+            return free.pop()
+    return torch.empty(rows, columns, dtype=dtype, device=device)
 
 
 def give(*matrices: torch.Tensor) -> None:
     """Gives matrices back. Whoever does it must be the last to know them."""
     global _kept
     for matrix in matrices:
-        if matrix.device.type == "cpu" and _kept + matrix.nbytes <= LIMIT:
-            _kept += matrix.nbytes
-            _free[matrix.shape[0], matrix.shape[1], matrix.dtype, matrix.device].append(matrix)
+        with _counting:
+            if matrix.device.type == "cpu" and _kept + matrix.nbytes <= LIMIT:
+                _kept += matrix.nbytes
+                _free[matrix.shape[0], matrix.shape[1], matrix.dtype, matrix.device].append(matrix)
 
 
 def clear() -> None:

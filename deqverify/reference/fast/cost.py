@@ -60,12 +60,13 @@ class CostModel:
         Clearly, since a look costs too; a good matrix has independent entries of small variance.
         """
         key = m, n, accuracy
-        if key not in self._looks:
+        known = self._looks.get(key)
+        if known is None:
             if len(self._looks) > 1000:
                 self._looks.clear()
             times = self.times(m, n, 0.5, accuracy, 0.3 / math.sqrt(m))
-            self._looks[key] = min(times.values()) < CLEARLY * times["lu"]
-        return self._looks[key]
+            known = self._looks[key] = min(times.values()) < CLEARLY * times["lu"]
+        return known
 
     def choose(self, m: int, n: int, gamma: float, accuracy: float, spread: float) -> Method:
         """The method that should take the least time; ``spread`` is :meth:`System.spread`, a guess at ``|λ₂(S)|``."""

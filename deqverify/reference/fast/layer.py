@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,18 @@ from deqverify.reference.fast.cost import Method
 from deqverify.reference.fast.models import model_for
 from deqverify.reference.fast.solver import solver
 
+_CLAIMS = Claims(
+    devices=("cpu", "cuda"),
+    starts=False,
+    threads=True,
+    copies=True,
+    pickles=True,
+    modes=True,
+    evaluation_gradient=True,
+    where="deqverify/reference/fast/layer.py",
+)
+"""What every layer here claims, beside its accuracy."""
+
 
 class FastLayer:
     """``reference[fast]``: each problem by the method that the cost model picks, or by ``method``.
@@ -31,9 +44,15 @@ class FastLayer:
         self.method, self.accuracy = method, accuracy
         self.name = f"reference[fast{',' + method if method else ''}]"
         claimed = Accuracy(0.0 if method == "lu" else accuracy)
-        self.claims = Claims(
-            claimed, claimed, devices=("cpu", "cuda"), starts=False, where="deqverify/reference/fast/layer.py"
-        )
+        self.claims = replace(_CLAIMS, forward=claimed, backward=claimed)
+
+    def mode(self, training: bool) -> FastLayer:
+        """The modes do not differ."""
+        return self
+
+    def at_tolerance(self, tolerance: float) -> FastLayer:
+        """The same methods, both passes at the accuracy ``tolerance``."""
+        return FastLayer(self.method, tolerance)
 
     def vjp(self, cell: Any, theta: Theta, x: torch.Tensor, z0: Any = None) -> tuple[Solution, Pull]:
         _check(cell)
@@ -53,8 +72,12 @@ class BatchedLayer:
 
     framework = "torch"
     name = "reference[fast,batched]"
-    claims = Claims(devices=("cpu", "cuda"), starts=False, where="deqverify/reference/fast/batched.py")
+    claims = replace(_CLAIMS, where="deqverify/reference/fast/batched.py")
     copies = batched.FEWEST
+
+    def mode(self, training: bool) -> BatchedLayer:
+        """The modes do not differ."""
+        return self
 
     def vjp(self, cell: Any, theta: Theta, x: torch.Tensor, z0: Any = None) -> tuple[Solution, Pull]:
         _check(cell)

@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from deqverify.benchmarking import floor, measure, scaling
-from deqverify.benchmarking.contenders import VARIANTS, contender
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.registry import VARIANTS, contender
 from deqverify.cli import main
 from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Subject

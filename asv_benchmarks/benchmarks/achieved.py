@@ -7,10 +7,11 @@ from typing import Any
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
-from deqverify.benchmarking.contenders import Unavailable, contender
+from deqverify.benchmarking.contenders import Unavailable
 from deqverify.benchmarking.measure import passes, plain
 from deqverify.benchmarking.memory import growth
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.registry import contender
 
 from .common import IMPLEMENTATIONS, Contest, once
 

@@ -68,9 +68,9 @@ def bench(
         _scaling(scaling, limit, largest, device)
         return
     from deqverify.benchmarking import matching, measure
-    from deqverify.benchmarking.contenders import names
     from deqverify.benchmarking.floor import rates
     from deqverify.benchmarking.problems import FixedProblem
+    from deqverify.benchmarking.registry import names
     from deqverify.benchmarking.table import console, table
 
     out = console()

@@ -1,4 +1,4 @@
-"""Who takes part: every installed target, and plain baselines and libraries through a few lines each.
+"""What a contender is, and what is prepared of it to be timed.
 
 A :class:`Contender` is light: it knows its name and what it needs, and imports nothing before
 :meth:`Contender.prepare`. What is prepared is a :class:`Run`: three calls to be timed, on native arrays that already
@@ -87,57 +87,3 @@ def cuda_present() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
-
-
-VARIANTS = {
-    "reference": (
-        "reference",
-        "reference[numpy]",
-        "reference[mass]",
-        "reference[picard]",
-        "reference[fast]",
-    ),
-    "torchdeq": ("torchdeq[ift]", "torchdeq[ift,anderson]", "torchdeq[ift,broyden]"),
-}
-"""Options that an installed name takes part with; a name that is not listed takes part as it is."""
-
-BASELINES = {
-    "torch-solve": "baselines_torch",
-    "torch-unrolled": "baselines_torch",
-    "xitorch[broyden1]": "baselines_torch",
-    "xitorch[anderson]": "baselines_torch",
-    "jax-solve": "baselines_jax",
-    "jaxopt[picard]": "baselines_jax",
-    "jaxopt[anderson]": "baselines_jax",
-    "optimistix[picard]": "baselines_jax",
-    "scipy-root[anderson]": "baselines_numpy",
-    "scipy-root[krylov]": "baselines_numpy",
-    "scipy-fixed-point": "baselines_numpy",
-    "scipy-gmres": "baselines_numpy",
-}
-"""Names, and the module beside this one that makes each; written out, so that listing imports no library."""
-
-
-def fixed_names() -> tuple[str, ...]:
-    """This project's own names: they depend on nothing installed, as the parameters of a benchmark must not."""
-    return (*(name for names in VARIANTS.values() for name in names), *BASELINES)
-
-
-def names() -> tuple[str, ...]:
-    """All who can take part here: the fixed names and every installed target of a third party."""
-    from deqverify.implementations.loading import installed
-
-    return (*fixed_names(), *(name for name in sorted(installed()) if name not in VARIANTS))
-
-
-def contender(name: str) -> Contender:
-    """The contender ``name``: a baseline, or any target that ``deqverify run`` takes. Unavailable where a target can't
-    be loaded."""
-    if name in BASELINES:
-        from importlib import import_module
-
-        found: Contender = import_module(f"deqverify.benchmarking.{BASELINES[name]}").contender(name)
-        return found
-    from deqverify.benchmarking.targets import contender as from_target
-
-    return from_target(name)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deqverify.benchmarking.contenders import Contender, Unavailable, contender
+from deqverify.benchmarking.contenders import Contender, Unavailable
 from deqverify.benchmarking.measure import Row, machine, passes
 from deqverify.benchmarking.problems import FixedProblem, digest
+from deqverify.benchmarking.registry import contender
 from deqverify.benchmarking.truth import achieved
 
 CACHE = Path(".deqverify/equal-accuracy.json")

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from deqverify.benchmarking import floor as limits
-from deqverify.benchmarking.contenders import Contender, Run, Unavailable, contender
+from deqverify.benchmarking.contenders import Contender, Run, Unavailable
 from deqverify.benchmarking.memory import peak_memory
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.registry import contender
 from deqverify.benchmarking.timing import Timing, timed
 from deqverify.benchmarking.truth import Achieved, achieved
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from deqverify.benchmarking.contenders import contender
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.registry import contender
 
 Call = Callable[[], Any]
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from deqverify.benchmarking.batched import BATCHED, batched
-from deqverify.benchmarking.contenders import Run, Unavailable, contender
+from deqverify.benchmarking.contenders import Run, Unavailable
 from deqverify.benchmarking.measure import machine
 from deqverify.benchmarking.memory import peak_memory
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.registry import contender
 from deqverify.benchmarking.timing import timed
 
 TOLERANCE = 1e-8

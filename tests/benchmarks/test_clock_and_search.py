@@ -12,13 +12,14 @@ import pytest
 
 from deqverify.benchmarking import floor as limits
 from deqverify.benchmarking.compare import LEAST, SEEN, Comparison, exit_code
-from deqverify.benchmarking.contenders import Unavailable, contender, fixed_names, names
+from deqverify.benchmarking.contenders import Unavailable
 from deqverify.benchmarking.floor import Rates
 from deqverify.benchmarking.matching import loosest, match
 from deqverify.benchmarking.matching import rows as matched
 from deqverify.benchmarking.measure import passes, plain, rows
 from deqverify.benchmarking.memory import growth, peak_memory
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.registry import contender, fixed_names, names
 from deqverify.benchmarking.scaling import exponent
 from deqverify.benchmarking.timing import timed
 from deqverify.claims import Claims

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from deqverify.benchmarking.contenders import Unavailable, contender
+from deqverify.benchmarking.contenders import Unavailable
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.registry import contender
 from deqverify.benchmarking.truth import achieved, truth
 
 pytest.importorskip("pytest_benchmark")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from deqverify.cells import LinearSoftmaxCell
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
 from deqverify.law import laws
@@ -19,6 +20,7 @@ from deqverify.reference import reference, solve
 from deqverify.reference.fast import batched, buffers, lean, models, vjp
 from deqverify.reference.fast import calibrate as calibration
 from deqverify.reference.fast.cost import METHODS, CostModel, features
+from deqverify.reference.fast.layer import FastLayer
 from deqverify.reference.fast.system import System
 from deqverify.theory.closed_form import ClosedForm, dobrushin
 from deqverify.trial import Effort
@@ -358,3 +360,14 @@ def test_only_what_is_asked_is_computed() -> None:
         solve(weights, x, 0.5, method=method).sum().backward()
         # 1e-10 in z and in Λ each, carried through products of twelve
         assert (weights.grad - everything.A).abs().max() <= 1e-8 * everything.A.abs().max()
+
+
+def test_a_layer_at_a_tolerance_claims_it_and_stops_earlier() -> None:
+    generator = np.random.default_rng(0)
+    theta = {"A": torch.tensor(generator.normal(size=(24, 24))), "gamma": torch.tensor(0.9, dtype=torch.float64)}
+    x = torch.tensor(generator.normal(size=(5, 24)))
+    tight = FastLayer("mass")
+    loose = tight.at_tolerance(1e-3)
+    assert (loose.name, loose.claims.forward.tolerance, loose.claims.backward.tolerance) == (tight.name, 1e-3, 1e-3)
+    (few, _), (many, _) = (layer.vjp(LinearSoftmaxCell(), theta, x) for layer in (loose, tight))
+    assert 0 < few.iterations < many.iterations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import subprocess
@@ -13,9 +14,11 @@ from click.testing import CliRunner
 
 from deqverify.benchmarking import tracking
 from deqverify.benchmarking.compare import CompareError
+from deqverify.benchmarking.cost import judged_on
 from deqverify.benchmarking.pictures import page
 from deqverify.benchmarking.scaling import AXES, Point, measured, read
 from deqverify.cli import main
+from deqverify.law import laws
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -50,6 +53,14 @@ def test_asv_finds_every_benchmark() -> None:
     command = [sys.executable, "-m", "asv", "check", "--environment", f"existing:{sys.executable}"]
     done = subprocess.run(command, cwd=ROOT / "asv_benchmarks", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_cost_of_every_law_is_tracked() -> None:
+    tree = ast.parse((ROOT / "asv_benchmarks" / "benchmarks" / "suite.py").read_text())
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAWS"]
+    assert set(ast.literal_eval(assigned[0].value)) == set(laws())
+    assert judged_on("existence") == "reference"
+    assert judged_on("uniqueness") == "reference[picard]"
 
 
 def test_the_page_of_two_machines_opens_in_a_browser_without_a_network(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from array_api_compat import array_namespace
 
 from deqverify.cells import LinearCell
 from deqverify.cells.base import Theta
-from deqverify.claims import Accuracy, Claims
+from deqverify.claims import Accuracy
 from deqverify.implementations.protocol import Cotangents, Layer, Pull, Solution, Status
+from deqverify.reference.stateless import STATELESS, Stateless
 from deqverify.reference.sweeps import MassCorrected, Picard, Sweep, one_norm, zero_mass_rate
 
 MAX_ITERATIONS = 1000
@@ -61,7 +62,7 @@ def iterate(sweep: Sweep, start: Any, tolerance: float, max_iterations: int) -> 
     return Solution(candidate, status, len(trace), _largest(residual), trace)
 
 
-class PicardLayer:
+class PicardLayer(Stateless):
     """Picard iteration (:class:`~deqverify.reference.sweeps.Picard`), from z₀ or from ``f(0) = x``.
 
     Hopeless near γ = 1, and says so: it is CAPPED there. The claim is ``‖f(ẑ) − ẑ‖₂ ≤ tolerance · ‖f(ẑ)‖₂``, up to the
@@ -76,16 +77,12 @@ class PicardLayer:
     ):
         self.framework, self.name = framework, "reference[picard]"
         self.tolerance, self.max_iterations, self.trace = tolerance, max_iterations, trace
-        self.claims = Claims(
-            Accuracy(tolerance),
-            Accuracy(tolerance),
+        self.claims = replace(
+            STATELESS,
+            forward=Accuracy(tolerance),
+            backward=Accuracy(tolerance),
             devices=("cpu",) if framework == "numpy" else ("cpu", "cuda"),
             iteration=self.iteration,
-            threads=True,
-            copies=True,
-            pickles=True,
-            modes=True,
-            evaluation_gradient=True,
             where="deqverify/reference/iterative.py",
         )
 
@@ -105,10 +102,6 @@ class PicardLayer:
         tracing = copy.copy(self)
         tracing.trace = True
         return tracing
-
-    def mode(self, training: bool) -> PicardLayer:
-        """The modes do not differ."""
-        return self
 
     def at_tolerance(self, tolerance: float) -> PicardLayer:
         """The same layer, both passes at ``tolerance`` and the cap out of the way: for comparisons at one accuracy."""

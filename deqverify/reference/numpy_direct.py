@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,29 +11,16 @@ import scipy.linalg
 
 from deqverify.cells import LinearCell
 from deqverify.cells.base import Theta
-from deqverify.claims import Claims
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
+from deqverify.reference.stateless import STATELESS, Stateless
 
 
-class NumpyDirect:
+class NumpyDirect(Stateless):
     """Solves a linear cell directly: ``z = U⁻¹x`` and ``λ = U⁻ᵀc`` (THEORY.md §1, §2); no start is used."""
 
     framework = "numpy"
     name = "reference[numpy]"
-    claims = Claims(
-        dtypes=("float64", "float32"),
-        starts=False,
-        threads=True,
-        copies=True,
-        pickles=True,
-        modes=True,
-        evaluation_gradient=True,
-        where="deqverify/reference/numpy_direct.py",
-    )
-
-    def mode(self, training: bool) -> NumpyDirect:
-        """The modes do not differ."""
-        return self
+    claims = replace(STATELESS, starts=False, where="deqverify/reference/numpy_direct.py")
 
     def vjp(self, cell: LinearCell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
         solve = _solver(cell.matrix(theta))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from deqverify.cells import LinearCell
 from deqverify.cells.base import Theta
-from deqverify.claims import Claims
 from deqverify.implementations.protocol import Solution, Status
 from deqverify.implementations.torch_base import TorchLayer
+from deqverify.reference.stateless import STATELESS, Stateless
 
 
 class _Solve(torch.autograd.Function):
@@ -34,30 +35,22 @@ class _Solve(torch.autograd.Function):
         return -outer, adjoint, None, None, None
 
 
-class TorchDirect(TorchLayer):
+class TorchDirect(Stateless, TorchLayer):
     """Solves a linear cell directly, in the dtype and on the device of its input; no start is used.
 
     float16 and bfloat16 are computed in float32 and rounded, and claimed so.
     """
 
     name = "reference"
-    claims = Claims(
+    claims = replace(
+        STATELESS,
         dtypes=("float64", "float32", "float16", "bfloat16"),
         devices=("cpu", "cuda"),
         starts=False,
         second_order=True,
-        threads=True,
-        copies=True,
-        pickles=True,
-        modes=True,
-        evaluation_gradient=True,
         computes_in={"float16": "float32", "bfloat16": "float32"},
         where="deqverify/reference/torch_direct.py",
     )
-
-    def mode(self, training: bool) -> TorchDirect:
-        """The modes do not differ."""
-        return self
 
     def equilibrium(self, cell: LinearCell, theta: Theta, x: Any, z0: Any) -> Solution:  # type: ignore[override]
         wide = torch.promote_types(x.dtype, torch.float32)

@@ -9,7 +9,7 @@ import torch
 
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.cells.base import Theta
-from deqverify.claims import Accuracy, Claims
+from deqverify.claims import Accuracy
 from deqverify.implementations.protocol import Cotangents, Pull, Solution
 from deqverify.reference.fast import batched
 from deqverify.reference.fast.answer import finite
@@ -17,21 +17,13 @@ from deqverify.reference.fast.api import ACCURACY
 from deqverify.reference.fast.cost import Method
 from deqverify.reference.fast.models import model_for
 from deqverify.reference.fast.solver import solver
+from deqverify.reference.stateless import STATELESS, Stateless
 
-_CLAIMS = Claims(
-    devices=("cpu", "cuda"),
-    starts=False,
-    threads=True,
-    copies=True,
-    pickles=True,
-    modes=True,
-    evaluation_gradient=True,
-    where="deqverify/reference/fast/layer.py",
-)
+_CLAIMS = replace(STATELESS, devices=("cpu", "cuda"), starts=False, where="deqverify/reference/fast/layer.py")
 """What every layer here claims, beside its accuracy."""
 
 
-class FastLayer:
+class FastLayer(Stateless):
     """``reference[fast]``: each problem by the method that the cost model picks, or by ``method``.
 
     The claim is of the residual, in the 2-norm, up to rounding. What is certified is more, the value itself, but in the
@@ -45,10 +37,6 @@ class FastLayer:
         self.name = f"reference[fast{',' + method if method else ''}]"
         claimed = Accuracy(0.0 if method == "lu" else accuracy)
         self.claims = replace(_CLAIMS, forward=claimed, backward=claimed)
-
-    def mode(self, training: bool) -> FastLayer:
-        """The modes do not differ."""
-        return self
 
     def at_tolerance(self, tolerance: float) -> FastLayer:
         """The same methods, both passes at the accuracy ``tolerance``."""
@@ -67,17 +55,13 @@ class FastLayer:
         return Solution(answer.z, answer.status, answer.turns, answer.residual), pull
 
 
-class BatchedLayer:
+class BatchedLayer(Stateless):
     """``reference[fast,batched]``: the solver of many problems, given one, 64 times over."""
 
     framework = "torch"
     name = "reference[fast,batched]"
     claims = replace(_CLAIMS, where="deqverify/reference/fast/batched.py")
     copies = batched.FEWEST
-
-    def mode(self, training: bool) -> BatchedLayer:
-        """The modes do not differ."""
-        return self
 
     def vjp(self, cell: Any, theta: Theta, x: torch.Tensor, z0: Any = None) -> tuple[Solution, Pull]:
         _check(cell)

@@ -18,7 +18,8 @@ _QUANTITIES: tuple[tuple[str, Callable[[Point], float | None]], ...] = (
 )
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 svg{max-width:100%;height:auto}table{border-collapse:collapse;font-size:.9rem}
-td,th{padding:.1rem .8rem;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
+td,th{padding:.1rem .8rem;text-align:right;white-space:nowrap;border-bottom:1px solid #ddd}
+td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}td:last-child{white-space:normal}
 .note{color:#666;font-size:.9rem}"""
 
 
@@ -92,7 +93,7 @@ def _table(series: dict[str, list[Point]]) -> str:
 def _power(line: list[Point], of: Callable[[Point], float | None]) -> str:
     pairs = [(p.value, size) for p in line if (size := of(p))]
     fitted = exponent([x for x, _ in pairs], [y for _, y in pairs])
-    return "" if fitted is None else f"x^{fitted:.2f}"
+    return "" if fitted is None else f"x^{round(fitted, 2) + 0.0:.2f}"  # and no -0.00
 
 
 def draw(points: list[Point], machine: dict[str, Any], path: Path) -> None:

@@ -77,7 +77,7 @@ def run(
     try:
         known = expected.read(expect) if expect else []
         law_ids = plan.select(law_patterns)
-        _check(targets, dtypes)
+        _check(targets, dtypes, device)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if json_path and not json_path.resolve().parent.is_dir():
@@ -98,14 +98,16 @@ def _configured(name: str, examples: int | None, seconds: float | None, seed: in
     return dataclasses.replace(profile(name), **{key: value for key, value in changes.items() if value is not None})
 
 
-def _check(targets: tuple[str, ...], dtypes: tuple[str, ...]) -> None:
+def _check(targets: tuple[str, ...], dtypes: tuple[str, ...], device: str) -> None:
     from deqverify.dtypes import dtype
+    from deqverify.implementations.devices import check_device
     from deqverify.implementations.loading import parse
 
     for target in targets:
         parse(target)
     for name in dtypes:
         dtype(name)
+    check_device(device)
 
 
 def _header(chosen: Any, device: str) -> str:
@@ -167,6 +169,7 @@ def soak(
 
     console = Console()
     try:
+        _check(targets, dtypes, device)
         with soak_state.locked(folder):
             if picture:
                 calibration.check_picture(picture)

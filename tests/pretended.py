@@ -120,13 +120,10 @@ def _numpy(function: Any) -> Any:
 
 def _new_tensor(function: Any) -> Any:
     def made(like: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (
-            Pretended(function(like.held, *args, **kwargs))
-            if isinstance(like, Pretended)
-            else placed(like, *args, **kwargs)
-        )
+        if isinstance(like, Pretended):
+            return Pretended(function(like.held, *args, **kwargs))
+        return function(like, *args, **kwargs)
 
-    placed = _placing(function)
     return made
 
 

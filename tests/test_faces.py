@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from deqverify import Accuracy, Claims, check_deq, laws
 from deqverify.cli import main
+from deqverify.implementations import devices
 from deqverify.running.results import Verdict
 from tests import targets
 from tests.faults.layers import GammaTwice, RowSoftmax
@@ -69,7 +70,7 @@ def test_an_expected_violation_exits_0_and_a_stale_expectation_1(tmp_path: Path)
         (("nothing",), "not installed"),
         (("reference", "--law", "nothing"), "did you mean"),
         (("reference", "--dtype", "float8"), "float8"),
-        (("reference", "--device", "cuda:x", "--law", "mass"), "cuda"),
+        (("reference", "--device", "cuda:x", "--law", "mass"), "use cpu, cuda or cuda:1"),
         (("reference[", "--law", "mass"), "cannot read"),
         (("reference", "--expect", "/no/such/file"), "/no/such/file"),
         (("reference", "--json", "/no/such/folder/x.json"), "no folder"),
@@ -81,6 +82,14 @@ def test_bad_input_exits_2_and_says_what_to_do(arguments: tuple[str, ...], said:
     assert result.exit_code == 2, result.output
     assert said in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", [["run", "reference"], ["soak", "reference", "--minutes", "0"], ["bench"]])
+def test_a_machine_without_cuda_says_so_at_once(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cuda_present", lambda: False)
+    result = CliRunner().invoke(main, [*command, "--device", "cuda"])
+    assert result.exit_code == 2, result.output
+    assert "PyTorch sees no CUDA device here" in " ".join(result.output.split())
 
 
 def test_list_shows_every_law_and_implementation() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from deqverify.benchmarking.contenders import Unavailable, cuda_present
+from deqverify.benchmarking.contenders import Unavailable
 from deqverify.benchmarking.problems import OUTPUTS, bell
 from deqverify.dtypes import Array
+from deqverify.implementations.devices import cuda_present
 from deqverify.losses import Squared
 from deqverify.problem import Problem
 

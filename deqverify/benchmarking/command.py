@@ -16,8 +16,8 @@ import click
 @click.option("--n", type=click.IntRange(1), default=256, show_default=True, help="Data points.")
 @click.option("--gamma", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.9, show_default=True)
 @click.option("--kind", type=click.Choice(["mixing", "sticky"]), default="mixing", show_default=True)
-@click.option("--dtype", default="float64", show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--pass", "which", type=click.Choice(["forward", "gradient", "step"]), multiple=True,
               default=("forward", "gradient"), show_default=True, help="What is timed (repeatable).")  # fmt: skip
 @click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True),
@@ -64,6 +64,7 @@ def bench(
         sys.exit(_against(against))
     if asv is not None or others or publish is not None:
         sys.exit(_track(asv, list(others), publish))
+    _check(targets, device)
     if scaling is not None:
         _scaling(scaling, limit, largest, device)
         return
@@ -90,6 +91,21 @@ def bench(
     if json_path:
         document = {"machine": machine, "rows": [measure.plain(row) for row in found]}
         json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _check(targets: tuple[str, ...], device: str) -> None:
+    """A name that is no contender, or a device that is missing, ends the command before anything is timed."""
+    from deqverify.benchmarking.registry import BASELINES
+    from deqverify.implementations.devices import check_device
+    from deqverify.implementations.loading import load
+
+    try:
+        check_device(device)
+        for name in targets:
+            if name not in BASELINES:
+                load(name)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _against(commit: str) -> int:

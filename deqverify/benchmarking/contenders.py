@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from deqverify.dtypes import Array
+from deqverify.implementations.devices import cuda_present
 from deqverify.problem import Problem
 
 PASSES = ("forward", "gradient", "step")
@@ -78,12 +79,3 @@ class Contender:
         if device == "cuda" and not cuda_present():
             raise Unavailable("no CUDA device is present")
         return self.build(problem, dtype, device, tolerance)
-
-
-def cuda_present() -> bool:
-    """Whether PyTorch sees a CUDA device."""
-    if find_spec("torch") is None:
-        return False
-    import torch
-
-    return bool(torch.cuda.is_available())

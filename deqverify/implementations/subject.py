@@ -21,6 +21,7 @@ from deqverify.cells import LinearSoftmaxCell
 from deqverify.claims import Claims
 from deqverify.dtypes import Array
 from deqverify.dtypes import dtype as known_dtype
+from deqverify.implementations.devices import check_device
 from deqverify.implementations.protocol import Cotangents, Layer, Model, Pull, Solution, Status
 from deqverify.problem import Problem
 
@@ -83,6 +84,7 @@ class Subject:
             raise ValueError(f"dtype: {self.name} claims {', '.join(self.claims.dtypes)}, not {self.dtype}")
         if device.split(":")[0] not in self.claims.devices:
             raise ValueError(f"device: {self.name} claims {', '.join(self.claims.devices)}, not {device}")
+        check_device(device)
 
     @property
     def is_layer(self) -> bool:

@@ -119,3 +119,6 @@ def test_the_command_line_shows_errors_beside_times(tmp_path: Path) -> None:
     found = {(row["name"], row["which"]): row for row in json.loads(rows.read_text())["rows"]}
     assert found["torchdeq", "gradient"]["worst"] > 0.1 > found["reference", "gradient"]["worst"]
     assert CliRunner().invoke(main, ["bench", "--against", "no-such-commit"]).exit_code == 2
+    unknown = CliRunner().invoke(main, ["bench", "nobody"])
+    assert unknown.exit_code == 2
+    assert "'nobody' is not installed" in unknown.output

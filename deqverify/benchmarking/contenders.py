@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from deqverify.dtypes import Array
-from deqverify.implementations.devices import cuda_present
 from deqverify.problem import Problem
 
 PASSES = ("forward", "gradient", "step")
@@ -76,6 +75,9 @@ class Contender:
             raise Unavailable(f"{self.name} does not take {dtype}")
         if device not in self.devices:
             raise Unavailable(f"{self.name} does not run on {device}")
-        if device == "cuda" and not cuda_present():
-            raise Unavailable("no CUDA device is present")
+        if device == "cuda":
+            from deqverify.implementations.devices import cuda_present  # an older base of --against has no such module
+
+            if not cuda_present():
+                raise Unavailable("no CUDA device is present")
         return self.build(problem, dtype, device, tolerance)

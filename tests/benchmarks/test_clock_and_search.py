@@ -55,7 +55,7 @@ def test_an_unrolled_gradient_grows_and_an_implicit_one_does_not() -> None:
     unrolled, implicit = (growth(contender(name), fixed, "float64") for name in ("torch-unrolled", "reference[picard]"))
     if unrolled is None or implicit is None:
         pytest.skip("resident memory can't be read here")
-    # A state or two are kept at every step; pages that the allocator had kept from before are missing (PyTorch 2.11: .83).
+    # A state or two are kept at every step; pages that the allocator had from before are missing (PyTorch 2.11: .83).
     assert unrolled > 0.5
     assert implicit <= 0.1
     assert growth(contender("torch-solve"), fixed, "float64") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from deqverify.benchmarking import floor, measure, scaling
+from deqverify.benchmarking.contenders import Contender
 from deqverify.benchmarking.problems import FixedProblem
 from deqverify.benchmarking.registry import VARIANTS, contender
 from deqverify.cli import main
@@ -121,6 +123,33 @@ def test_every_contender_of_pytorch_is_timed_on_the_device(name: str) -> None:
         )
     assert [row.note for row in rows] == [""] * 3
     assert all(row.timing and row.achieved and row.achieved.worst < 0.5 for row in rows)
+
+
+class SlowStreams:
+    """A run whose work goes to streams of its own, as JAX's does: only its own ``synchronise`` waits for it."""
+
+    device, iterations = "cuda", None
+
+    def __init__(self, run: Any):
+        self.forward, self.gradient, self.step, self.answer = run.forward, run.gradient, run.step, run.answer
+
+    def synchronise(self) -> None:
+        time.sleep(0.02)
+
+
+@pytest.mark.usefixtures("small_rates")
+def test_work_that_events_do_not_see_is_timed_by_the_clock() -> None:
+    plain = contender("torch-solve")
+
+    def build(*arguments: Any) -> Any:
+        return SlowStreams(plain.build(*arguments))
+
+    who = Contender("streams", build, devices=("cuda",), direct=True, tunable=False, watched=False)
+    with pretended_cuda():
+        (row,) = measure.passes(who, ["gradient"], FixedProblem(8, 4, 0.9), "float64", "cuda", budget=0.05)
+    assert row.timing
+    assert row.timing.fastest >= 0.02
+    assert row.memory is None
 
 
 def test_scaling_on_the_device_and_on_no_other_than_before(tmp_path: Path) -> None:

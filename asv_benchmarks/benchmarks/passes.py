@@ -58,6 +58,6 @@ class Events(Contest):
         self.run.synchronise()
 
     def track_gradient(self, *params: Any) -> float:
-        if self.run.device != "cuda":
-            raise SkipNotImplemented("events belong to a GPU")
+        if self.run.device != "cuda" or not self.who.watched:
+            raise SkipNotImplemented("events belong to a GPU, and to what PyTorch runs there")
         return timed(self.run.gradient, self.run.synchronise, "cuda").median

@@ -151,4 +151,4 @@ def contender(name: str) -> Contender:
         return JaxRun(solver, problem, dtype, device, tolerance)
 
     direct = name == "jax-solve"
-    return Contender(name, build, needs, devices=("cpu", "cuda"), direct=direct, tunable=not direct)
+    return Contender(name, build, needs, devices=("cpu", "cuda"), direct=direct, tunable=not direct, watched=False)

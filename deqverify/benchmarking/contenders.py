@@ -54,7 +54,8 @@ class Contender:
     """``build(problem, dtype, device, tolerance)`` makes a run; ``tolerance`` None means the contender's own.
 
     ``direct`` contenders solve to rounding; ``tunable`` ones take a tolerance. ``unrolled``: the gradient goes through
-    the iterations, so that memory grows with them.
+    the iterations, so that memory grows with them. ``watched``: on a GPU PyTorch's events and its allocator see all the
+    work; where not (JAX has streams and memory of its own), the host's clock counts and memory is unknown.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Contender:
     direct: bool = False
     tunable: bool = True
     unrolled: bool = False
+    watched: bool = True
 
     def prepare(self, problem: Problem, dtype: str, device: str = "cpu", tolerance: float | None = None) -> Run:
         """Arrays on the device, functions made; nothing warmed up. :class:`Unavailable` says what is missing."""

@@ -80,8 +80,8 @@ def passes(
     for each in which:
         try:
             call = getattr(run, each)
-            timing = timed(call, run.synchronise, device, budget)
-            memory = peak_memory(call, device, run.synchronise)
+            timing = timed(call, run.synchronise, device if who.watched else "cpu", budget)
+            memory = peak_memory(call, device, run.synchronise) if who.watched or device == "cpu" else None
         except Unavailable as missing:
             yield Row(who.name, each, problem, dtype, device, tolerance, note=str(missing))
             continue

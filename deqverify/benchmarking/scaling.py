@@ -99,13 +99,13 @@ def _point(axis: Axis, name: str, value: float, device: str) -> Point | None:
     """None where something is missing that may be there the next time."""
     try:
         if axis.problem is None:
-            run, problem = batched(name, int(value), device), None
+            run, problem, watched = batched(name, int(value), device), None, True
         else:
             who = contender(name)
-            problem = axis.problem(value).problem()
+            problem, watched = axis.problem(value).problem(), who.watched
             run = who.prepare(problem, "float64", device, TOLERANCE if who.tunable else None)
-        timing = timed(run.gradient, run.synchronise, device, budget=0.2)
-        memory = peak_memory(run.gradient, device, run.synchronise)
+        timing = timed(run.gradient, run.synchronise, device if watched else "cpu", budget=0.2)
+        memory = peak_memory(run.gradient, device, run.synchronise) if watched or device == "cpu" else None
         residual = _residual(run, problem.A, problem.Phi, problem.gamma) if problem else None
         return Point(axis.name, name, value, timing.steady, memory, residual, run.iterations)
     except Unavailable:

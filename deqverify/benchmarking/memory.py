@@ -56,8 +56,8 @@ def growth(who: Contender, fixed: FixedProblem, dtype: str, device: str = "cpu")
     """States (m·n numbers) kept for each further iteration of a gradient, from a loose and a tight tolerance.
 
     None where it is meaningless or can't be known: a direct solve, no tolerance, iterations that are not reported or
-    too few more of them, memory of a GPU that PyTorch does not see. An implicit backward pass does not grow; an unrolled
-    one keeps at least a state an iteration.
+    too few more of them, memory of a GPU that PyTorch does not see. An implicit backward pass does not grow; an
+    unrolled one keeps at least a state an iteration.
     """
     if not who.tunable or (device == "cuda" and not who.watched):
         return None

@@ -12,7 +12,7 @@ from deqverify.running.profiles import Profile
 from deqverify.running.results import Result, Verdict
 from deqverify.running.workers import Workers
 
-PROFILE = Profile("test", examples=5, seconds=5.0, seed=0, example_seconds=1.0)
+PROFILE = Profile("test", examples=5, seconds=5.0, seed=0, example_seconds=3.0)
 
 
 def verdict_on(target: str, law: str = "answers", hard_seconds: float = 60.0) -> Result:

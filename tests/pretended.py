@@ -109,7 +109,7 @@ def _placing(function: Any) -> Any:
     return placed
 
 
-def _numpy(function: Any) -> Any:
+def _refusing_numpy(function: Any) -> Any:
     def refused(tensor: torch.Tensor, **options: Any) -> Any:
         if isinstance(tensor, Pretended):
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
@@ -173,7 +173,7 @@ def pretended_cuda() -> Iterator[None]:
         mock.patch.multiple(torch, **{name: _placing(getattr(torch, name)) for name in _FACTORIES}),
         mock.patch.multiple(torch.Tensor, **{name: _placing(getattr(torch.Tensor, name)) for name in _METHODS}),
         mock.patch.multiple(
-            torch.Tensor, numpy=_numpy(torch.Tensor.numpy), new_tensor=_new_tensor(torch.Tensor.new_tensor)
+            torch.Tensor, numpy=_refusing_numpy(torch.Tensor.numpy), new_tensor=_new_tensor(torch.Tensor.new_tensor)
         ),
         _Operations(),
     ):

@@ -34,6 +34,7 @@ class Contest:
     param_names = ("implementation", "m", "n", "gamma", "dtype", "device")
     timeout = 60  # of one setting, set-up included; slower is "timed out", which is a result
     rounds, repeat, warmup_time = 1, (5, 50, 1.0), 0.05
+    which = "gradient"
     tolerance: float | None = 1e-6
     """What tunable contenders are asked for; equal *achieved* accuracy is ``deqverify bench --accuracy``."""
 
@@ -44,13 +45,15 @@ class Contest:
             self.fixed = FixedProblem(m, n, gamma)
             tolerance = self.tolerance if who.tunable else None
             self.run = who.prepare(self.fixed.problem(dtype), dtype, device, tolerance)
-            self.warm_up()
+            self.call()
         except Unavailable as missing:
             raise SkipNotImplemented(str(missing)) from missing
         self.who = who
 
-    def warm_up(self) -> None:
-        """One call of what is timed; a subclass says which."""
+    def call(self) -> None:
+        """What is timed, and once before what warms it up."""
+        getattr(self.run, self.which)()
+        self.run.synchronise()
 
 
 def once(key: Any, measure: Callable[[], Any]) -> Any:

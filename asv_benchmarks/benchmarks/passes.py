@@ -14,37 +14,26 @@ from .common import Contest
 class Forward(Contest):
     """z alone."""
 
-    def warm_up(self) -> None:
-        self.run.forward()
-        self.run.synchronise()
+    which = "forward"
 
     def time_forward(self, *params: Any) -> None:
-        self.run.forward()
-        self.run.synchronise()
+        self.call()
 
 
 class Gradient(Contest):
     """z and the gradient of L in A, B, Φ and γ."""
 
-    def warm_up(self) -> None:
-        self.run.gradient()
-        self.run.synchronise()
-
     def time_gradient(self, *params: Any) -> None:
-        self.run.gradient()
-        self.run.synchronise()
+        self.call()
 
 
 class Step(Contest):
     """A step of gradient descent on A and B."""
 
-    def warm_up(self) -> None:
-        self.run.step()
-        self.run.synchronise()
+    which = "step"
 
     def time_step(self, *params: Any) -> None:
-        self.run.step()
-        self.run.synchronise()
+        self.call()
 
 
 class Events(Contest):
@@ -52,10 +41,6 @@ class Events(Contest):
 
     params = (*Contest.params[:-1], ("cuda",))
     unit = "s"
-
-    def warm_up(self) -> None:
-        self.run.gradient()
-        self.run.synchronise()
 
     def track_gradient(self, *params: Any) -> float:
         if self.run.device != "cuda" or not self.who.watched:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from deqverify.benchmarking.contenders import LEARNING_RATE, Contender
+from deqverify.benchmarking.timing import wait_for
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.dtypes import Array
 from deqverify.problem import Problem
@@ -49,8 +50,7 @@ class TorchRun:
         return self.A - LEARNING_RATE * gradient["A"], self.B - LEARNING_RATE * gradient["B"]
 
     def synchronise(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+        wait_for(self.device)
 
     def answer(self) -> tuple[Array, dict[str, Array]]:
         z, gradient = self.gradient()

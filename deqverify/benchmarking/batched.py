@@ -8,6 +8,7 @@ import numpy as np
 
 from deqverify.benchmarking.contenders import Unavailable
 from deqverify.benchmarking.problems import OUTPUTS, bell
+from deqverify.benchmarking.timing import wait_for
 from deqverify.dtypes import Array
 from deqverify.implementations.devices import cuda_present
 from deqverify.losses import Squared
@@ -87,10 +88,7 @@ class _Torch:
         return z, torch.autograd.grad(loss, leaves)
 
     def synchronise(self) -> None:
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
+        wait_for(self.device)
 
 
 def _plain_solve(A: Any, phi: Any) -> Any:

@@ -65,6 +65,8 @@ def bench(
     if asv is not None or others or publish is not None:
         sys.exit(_track(asv, list(others), publish))
     _check(targets, device)
+    if json_path and not json_path.resolve().parent.is_dir():
+        raise click.UsageError(f"--json: there is no folder {json_path.resolve().parent}")
     if scaling is not None:
         _scaling(scaling, limit, largest, device)
         return
@@ -72,7 +74,7 @@ def bench(
     from deqverify.benchmarking.floor import rates
     from deqverify.benchmarking.problems import FixedProblem
     from deqverify.benchmarking.registry import names
-    from deqverify.benchmarking.table import console, table
+    from deqverify.benchmarking.table import console, followed, table
 
     out = console()
     machine = measure.machine(device)
@@ -82,15 +84,16 @@ def bench(
     for m in widths:
         problem, who = FixedProblem(m, n, gamma, kind), targets or names()
         if accuracy is None:
-            made = list(measure.rows(who, which, problem, dtype, device, budget))
+            rows = measure.rows(who, which, problem, dtype, device, budget)
         else:
-            made = list(matching.rows(who, which, problem, dtype, device, accuracy, budget))
+            rows = matching.rows(who, which, problem, dtype, device, accuracy, budget)
+        made = followed(rows, len(who) * len(which), str(problem), out)
         at = "each at its own tolerance" if accuracy is None else f"at equal accuracy {accuracy:g}"
         out.print(table(made, f"{problem} {dtype} {device}, {at}"))
         found += made
-    if json_path:
-        document = {"machine": machine, "rows": [measure.plain(row) for row in found]}
-        json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        if json_path:  # after every width, so that an interrupted run keeps what it has
+            document = {"machine": machine, "rows": [measure.plain(row) for row in found]}
+            json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _check(targets: tuple[str, ...], device: str) -> None:

@@ -19,6 +19,16 @@ def console() -> Console:
     return found if found.is_terminal else Console(width=180)
 
 
+def followed(rows: Iterable[Row], total: int, title: str, out: Console) -> list[Row]:
+    """The rows, with a line on a terminal that says how far they have come."""
+    made = []
+    with out.status(f"{escape(title)}: starting") as line:
+        for row in rows:
+            made.append(row)
+            line.update(f"{escape(title)}: {len(made)} of {total}, last {escape(row.name)} {row.which}")
+    return made
+
+
 def table(rows: Iterable[Row], title: str) -> Table:
     """Beside each time what was achieved, so that faster but wrong shows."""
     made = Table(title=escape(title), title_justify="left", header_style="bold", pad_edge=False)

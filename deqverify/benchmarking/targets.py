@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deqverify.benchmarking.contenders import LEARNING_RATE, Contender, Unavailable
+from deqverify.benchmarking.timing import wait_for
 from deqverify.dtypes import Array
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import CELL, Subject
@@ -59,10 +60,7 @@ class LayerRun:
         return self.theta["A"] - LEARNING_RATE * gradient["A"], self.B - LEARNING_RATE * gradient["B"]
 
     def synchronise(self) -> None:
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
+        wait_for(self.device)
 
     def answer(self) -> tuple[Array, dict[str, Array]]:
         z, gradient = self.gradient()

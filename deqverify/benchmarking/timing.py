@@ -33,6 +33,14 @@ class Timing:
         return cls(median, low, high, min(seconds), statistics.median(processor), len(seconds))
 
 
+def wait_for(device: str) -> None:
+    """Returns when PyTorch's work on ``device`` is done."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
 def timed(
     call: Callable[[], Any], synchronise: Callable[[], None], device: str = "cpu", budget: float = 0.3, least: int = 5
 ) -> Timing:

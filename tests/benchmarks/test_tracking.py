@@ -122,3 +122,6 @@ def test_the_command_line_shows_errors_beside_times(tmp_path: Path) -> None:
     unknown = CliRunner().invoke(main, ["bench", "nobody"])
     assert unknown.exit_code == 2
     assert "'nobody' is not installed" in unknown.output
+    nowhere = CliRunner().invoke(main, ["bench", "reference", "--json", "/no/such/folder/x.json"])
+    assert nowhere.exit_code == 2
+    assert "--json: there is no folder /no/such/folder" in nowhere.output

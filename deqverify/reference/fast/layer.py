@@ -61,19 +61,19 @@ class BatchedLayer(Stateless):
     framework = "torch"
     name = "reference[fast,batched]"
     claims = replace(_CLAIMS, where="deqverify/reference/fast/batched.py")
-    copies = batched.FEWEST
+    problems = batched.FEWEST
 
     def vjp(self, cell: Any, theta: Theta, x: torch.Tensor, z0: Any = None) -> tuple[Solution, Pull]:
         _check(cell)
         cell.contraction(theta)
         with torch.no_grad():
-            A, inputs = (t.detach().expand(self.copies, *t.shape) for t in (theta["A"], x))
-            solved = batched.Solved(A, x.shape[0], theta["gamma"].detach().expand(self.copies))
+            A, inputs = (t.detach().expand(self.problems, *t.shape) for t in (theta["A"], x))
+            solved = batched.Solved(A, x.shape[0], theta["gamma"].detach().expand(self.problems))
             z = solved.forward(inputs)
 
         def pull(cotangent: torch.Tensor) -> Cotangents:
             with torch.no_grad():
-                c = cotangent.detach().expand(self.copies, *cotangent.shape)
+                c = cotangent.detach().expand(self.problems, *cotangent.shape)
                 dA, dx, dgamma = (g[1] for g in solved.pull(z, c, (True, True, True)) if g is not None)
                 return Cotangents({"A": dA, "gamma": dgamma}, dx, finite(dx))
 

@@ -25,7 +25,7 @@ REPORT_EVERY = 60.0
 
 DECADES_SHOWN = 10
 
-SAME_BITS = "in half precision two answers that differ below its spacing round to the same bits"
+HALVES_ROUND = "in half precision two answers that differ below its spacing round to the same bits"
 
 
 def follow(soak: Soak, console: Console) -> None:
@@ -120,7 +120,7 @@ def _share(value: float) -> str:
 
 
 def _reason(entry: Entry) -> str | None:
-    return laws()[entry.law].loose or (SAME_BITS if dtype(entry.dtype).significand < 16 else None)
+    return laws()[entry.law].loose or (HALVES_ROUND if dtype(entry.dtype).significand < 16 else None)
 
 
 def _note(entry: Entry) -> Text:

@@ -2,35 +2,99 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
 
 from deqverify.dtypes import DTYPES
+
+Norm = Literal["1", "2", "rms", "max"]
+NORMS = get_args(Norm)
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How close an answer is claimed to be, for one forward or backward solve.
+    """How close an answer is claimed to be, for one forward or backward solve, as its stopping rule says it.
 
-    ``tolerance`` bounds the residual of each data point in the 2-norm, ``‖f(z) − z‖₂``, or where ``of`` is "value" the
-    error ``‖ẑ − z*‖₂`` itself: as it is where ``relative`` is false, times ``‖f(z)‖₂`` where it is true. 0 claims a
-    backward-stable direct solve: rounding and nothing else. ValueError for a tolerance or an ``of`` that is not one.
+    ``‖f(z) − z‖ ≤ atol + rtol · (‖f(z)‖ + eps)``, both norms over the state of each data point, or over the whole
+    batch where ``per`` is "batch". ``norm`` is the 2-norm, the root of the mean square ("rms"), the largest entry
+    ("max") or the sum of magnitudes ("1"). Where ``of`` is "value" the left side is the error ``‖ẑ − z*‖`` instead.
+    Without ``rtol`` and ``atol`` a backward-stable direct solve is claimed: rounding and nothing else.
+
+    ValueError for what is no such rule, and for one that no arithmetic keeps or that says nothing.
     """
 
-    tolerance: float = 0.0
-    relative: bool = True
+    rtol: float = 0.0
+    atol: float = 0.0
+    eps: float = 0.0
+    per: Literal["point", "batch"] = "point"
+    norm: Norm = "2"
     of: Literal["residual", "value"] = "residual"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.tolerance < float("inf"):
-            raise ValueError(f"tolerance: must be finite and not negative, got {self.tolerance!r}")
-        if self.of not in ("residual", "value"):
-            raise ValueError(f'of: a claim is of the "residual" or of the "value", got {self.of!r}')
+        for name in ("rtol", "atol", "eps"):
+            value = getattr(self, name)
+            if not 0.0 <= value < float("inf"):
+                raise ValueError(f"{name}: must be finite and not negative, got {value!r}")
+        for name, known in (("per", ("point", "batch")), ("norm", NORMS), ("of", ("residual", "value"))):
+            if getattr(self, name) not in known:
+                said = " or ".join(f'"{word}"' for word in known)
+                raise ValueError(f"{name}: is {said}, got {getattr(self, name)!r}")
+        finest = DTYPES["float64"].unit_roundoff
+        if 0.0 < self.rtol < finest and not self.atol:
+            raise ValueError(
+                f"rtol: {self.rtol!r} is below the rounding of every dtype ({finest:.2g}), so that no solver keeps it; "
+                "write Accuracy() for rounding alone"
+            )
+        if self.eps and not self.rtol:
+            raise ValueError("eps: says nothing without rtol; write atol for an absolute tolerance")
+
+    @property
+    def exact(self) -> bool:
+        """Whether rounding and nothing else is claimed."""
+        return self.rtol == self.atol == 0.0
+
+    @property
+    def relative(self) -> bool:
+        """Whether data of another scale get an answer of that scale: nothing absolute is in the claim."""
+        return self.atol == self.eps == 0.0
+
+    def as_relative(self) -> Accuracy:
+        """The same rule with its tolerance taken as relative."""
+        return replace(self, rtol=max(self.rtol, self.atol), atol=0.0, eps=0.0)
+
+    def norms(self, states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """What the rule measures of ``states`` (m, n), for each data point (n,); over the batch the same for all."""
+        size = np.abs(states)
+        axis = None if self.per == "batch" else 0
+        if self.norm == "max":
+            found = size.max(axis=axis, initial=0.0)
+        elif self.norm == "1":
+            found = size.sum(axis=axis)
+        else:
+            found = np.sqrt(np.sum(size**2, axis=axis))
+            if self.norm == "rms":
+                found = found / max(1.0, self.root_count(size.shape))
+        return np.broadcast_to(found, size.shape[1:]).astype(np.float64)
+
+    def root_count(self, shape: tuple[int, ...]) -> float:
+        """The root of the number of entries that one norm is taken over, for states of ``shape`` (m, n)."""
+        return float(np.sqrt(shape[0] * (shape[1] if self.per == "batch" else 1)))
+
+    def allows(self, sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """``atol + rtol · (size + eps)``."""
+        return np.asarray(self.atol + self.rtol * (sizes + self.eps))
 
     def __str__(self) -> str:
-        if self.tolerance == 0.0:
+        if self.exact:
             return "rounding only"
-        return f"{self.of} ≤ {self.tolerance:g}" + (" × ‖f(z)‖" if self.relative else " (absolute)")
+        size = f"(‖f(z)‖ + {self.eps:g})" if self.eps else "‖f(z)‖"
+        parts = [f"{self.atol:g}"] if self.atol else []
+        parts += [f"{self.rtol:g} × {size}"] if self.rtol else []
+        where = "" if (self.norm, self.per) == ("2", "point") else f" in the {self.norm} norm of each {self.per}"
+        return f"{self.of} ≤ {' + '.join(parts)}{where}"
 
 
 DIRECT = Accuracy()

@@ -14,7 +14,6 @@ from functools import cached_property
 import numpy as np
 
 from deqverify.bounds import Errors
-from deqverify.claims import Accuracy
 from deqverify.dtypes import Array
 
 
@@ -84,17 +83,14 @@ class TangentErrors:
         """``U⁻¹((γS)′Z + dΦ)``, (m, n)."""
         right = self._dK @ self.Z + self._dPhi
         value = self.errors.exact.solve(right.value)
-        size = [np.abs(array).sum(axis=0) for array in (value, right.value, right.error)]
-        width = np.sqrt(value.shape[0])
-        return self._solved(value, size, width, self.errors.forward)
+        return self._solved(value, right, np.abs(right.error).sum(axis=0), dual=False)
 
     @cached_property
     def dadjoint(self) -> Inexact:
         """``U⁻ᵀ(γS)′ᵀΛ``, (m, n): the derivative of the gradient in Φ."""
         right = self._dK.T @ self.adjoint
         value = self.errors.exact.solve_transposed(right.value)
-        size = [np.abs(array).max(axis=0) for array in (value, right.value, right.error)]
-        return self._solved(value, size, 1.0, self.errors.backward)
+        return self._solved(value, right, np.abs(right.error).max(axis=0, initial=0.0), dual=True)
 
     @cached_property
     def second(self) -> dict[str, Inexact]:
@@ -111,14 +107,12 @@ class TangentErrors:
             "gamma": (self.dadjoint * image + self.adjoint * dimage).sum(),
         }
 
-    def _solved(self, value: Array, size: list[Array], width: float, claim: Accuracy) -> Inexact:
-        """``value`` with what its solve adds, as in :class:`Errors`: ``size`` holds the norms of the solution, of the
-        right side and of the right side's error, for each data point."""
+    def _solved(self, value: Array, right: Inexact, given: Array, dual: bool) -> Inexact:
+        """``value`` with what its solve adds (:meth:`Errors.solved`), ``given`` the norms of the right side's error."""
         errors = self.errors
-        solution, right, given = size
-        claimed = width * errors.claimed_residual(claim, solution)
-        residual = errors.solve_rounding * (solution + right) + claimed + given + errors.underflow
-        norm = residual * errors.amplification + errors.arithmetic.storage * solution
+        size = np.abs(value).max(axis=0, initial=0.0) if dual else np.abs(value).sum(axis=0)
+        residual = errors.solved(value, right.value, given, dual)
+        norm = residual * errors.amplification + errors.arithmetic.storage * size
         return Inexact(value, np.broadcast_to(norm, value.shape), self._unit)
 
     def _given(self, value: Array | float) -> Inexact:

@@ -293,5 +293,5 @@ def start_gradient(deq: Subject, problem: Problem, cotangent: Array, start: Arra
         return
     yield finite("the gradient in z₀", found)
     size = np.abs(cotangent).max(axis=0, initial=0.0)
-    allowed: Bound = bounds.bound(lambda errors: errors.adjoint_residual)
+    allowed: Bound = bounds.bound(lambda errors: errors.adjoint_residual())
     yield compare("‖∂⟨c, ẑ⟩/∂z₀‖_∞", np.abs(found).max(axis=0, initial=0.0), allowed, size)

@@ -25,20 +25,21 @@ STAKE = "Nothing in a training log tells the runs with right answers from those 
 
 
 def _judge_residual(
-    what: str, status: Status, residual: Array, sizes: Array, claim: Accuracy, bounds: Budget, rounding: Array
+    what: str, status: Status, residual: Array, image: Array, claim: Accuracy, bounds: Budget, rounding: Array
 ) -> Iterator[Measurement | Fact]:
-    """That a residual (m, n) is within the claim in the 2-norm of each data point, unless its failure was reported."""
+    """That a residual (m, n) is within the claim, in its norm, unless its failure was reported; ``image`` is f(ẑ)."""
     if status.admits_failure:
         yield Fact(what, True, status.value)
         return
-    norms = np.sqrt(np.sum(residual**2, axis=0))
-    claimed = claim.tolerance * (sizes if claim.relative else np.ones_like(sizes))
-    if claim.of == "value":  # an error e has a residual of up to ‖U‖₂e ≤ (1 + γ√m)e
-        claimed = claimed * (1.0 + bounds.exact.problem.gamma * np.sqrt(bounds.exact.problem.m))
-    claimed = claimed + (bounds.arithmetic.norm_floor if claim.tolerance else 0.0)
-
+    sizes = claim.norms(image)
+    claimed = np.zeros_like(sizes) if claim.exact else claim.allows(sizes)
+    if claim.of == "value":  # an error e has a residual of up to ‖U‖e ≤ (1 + γm)e, in any of the norms
+        claimed = claimed * (1.0 + bounds.exact.problem.gamma * bounds.exact.problem.m)
+    claimed = claimed + (0.0 if claim.exact else bounds.arithmetic.norm_floor)
+    if claim.per == "batch":
+        rounding = np.broadcast_to(np.sum(rounding), rounding.shape)
     allowed = Bound({f"rounding in {bounds.dtype_name}": rounding, f"claimed: {claim}": claimed})
-    yield compare(f"{what}, though {status.value}", norms, allowed, sizes)
+    yield compare(f"{what}, though {status.value}", claim.norms(residual), allowed, sizes)
 
 
 def _judge_equilibrium(deq: Subject, problem: Problem, layer: object = None) -> Iterator[Measurement | Fact]:
@@ -52,9 +53,8 @@ def _judge_equilibrium(deq: Subject, problem: Problem, layer: object = None) -> 
     errors, z = bounds.rounding, np.abs(bounds.exact.Z).sum(axis=0)
     rounding = errors.solve_rounding * (z + np.abs(problem.Phi).sum(axis=0)) + errors.underflow
     rounding = rounding + 2 * bounds.arithmetic.storage * z
-    sizes = np.sqrt(np.sum((answer.z + residual) ** 2, axis=0)) if np.isfinite(answer.z).all() else z
-    claim = deq.claims.forward
-    yield from _judge_residual("‖f(ẑ) − ẑ‖₂", answer.status, residual, sizes, claim, bounds, rounding)
+    image = answer.z + residual if np.isfinite(answer.z).all() else bounds.exact.Z
+    yield from _judge_residual("‖f(ẑ) − ẑ‖", answer.status, residual, image, deq.claims.forward, bounds, rounding)
 
 
 @law(
@@ -67,7 +67,7 @@ def _judge_equilibrium(deq: Subject, problem: Problem, layer: object = None) -> 
     draws=any_problem(),
 )
 def status_forward(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
-    """The residual ``f(ẑ) − ẑ`` of every data point, in the 2-norm, as claimed, unless the status admits failure.
+    """The residual ``f(ẑ) − ẑ``, in the norm of the claim, as claimed, unless the status admits failure.
 
     The residual is evaluated in ball arithmetic. Bound: the claim itself, not amplified, and the rounding of
     evaluating f once in the dtype. Catches "converged" said of anything, and solvers that stop at their cap without
@@ -105,10 +105,10 @@ def status_backward(deq: Subject, problem: Problem, cotangent: Array) -> Iterato
     residual = Oracle(problem).adjoint_residual(np.nan_to_num(adjoint), cotangent)
     errors, peak = bounds.rounding, np.abs(bounds.exact.adjoint).max(axis=0)
     rounding = errors.solve_rounding * (peak + np.abs(cotangent).max(axis=0)) + errors.underflow
-    rounding = np.sqrt(problem.m) * (rounding + 2 * bounds.arithmetic.storage * peak)
-    sizes = np.sqrt(np.sum((adjoint + residual) ** 2, axis=0))
     claim = deq.claims.backward or Accuracy()
-    yield from _judge_residual("‖c + γSᵀΛ̂ − Λ̂‖₂", status, residual, sizes, claim, bounds, rounding)
+    wider = {"1": float(problem.m), "max": 1.0}.get(claim.norm, np.sqrt(problem.m))  # than the maximum norm
+    rounding = wider * (rounding + 2 * bounds.arithmetic.storage * peak)
+    yield from _judge_residual("‖c + γSᵀΛ̂ − Λ̂‖", status, residual, adjoint + residual, claim, bounds, rounding)
 
 
 @law(

@@ -148,7 +148,7 @@ def test_a_law_is_called_with_an_implementation() -> None:
 
 
 def test_claims_and_accuracies_are_checked() -> None:
-    with pytest.raises(ValueError, match="tolerance"):
+    with pytest.raises(ValueError, match="rtol"):
         Accuracy(-1.0)
     with pytest.raises(ValueError, match="dtypes"):
         Claims(dtypes=("float8",))

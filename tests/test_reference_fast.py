@@ -368,6 +368,6 @@ def test_a_layer_at_a_tolerance_claims_it_and_stops_earlier() -> None:
     x = torch.tensor(generator.normal(size=(5, 24)))
     tight = FastLayer("mass")
     loose = tight.at_tolerance(1e-3)
-    assert (loose.name, loose.claims.forward.tolerance, loose.claims.backward.tolerance) == (tight.name, 1e-3, 1e-3)
+    assert (loose.name, loose.claims.forward.rtol, loose.claims.backward.rtol) == (tight.name, 1e-3, 1e-3)
     (few, _), (many, _) = (layer.vjp(LinearSoftmaxCell(), theta, x) for layer in (loose, tight))
     assert 0 < few.iterations < many.iterations

@@ -30,7 +30,7 @@ def contender(name: str) -> Contender:
         build,
         dtypes=claims.dtypes,
         devices=claims.devices,
-        direct=claims.forward.tolerance == 0.0,
+        direct=claims.forward.exact,
         tunable=hasattr(implementation, "at_tolerance"),
     )
 

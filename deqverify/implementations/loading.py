@@ -105,5 +105,5 @@ def _is_factory(candidate: Any) -> bool:
 
 def _claim_relative(implementation: Any) -> None:
     claims = implementation.claims
-    backward = replace(claims.backward, relative=True) if claims.backward else None
-    implementation.claims = replace(claims, forward=replace(claims.forward, relative=True), backward=backward)
+    backward = claims.backward.as_relative() if claims.backward else None
+    implementation.claims = replace(claims, forward=claims.forward.as_relative(), backward=backward)

@@ -67,8 +67,8 @@ class TorchDeq(TorchLayer):
         """The same configuration, both passes at ``tolerance``; no cap binds, but Broyden stores each step."""
         most = 100 if self._options["f_solver"] == "broyden" else 3000
         chosen = {"f_tol": tolerance, "b_tol": tolerance, "f_max_iter": most, "b_max_iter": most}
-        relative = self.claims.forward.relative
-        claims = replace(self.claims, forward=Accuracy(tolerance, relative), backward=Accuracy(tolerance, relative))
+        claimed = Accuracy(tolerance) if self.claims.forward.relative else Accuracy(atol=tolerance)
+        claims = replace(self.claims, forward=claimed, backward=claimed)
         return TorchDeq(self._options | chosen, claims, self.name, self._writer)
 
 
@@ -104,8 +104,8 @@ def torchdeq(*flags: str) -> TorchDeq:
     }
     relative = mode == "rel"
     claims = Claims(
-        forward=Accuracy(1e-3, relative),
-        backward=Accuracy(1e-6, relative),
+        forward=Accuracy(1e-3) if relative else Accuracy(atol=1e-3),
+        backward=Accuracy(1e-6) if relative else Accuracy(atol=1e-6),
         devices=("cpu", "cuda"),
         iteration="picard" if solver == SOLVERS["fixed_point"] else None,
         copies=True,

@@ -17,13 +17,18 @@ def reference(*options: str) -> Any:
     Without a method the solve is direct; ``picard`` iterates, and is capped near γ = 1; ``mass`` iterates with the mass
     corrected, or solves directly where that gains nothing. ``fast`` takes the quickest method for each problem, in
     PyTorch, or the one named beside it: ``lu``, ``mass``, ``mixed`` (narrow products), ``mixedlu`` (a narrow LU), or
-    ``batched`` (the solver of many problems). ValueError for anything else.
+    ``batched`` (the solver of many problems). ``worst`` errs by all that it claims, so that bounds can be seen to hold
+    (:mod:`deqverify.reference.worst`). ValueError for anything else.
     """
+    if "worst" in options:
+        from deqverify.reference.worst import worst
+
+        return worst(*(option for option in options if option != "worst"))
     if "fast" in options:
         return _fast(*(option for option in options if option != "fast"))
     for option in options:
         if option not in (*FRAMEWORKS, *METHODS):
-            known = ", ".join((*FRAMEWORKS, *METHODS, "fast"))
+            known = ", ".join((*FRAMEWORKS, *METHODS, "fast", "worst"))
             raise ValueError(f"reference has no option {option!r}; use some of {known}")
     framework = _one_of(FRAMEWORKS, options) or "torch"
     method = _one_of(METHODS, options)

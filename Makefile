@@ -10,10 +10,10 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help venv verify test coverage mutants soak bench lint docs clean
+.PHONY: help venv verify test test-elsewhere coverage mutants soak bench lint docs clean
 
 help: ## show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 venv: $(STAMP) ## create .venv with pinned dependencies
 
@@ -31,6 +31,12 @@ verify: venv ## verify the reference and torchdeq, every violation against the e
 
 test: venv ## the whole test suite
 	$(BIN)/pytest -n 2
+
+# What the libraries offer for making one processor round like another, without its wider instructions.
+ELSEWHERE := MKL_CBWR=COMPATIBLE MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem ATEN_CPU_CAPABILITY=default
+
+test-elsewhere: venv ## the whole test suite with the rounding of another processor
+	$(ELSEWHERE) $(BIN)/pytest -n 2
 
 MINUTES ?= 10
 TARGETS ?= reference

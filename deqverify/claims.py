@@ -113,8 +113,9 @@ class Claims:
 
     ``empty``: a batch of no data points is a legal one. ``threads``: two threads may call at once. ``copies`` and
     ``pickles``: ``copy.deepcopy`` and ``pickle`` make another of the same behaviour and without shared state.
-    ``modes``: training and evaluation mode give the same equilibrium, and where ``evaluation_gradient`` the same
-    gradient.
+    ``repeated_pulls``: a pull may be called again, if the caller says beforehand that it will be (compiled functions
+    that donate their buffers refuse). ``modes``: training and evaluation mode give the same equilibrium, and where
+    ``evaluation_gradient`` the same gradient.
     """
 
     forward: Accuracy = DIRECT
@@ -131,6 +132,7 @@ class Claims:
     threads: bool = False
     copies: bool = False
     pickles: bool = False
+    repeated_pulls: bool = True
     modes: bool = False
     evaluation_gradient: bool = False
     computes_in: dict[str, str] = field(default_factory=dict)

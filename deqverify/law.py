@@ -46,6 +46,7 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "separable": (lambda s: s.claims.separable, "batch separability is not claimed"),
     "status": (lambda s: s.claims.status, "no status is claimed"),
     "empty": (lambda s: s.claims.empty, "a batch of no data points is not claimed to be legal"),
+    "repeated pulls": (lambda s: s.claims.repeated_pulls, "it is not claimed that a pull may be called again"),
     "threads": (lambda s: s.claims.threads, "it is not claimed that two threads may call at once"),
     "copies": (lambda s: s.claims.copies, "deep copies are not claimed"),
     "pickles": (lambda s: s.claims.pickles, "it is not claimed that it can be pickled"),
@@ -154,7 +155,8 @@ class Law:
 
 def describe(failure: Failure) -> str:
     """What was seen, in lines: measured against allowed with the terms, or the crash."""
-    return failure.message if failure.seen is None else describe_evidence(failure.seen)
+    seen = failure.message if failure.seen is None else describe_evidence(failure.seen)
+    return "\n".join([seen, *failure.notes])
 
 
 def describe_evidence(seen: Evidence) -> str:

@@ -63,13 +63,14 @@ class Example:
 @dataclass
 class Failure:
     """The smallest counterexample found: what was seen, and the drawn arguments. ``kind`` is "wrong", "crash" or
-    "hang"."""
+    "hang"; ``notes`` say what else was noticed on the way."""
 
     kind: str
     seen: Evidence | None
     message: str
     arguments: dict[str, Any]
     details: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -206,11 +207,13 @@ def _judge(
     trial.examples += 1
     informative, ratio = False, None
     undecided = Example(arguments, False, None)
+    notes: list[str] = getattr(subject, "notes", [])
+    notes.clear()
     try:
         for seen in body(subject, **arguments):
             if not seen.holds:
                 trial.informative += 1
-                return Failure("wrong", seen, seen.what, arguments), undecided
+                return Failure("wrong", seen, seen.what, arguments, notes=tuple(notes)), undecided
             trial.worst = max(trial.worst, seen.ratio)
             informative = informative or seen.informative
             if isinstance(seen, Measurement):

@@ -109,8 +109,7 @@ def cotangent_linearity(
     other = cotangent[:, ::-1].copy()
     exact = a * cotangent + b * other
     combined = round_to(exact, deq.dtype)
-    answer = deq.solve(problem)
-    whole, first, second = (deq.pull(answer, c) for c in (combined, cotangent, other))
+    whole, first, second = (deq.pull(deq.solve(problem), c) for c in (combined, cotangent, other))
     bounds = [budget(deq, problem, c) for c in (combined, cotangent, other)]
     if not all(each.in_range for each in bounds):
         return
@@ -128,8 +127,8 @@ def cotangent_linearity(
 @law(
     "repeated-pull",
     statement="pulling back again, with another cotangent in between, gives the same gradient",
-    source="the protocol: a pull may be called again",
-    needs=("pull",),
+    source="the implementation's own claim; the protocol: a pull may be called again",
+    needs=("pull", "repeated pulls"),
     anomaly="wrong gradient on the second call",
     at_stake="Code that calls backward twice (second losses, Jacobians row by row, hooks) gets other numbers.",
     loose="the reference does the same twice, bit by bit; sums in another order, as on several threads, are forgiven.",
@@ -141,8 +140,8 @@ def repeated_pull(deq: Subject, problem: Problem, cotangent: Array) -> Iterator[
     Bound: twice ``Errors.pulled``. Catches buffers freed or overwritten by the first pull, and hooks that fire twice.
     """
     answer = deq.solve(problem)
-    first = deq.pull(answer, cotangent)
-    deq.pull(answer, -cotangent)
+    first = deq.pull(answer, cotangent, again=True)
+    deq.pull(answer, -cotangent, again=True)
     again = deq.pull(answer, cotangent)
     bounds = budget(deq, problem, cotangent)
     if not bounds.in_range:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,10 @@ class NumpyFramework:
     name = "numpy"
     layouts = ("strided", "transposed", "reversed", "offset", "broadcast", "read-only")
     without_gradient: ClassVar[dict[str, Callable[[], AbstractContextManager[Any]]]] = {}
+
+    def keeping_graph(self) -> AbstractContextManager[None]:
+        """NumPy has no graph that a pull frees."""
+        return nullcontext()
 
     def native(self, values: Any, dtype: str, device: str) -> Any:
         return np.array(values, dtype=dtype, order="C")

@@ -46,15 +46,19 @@ class Solution:
 
 @dataclass
 class Cotangents:
-    """What a pull gives: the gradients in every parameter and in x, native, and the backward solve's status."""
+    """What a pull gives: the gradients in every parameter and in x, native, and the backward solve's status.
+
+    ``unreached`` names what no gradient reached: zeros stand there, which a violation then says.
+    """
 
     theta: dict[str, Any]
     x: Any
     status: Status = Status.NOT_REPORTED
+    unreached: tuple[str, ...] = ()
 
 
 Pull = Callable[[Any], Cotangents]
-"""Pulls a cotangent (n, m) back through the equilibrium; may be called again."""
+"""Pulls a cotangent (n, m) back through the equilibrium; where ``repeated_pulls`` is claimed it may be called again."""
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ import copy
 import pickle
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -80,6 +80,8 @@ class Subject:
         self.name = name or self.implementation.name
         self.dtype = known_dtype(dtype or self.claims.dtypes[0]).name
         self.device = device
+        self.notes: list[str] = []
+        """What was noticed on the way in one example, said beside a violation."""
         if self.dtype not in self.claims.dtypes:
             raise ValueError(f"dtype: {self.name} claims {', '.join(self.claims.dtypes)}, not {self.dtype}")
         if device.split(":")[0] not in self.claims.devices:
@@ -126,19 +128,25 @@ class Subject:
         heed(answer.status)
         return answer.z
 
-    def pull(self, answer: Answer, cotangent: Array) -> dict[str, Array]:
-        """Gradients in A, gamma and Phi (m, n) for a cotangent (m, n); heeds both statuses."""
+    def pull(self, answer: Answer, cotangent: Array, again: bool = False) -> dict[str, Array]:
+        """Gradients in A, gamma and Phi (m, n) for a cotangent (m, n); heeds both statuses. ``again``: another pull of
+        the same answer follows, for which the framework has to keep what it would free."""
         heed(answer.status)
-        found, status = self.pull_status(answer, cotangent)
+        found, status = self.pull_status(answer, cotangent, again)
         heed(status)
         return found
 
-    def pull_native(self, answer: Answer, cotangent: Any) -> Cotangents:
-        with _calling("pull"):
-            return answer.native_pull(cotangent)
+    def pull_native(self, answer: Answer, cotangent: Any, again: bool = False) -> Cotangents:
+        with _calling("pull"), self.framework.keeping_graph() if again else nullcontext():
+            found = answer.native_pull(cotangent)
+        for name in found.unreached:
+            said = f"no gradient reached {name}: zeros stand in its place"
+            if said not in self.notes:
+                self.notes.append(said)
+        return found
 
-    def pull_status(self, answer: Answer, cotangent: Array) -> tuple[dict[str, Array], Status]:
-        return self.unpack(self.pull_native(answer, self.native(cotangent.T)), tuple(cotangent.T.shape))
+    def pull_status(self, answer: Answer, cotangent: Array, again: bool = False) -> tuple[dict[str, Array], Status]:
+        return self.unpack(self.pull_native(answer, self.native(cotangent.T), again), tuple(cotangent.T.shape))
 
     def unpack(self, found: Cotangents, shape: tuple[int, ...]) -> tuple[dict[str, Array], Status]:
         """Native gradients for x of ``shape`` (n, m) as NumPy in columns, and the backward solve's status."""

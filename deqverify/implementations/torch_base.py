@@ -4,8 +4,9 @@ z0)``."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,6 +43,9 @@ _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 """What is global and not a layer's to change: how it is asked for, and how it is put back."""
 
 
+_KEEPING = ContextVar("keeping the graph", default=False)
+
+
 class TorchFramework:
     """The bridge between problems (float64, columns) and PyTorch layers (their dtype and device, rows)."""
 
@@ -52,6 +56,15 @@ class TorchFramework:
         "inference_mode": torch.inference_mode,
     }
     """The modes in which the framework records no gradient."""
+
+    @contextmanager
+    def keeping_graph(self) -> Iterator[None]:
+        """Pulls in this context keep their graph for another one; compiled functions with donated buffers refuse to."""
+        token = _KEEPING.set(True)
+        try:
+            yield
+        finally:
+            _KEEPING.reset(token)
 
     def native(self, values: Any, dtype: str, device: str) -> torch.Tensor:
         # Row by row in memory, as users hold their data; a transposed array would keep its strides.
@@ -134,10 +147,11 @@ class TorchLayer:
         output = solution.z
 
         def pull(cotangent: torch.Tensor) -> Cotangents:
-            found = torch.autograd.grad(output, wanted, cotangent, retain_graph=True, allow_unused=True)
+            found = torch.autograd.grad(output, wanted, cotangent, retain_graph=_KEEPING.get(), allow_unused=True)
+            unreached = tuple(name for name, g in zip((*leaves, "x"), found, strict=True) if g is None)
             *parts, dx = (torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True))
             status = solution.backward_status() if solution.backward_status else Status.NOT_REPORTED
-            return Cotangents(dict(zip(leaves, parts, strict=True)), dx, status)
+            return Cotangents(dict(zip(leaves, parts, strict=True)), dx, status, unreached)
 
         solution.z = output.detach()
         return solution, pull

@@ -123,6 +123,13 @@ class Masked(Sound):
         return cell.matrix(theta).tril()
 
 
+class ClippedLogits(Sound):
+    """Logits beyond ±16 are clipped, which no column needs whose largest is subtracted."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return theta["gamma"] * cell.softmax(theta["A"].clamp(-16.0, 16.0))
+
+
 class Unnormalised(Sound):
     """The weights are exponentials without their sum, kept below one another way."""
 

@@ -26,7 +26,7 @@ KILLERS = {  # every law has a fault that it kills, or it is no law
     "mass": layers.RowSoftmax,
     "positivity": layers.WrongSign,
     "permutation": layers.Masked,
-    "column-shift": layers.Unnormalised,
+    "column-shift": layers.ClippedLogits,
     "linearity": layers.Saturated,
     "scale": layers.AbsoluteStopping,
     "batch": layers.Centred,

@@ -17,6 +17,7 @@ from tests.faults import layers, stateful
 MORE = [
     ("history", stateful.CachedByShape),
     ("history", stateful.ShapeIsFixed),
+    ("mass", layers.Unnormalised),
     ("history", stateful.ModeOnce),
     ("answers-kept", stateful.PullInTheLayer),
     ("in-place-update", stateful.CachedByShape),

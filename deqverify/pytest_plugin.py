@@ -59,12 +59,15 @@ class Verification:
 
     def __init__(self, config: pytest.Config):
         import dataclasses
+        import os
+        import sys
 
         from deqverify.dtypes import dtype
         from deqverify.implementations.loading import parse
         from deqverify.running.expectations import read
         from deqverify.running.profiles import profile
 
+        sys.path.insert(0, os.getcwd())  # targets of one's own are modules beside one's work, as on the command line
         try:
             chosen = profile(config.getoption("deq_profile"))
             changes = {"examples": config.getoption("deq_max_examples"), "seed": config.getoption("deq_seed")}

@@ -75,6 +75,29 @@ def uniqueness(deq: Subject, problem: Problem, start: Array) -> Iterator[Measure
 
 
 @law(
+    "restart",
+    statement="started at its own answer a solver gives that answer again",
+    source="THEORY.md §1 item 1; a fixed point of f is one of every solver",
+    needs=("equilibrium", "starts"),
+    anomaly=WRONG,
+    at_stake="Warm starts, checkpoints and streams of nearly equal inputs lose the equilibrium that was there already.",
+    draws=any_problem(),
+)
+def restart(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """Solving from ẑ (m, n), which satisfies the tolerance already, gives an equilibrium, not NaN and not less.
+
+    Bound: each is within its accuracy of z*, so twice ``Errors.z``. Catches 0/0 in an acceleration whose first step is
+    zero, and best iterates that are only kept when a step improves on them.
+    """
+    z = deq.equilibrium(problem)
+    again = deq.equilibrium(problem, z)
+    yield finite("ẑ from ẑ", again)
+    bounds = budget(deq, problem)
+    size = np.abs(bounds.exact.Z).sum(axis=0)
+    yield compare("‖ẑ(ẑ) − ẑ‖₁", np.abs(again - z).sum(axis=0), 2 * bounds.bound(lambda e: e.z), size)
+
+
+@law(
     "enclosure",
     statement="ẑ lies in the enclosure of z*, widened by the claimed accuracy",
     source="THEORY.md §1; ball arithmetic",

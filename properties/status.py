@@ -118,33 +118,34 @@ def status_backward(deq: Subject, problem: Problem, cotangent: Array) -> Iterato
     needs=("equilibrium", "status", "limited"),
     anomaly=SILENT,
     at_stake=STAKE,
-    draws=any_problem(cap=lambda problem: st.integers(1, 6)),
+    draws=any_problem(cap=lambda problem: st.integers(0, 6)),
 )
 def status_cap(deq: Subject, problem: Problem, cap: int) -> Iterator[Measurement | Fact]:
-    """As ``status-forward``, with the iteration cap lowered to 1 … 6.
+    """As ``status-forward``, with the iteration cap lowered to 0 … 6; a cap of 0 may be refused with an error.
 
-    Catches loops that never run below some cap and say nothing.
+    Catches loops that never run below some cap and say nothing, and a 0 that is taken for "no cap given".
     """
     yield from _judge_equilibrium(deq, problem, deq.limited(cap))
 
 
 @law(
     "status-nan",
-    statement="an equilibrium that holds NaN is never reported as converged",
-    source="IEEE 754: a NaN satisfies no tolerance",
+    statement="a batch with NaN features is never reported as converged",
+    source="IEEE 754: a NaN satisfies no tolerance; of NaN features there is no equilibrium",
     needs=("equilibrium", "status"),
     anomaly=SILENT,
     at_stake=STAKE,
     draws=any_problem(column=lambda problem: st.integers(0, problem.n - 1)),
 )
 def status_nan(deq: Subject, problem: Problem, column: int) -> Iterator[Measurement | Fact]:
-    """One data point's features are NaN; if any state is not finite, the status is not "converged".
+    """One data point's features are NaN: whatever its state is, finite numbers included, nothing converged there.
 
-    Catches comparisons that a NaN passes, such as ``not (residual > tolerance)``.
+    Exact: no tolerance applies. Catches comparisons that a NaN passes, such as ``not (residual > tolerance)``, and NaN
+    that is replaced on the way by numbers.
     """
     poisoned = problem.Phi.copy()
     poisoned[:, column] = np.nan
     answer = deq.solve(problem, Phi=poisoned)
-    clean = bool(np.isfinite(answer.z).all())
-    good = clean or answer.status is not Status.CONVERGED
-    yield Fact("the status of a state with NaN", good, answer.status.value, informative=not clean)
+    good = answer.status is not Status.CONVERGED
+    state = "a finite state" if np.isfinite(answer.z).all() else "a state that is not finite"
+    yield Fact("the status where features are NaN", good, f"{answer.status.value}, with {state}")

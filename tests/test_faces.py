@@ -232,3 +232,50 @@ def test_importing_the_plugin_is_light() -> None:
     seconds = min(float(done.stdout.splitlines()[0]) for done in runs)
     assert seconds < 0.030  # the figure promised in the README
     assert all(done.stdout.splitlines()[1] == "[]" for done in runs)
+
+
+def test_a_torch_module_is_refused_with_what_to_pass_instead() -> None:
+    import torch
+
+    with pytest.raises(TypeError, match=r"deq: got a Sequential, .* pass what solves it, as in def solve\(step, z0\)"):
+        check_deq(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh()))
+
+
+def test_a_missing_library_is_one_line_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_more.py").write_text("import a_library_that_nobody_has\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for target, said in {
+        "needs_more:deq": "target 'needs_more:deq': there is no module 'a_library_that_nobody_has'; "
+        "pip install a_library_that_nobody_has",
+        "not_here:deq": "target 'not_here:deq': there is no module 'not_here'; run where not_here.py lies, "
+        "or put its folder on PYTHONPATH",
+    }.items():
+        report = check_deq(target, progress=False)
+        assert report.exit_code == 2
+        assert {result.reason for result in report.results} == {said}
+        text = str(report)
+        assert " ".join(text.split()).count(said) == 1
+        assert f"could not run: {len(report.results)} laws × {target}" in text
+
+
+def test_the_pytest_face_finds_a_target_beside_ones_work(tmp_path: Path) -> None:
+    (tmp_path / "beside_my_work.py").write_text("def deq(step, z0):\n    return step(z0)\n")
+    command = [sys.executable, "-c", "import sys, pytest; sys.path.pop(0); sys.exit(pytest.main(sys.argv[1:]))"]
+    command += [
+        "--pyargs",
+        "deqverify.properties",
+        "--deq",
+        "beside_my_work:deq",
+        "-k",
+        "mass",
+        "-q",
+        "--deq-seed",
+        "0",
+    ]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "VIOLATED" in done.stdout or "measured" in done.stdout, done.stdout + done.stderr
+    assert "No module named" not in done.stdout

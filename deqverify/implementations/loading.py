@@ -80,6 +80,11 @@ def _factory(name: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
         return found
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        own = missing == name.partition(":")[0].partition(".")[0] and name not in points
+        fix = f"run where {missing}.py lies, or put its folder on PYTHONPATH" if own else f"pip install {missing}"
+        raise TargetError(f"target {name!r}: there is no module {error.name!r}; {fix}") from error
     except Exception as error:  # importing a stranger's module may raise anything
         raise TargetError(f"target {name!r}: importing it failed: {type(error).__name__}: {error}") from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -254,6 +255,12 @@ def as_implementation(candidate: Any) -> Any:
         raise TypeError(f"deq: got the class {candidate.__name__}; pass an instance, {candidate.__name__}()")
     if isinstance(candidate, Layer | Model):
         return candidate
+    torch = sys.modules.get("torch")  # a module of it exists only where it was imported
+    if torch is not None and isinstance(candidate, torch.nn.Module):
+        raise TypeError(
+            f"deq: got a {type(candidate).__name__}, a torch.nn.Module with weights of its own; this suite brings the cell "
+            "and judges the solver: pass what solves it, as in def solve(step, z0): return module.solver(step, z0)"
+        )
     if callable(candidate):
         from deqverify.implementations.torch_base import TorchFixedPoint
 

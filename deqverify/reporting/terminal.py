@@ -59,10 +59,13 @@ def show(report: Report, console: Console) -> None:
     for result in report.results:
         if result.violation:
             _violation(result, console)
+    failed: dict[tuple[str, str], list[str]] = {}
     for result in report.of(Verdict.COULD_NOT_RUN):
-        title = f"could not run: {result.job.law} × {result.job.column}"
-        console.print(Text(title, style=STYLES[Verdict.COULD_NOT_RUN]))
-        console.print(Text(result.reason.rstrip()))
+        failed.setdefault((result.job.column, result.reason.rstrip()), []).append(result.job.law)
+    for (column, reason), names in failed.items():  # what every law says alike is said once
+        which = names[0] if len(names) == 1 else f"{len(names)} laws"
+        console.print(Text(f"could not run: {which} × {column}", style=STYLES[Verdict.COULD_NOT_RUN]))
+        console.print(Text(reason))
     for sentence in report.stale:
         console.print(Text(f"stale expectation: {sentence}", style="bold red"))
     console.print(summary(report))

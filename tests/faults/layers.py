@@ -123,6 +123,37 @@ class Masked(Sound):
         return cell.matrix(theta).tril()
 
 
+class BestOfNothing(SoundPicard):
+    """The best iterate is kept where a step improves on it: a start that is good enough is lost."""
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        if not self.far(f(z) - z, f(z)):
+            return torch.zeros_like(z), Status.CONVERGED
+        return super().iterate(f, z)
+
+
+class ReplacesNan(Sound):
+    """NaN in the inputs is replaced by zero, and success is reported."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return Solution(super().equilibrium(cell, theta, torch.nan_to_num(x), z0), Status.CONVERGED)
+
+
+class ZeroIsNoCap(SoundPicard):
+    """A cap of 0 gives the start, called converged; other caps are kept."""
+
+    def limited(self, max_iterations: int) -> Any:
+        capped = type(self)()
+        capped.most = max_iterations
+        return capped
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        return super().iterate(f, z) if self.most else (z, Status.CONVERGED)
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        return SoundPicard.iterate(self, f, z)
+
+
 class ClippedLogits(Sound):
     """Logits beyond ±16 are clipped, which no column needs whose largest is subtracted."""
 

@@ -22,6 +22,7 @@ NAMED = {  # the eight faults that the laws must be proven on
 KILLERS = {  # every law has a fault that it kills, or it is no law
     "existence": layers.GammaTwice,
     "uniqueness": layers.StatusNeverSaid,
+    "restart": layers.BestOfNothing,
     "enclosure": layers.GammaTwice,
     "mass": layers.RowSoftmax,
     "positivity": layers.WrongSign,

@@ -18,6 +18,8 @@ MORE = [
     ("history", stateful.CachedByShape),
     ("history", stateful.ShapeIsFixed),
     ("mass", layers.Unnormalised),
+    ("status-nan", layers.ReplacesNan),
+    ("status-cap", layers.ZeroIsNoCap),
     ("history", stateful.ModeOnce),
     ("answers-kept", stateful.PullInTheLayer),
     ("in-place-update", stateful.CachedByShape),

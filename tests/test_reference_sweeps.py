@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import deqverify.reference.iterative as iterative
 from deqverify.cells import Contraction, LinearSoftmaxCell
 from deqverify.claims import DIRECT, Accuracy
 from deqverify.implementations.protocol import Status
+from deqverify.implementations.torch_base import TorchFramework
 from deqverify.reference import reference
 from deqverify.reference.iterative import MassCorrectedLayer, PicardLayer, iterate
 from deqverify.reference.numpy_direct import NumpyDirect
@@ -269,6 +271,13 @@ def test_the_hand_over_is_where_two_hundred_sweeps_do_not_suffice() -> None:
     for gamma, hands_over in ((0.8912, False), (0.8914, True)):
         solution, _ = MassCorrectedLayer(NumpyDirect()).vjp(CELL, theta_of(60.0 * np.eye(3), gamma), np.ones((1, 3)))
         assert (solution.iterations == 0) is hands_over
+
+
+@pytest.fixture(autouse=True)
+def keeping_graph() -> Iterator[None]:
+    """These tests pull more than once, and say so."""
+    with TorchFramework().keeping_graph():
+        yield
 
 
 FRAMEWORKS: dict[str, Any] = {"numpy": np.asarray, "torch": torch.tensor}

@@ -13,7 +13,7 @@ from deqverify.benchmarking import cost
 from .common import once
 
 LAWS = (
-    "existence", "uniqueness", "enclosure", "mass", "positivity", "permutation", "column-shift", "linearity",
+    "existence", "uniqueness", "restart", "enclosure", "mass", "positivity", "permutation", "column-shift", "linearity",
     "scale", "batch", "gradient-A", "gradient-B", "gradient-Phi", "gradient-gamma", "energy", "euler",
     "adjoint-certificate", "gauge", "cotangent-linearity", "repeated-pull", "dissipation", "dissipation-floor",
     "flow", "descent", "column-sums", "trust-region", "descent-order", "status-forward", "status-backward",

@@ -258,8 +258,8 @@ def as_implementation(candidate: Any) -> Any:
     torch = sys.modules.get("torch")  # a module of it exists only where it was imported
     if torch is not None and isinstance(candidate, torch.nn.Module):
         raise TypeError(
-            f"deq: got a {type(candidate).__name__}, a torch.nn.Module with weights of its own; this suite brings the cell "
-            "and judges the solver: pass what solves it, as in def solve(step, z0): return module.solver(step, z0)"
+            f"deq: got a {type(candidate).__name__}, a torch.nn.Module with weights of its own; this suite brings the "
+            "cell and judges the solver: pass what solves it, as in def solve(step, z0): return module.solver(step, z0)"
         )
     if callable(candidate):
         from deqverify.implementations.torch_base import TorchFixedPoint

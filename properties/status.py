@@ -123,7 +123,7 @@ def status_backward(deq: Subject, problem: Problem, cotangent: Array) -> Iterato
 def status_cap(deq: Subject, problem: Problem, cap: int) -> Iterator[Measurement | Fact]:
     """As ``status-forward``, with the iteration cap lowered to 0 … 6; a cap of 0 may be refused with an error.
 
-    Catches loops that never run below some cap and say nothing, and a 0 that is taken for "no cap given".
+    Catches loops that never run below some cap, 0 included, and say nothing.
     """
     yield from _judge_equilibrium(deq, problem, deq.limited(cap))
 

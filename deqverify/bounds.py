@@ -1,14 +1,14 @@
 """Every tolerance of the project: the allowed error of one comparison, as a sum of named terms.
 
-A :class:`Budget` carries two errors through the formulas of THEORY.md, entry by entry, to first order plus the
+A :class:`Budget` carries two errors through the formulas of docs/theory.md, entry by entry, to first order plus the
 products that a loose claim makes large:
 
 * *rounding* that a backward-stable implementation in this dtype must be forgiven. For a solve with U it is the
   residual ``u (3m ‖|L||U|‖₁ + m + 8) (‖z‖₁ + ‖φ‖₁)``: Higham, *Accuracy and Stability of Numerical Algorithms*,
-  Theorem 9.4, for the LU of this very U; ``m + 8`` for forming γS and one product. Amplified by ``‖U⁻¹‖₁ =
-  1/(1−γ)``, exactly.
-* the *claimed* solver accuracy, amplified the same way (THEORY.md §1 item 3), from the norm of the claim to the one
-  that contracts, and from the size of the implementation's own answer to that of the true one.
+  Theorem 9.4, for the LU of this very U; ``m + 8`` for forming γS and one product (theory: rounding). Amplified by
+  ``‖U⁻¹‖₁ = 1/(1−γ)``, exactly.
+* the *claimed* solver accuracy, amplified the same way (theory: amplification), from the norm of the claim to the one
+  that contracts, and from the size of the implementation's own answer to that of the true one (theory: claims).
 
 Data points are columns; the 1-norm serves equilibria, the maximum norm adjoints, since U contracts so.
 """
@@ -83,6 +83,9 @@ class Errors:
     ``forward`` and ``backward`` are the claims, rounding alone by default. Everything is a
     bound on ``|computed − true|`` with the shape of the quantity, but ``z`` and ``adjoint``, which hold one norm a
     data point.
+
+    In the formulas (theory: propagation) ``e_x`` is the bound on x, ``u`` the unit roundoff of the dtype computed in,
+    ``u'`` that of a narrower dtype stored in (0 without one), ``t = (m + n + p) tiny`` what may underflow.
     """
 
     def __init__(
@@ -97,31 +100,33 @@ class Errors:
 
     @cached_property
     def residual(self) -> Array:
-        """``‖φ + γSẑ − ẑ‖₁`` of each data point, (n,)."""
+        """``‖φ + γSẑ − ẑ‖₁`` of each data point, (n,): ``u (3m ‖|L||U|‖₁ + m + 8) (‖z*‖₁ + ‖φ‖₁) + t``, and a claim."""
         return self.solved(self.exact.Z, self.exact.problem.Phi, 0.0, dual=False)
 
     @cached_property
     def z(self) -> Array:
-        """``‖ẑ − z*‖₁`` of each data point, (n,)."""
+        """``‖ẑ − z*‖₁`` of each data point, (n,): ``e_z = residual/(1−γ) + u'‖z*‖₁`` (theory: amplification)."""
         stored = self.arithmetic.storage * np.abs(self.exact.Z).sum(axis=0)
         return self.residual * self.amplification + stored
 
     @cached_property
     def certificate(self) -> Array:
-        """Of ``‖φ + γSẑ − ẑ‖₁/(1−γ)``, (n,): rounding ẑ for storage costs a residual of up to twice that rounding."""
+        """Of ``‖φ + γSẑ − ẑ‖₁/(1−γ)``, (n,): ``(q residual + 2u'‖z*‖₁)/(1−γ)``, q from :meth:`_certified`; rounding
+        ẑ for storage costs a residual of up to twice that rounding (theory: certificate)."""
         stored = 2 * self.arithmetic.storage * np.abs(self.exact.Z).sum(axis=0)
         return (self.residual * self._certified(self.forward) + stored) * self.amplification
 
     @cached_property
     def F(self) -> Array:
-        """Outputs, (p, n): a product with one row of B."""
+        """Outputs, (p, n), a product with one row of B: ``e_F = max_k |B_jk| e_z + (m + 1) u |B||Z| + t``."""
         B = np.abs(self.exact.problem.B)
         rounding = (self.exact.problem.m + 1) * self.arithmetic.unit * (B @ np.abs(self.exact.Z))
         return B.max(axis=1)[:, None] * self.z + rounding + self.underflow
 
     @cached_property
     def dF(self) -> Array:
-        """``∂L/∂F``, (p, n): what the error of F makes of it, and the rounding of its formula."""
+        """``∂L/∂F``, (p, n): ``e_dF = spread(F, Y, e_F) + (p + 6) u terms(F, Y) + t``, what the error of F makes of it,
+        and the rounding of its formula."""
         problem = self.exact.problem
         spread = problem.loss.spread(self.exact.F, problem.Y, self.F)
         rounding = (problem.p + 6) * self.arithmetic.unit * problem.loss.terms(self.exact.F, problem.Y)
@@ -129,7 +134,8 @@ class Errors:
 
     @cached_property
     def value(self) -> Array:
-        """L, without axes: the error of F carried along the gradient, which it moves too, and the sum's rounding."""
+        """L, without axes: ``Σ (|dF| + spread(F, Y, e_F)) e_F + (pn + 12) u Σ value_terms(F, Y) + t``, the error
+        of F carried along the gradient, which it moves too, and the sum's rounding."""
         problem, exact = self.exact.problem, self.exact
         carried = np.abs(exact.dF) + problem.loss.spread(exact.F, problem.Y, self.F)
         terms = problem.loss.value_terms(exact.F, problem.Y)
@@ -138,7 +144,7 @@ class Errors:
 
     @cached_property
     def cotangent(self) -> Array:
-        """``BᵀdF``, (m, n)."""
+        """``BᵀdF``, (m, n): ``|B|ᵀ (e_dF + ((p + 1) u + u')|dF|) + t``."""
         B = np.abs(self.exact.problem.B)
         unit = (self.exact.problem.p + 1) * self.arithmetic.unit + self.arithmetic.storage
         return B.T @ (self.dF + unit * np.abs(self.exact.dF)) + self.underflow
@@ -149,11 +155,13 @@ class Errors:
         return np.abs(self.exact.adjoint).max(axis=0)
 
     def adjoint_residual(self, given: Array | float = 0.0) -> Array:
-        """``‖c + γSᵀΛ̂ − Λ̂‖_∞`` of each data point for a cotangent c that is off by ``given`` in that norm, (n,)."""
+        """``‖c + γSᵀΛ̂ − Λ̂‖_∞`` of each data point for a cotangent c that is off by ``given`` in that norm, (n,):
+        ``u (3m ‖|L||U|‖₁ + m + 8) (‖Λ‖_∞ + ‖c‖_∞) + given + t`` and the claim (:meth:`solved`)."""
         return self.solved(self.exact.adjoint, self.exact.cotangent, given, dual=True)
 
     def adjoint_from(self, cotangent: Array | float) -> Array:
-        """``‖Λ̂ − Λ‖_∞`` of each data point, (n,), when the right side is off by ``cotangent`` (m, n) or nothing."""
+        """``‖Λ̂ − Λ‖_∞`` of each data point, (n,), when the right side is off by ``cotangent`` (m, n) or nothing:
+        ``e_Λ = adjoint_residual/(1−γ) + u'‖Λ‖_∞`` (theory: amplification)."""
         given = np.broadcast_to(cotangent, self.exact.adjoint.shape).max(axis=0)
         stored = self.arithmetic.storage * self._peak
         return self.adjoint_residual(given) * self.amplification + stored
@@ -161,7 +169,8 @@ class Errors:
     def swing_from(self, cotangent: Array | float) -> Array:
         """``‖Λ̂ − Λ − s1‖_∞`` of each data point for the best constant s, (n,), likewise: half the error's oscillation.
 
-        Uᵀ takes half the oscillation of an error to no less than ``1 − γτ`` times it (THEORY.md §1 item 8), where the
+        ``adjoint_residual/(1−γτ) + u'‖Λ‖_∞``, for a claim on the value also ``adjoint_residual/(1−γ)``.
+        Uᵀ takes half the oscillation of an error to no less than ``1 − γτ`` times it (theory: swing), where the
         error itself may be ``1/(1−γ)`` times the residual. The softmax Jacobian annihilates the constant.
         """
         given = np.broadcast_to(cotangent, self.exact.adjoint.shape).max(axis=0)
@@ -173,20 +182,27 @@ class Errors:
 
     @cached_property
     def adjoint(self) -> Array:
-        """Of the adjoint that a whole model computes, (n,)."""
+        """Of the adjoint that a whole model computes, (n,): ``e_Λ``, its cotangent off by :attr:`cotangent`."""
         return self.adjoint_from(self.cotangent)
 
     def adjoint_certificate(self) -> Array:
-        """Of ``‖c + γSᵀΛ̂ − Λ̂‖_∞/(1−γ)`` for a given cotangent c, (n,)."""
+        """Of ``‖c + γSᵀΛ̂ − Λ̂‖_∞/(1−γ)`` for a given cotangent c, (n,): ``q e_Λ + 2u'‖Λ‖_∞/(1−γ)``, q from
+        :meth:`_certified` (theory: certificate)."""
         stored = self.arithmetic.storage * self._peak
         return self.adjoint_from(0.0) * self._certified(self.backward) + 2 * stored * self.amplification
 
     def _certified(self, claim: Accuracy) -> float:
-        """By how much a certificate may exceed the error: an error e has a residual of up to (1+γ)e."""
+        """By how much a certificate may exceed the error: ``q = (1+γ)/(1−γ)`` for a claim on the value, since an error
+        e has a residual of up to (1+γ)e (theory: value-claims); otherwise 1."""
         return (1.0 + self.exact.problem.gamma) * self.amplification if claim.of == "value" else 1.0
 
     def pulled(self, cotangent: Array | float = 0.0) -> dict[str, Array]:
-        """The gradients in A, Phi and gamma, for a cotangent that is off by ``cotangent`` (m, n) or nothing."""
+        """The gradients in A (m, m), Phi (m, n) and gamma (), for a cotangent that is off by ``cotangent`` (m, n).
+
+        ``e_A = e_SM + S∘1·1ᵀe_SM + e_S∘1·1ᵀ(S∘|M|)`` with ``e_SM = S∘e_M + e_S∘|M|``, e_M from the adjoint's swing;
+        ``e_Phi = e_Λ``; ``e_gamma = Σ e_Λ (‖z*‖₁ + e_z) + Σ ‖Λ‖_∞ e_z + ⟨|Λ|, e_S|Z|⟩``. To each the rounding of its
+        own products and sums, and ``u'`` times the gradient (theory: propagation, theory: swing).
+        """
         exact, problem = self.exact, self.exact.problem
         unit, m, n = self.arithmetic.unit, problem.m, problem.n
         Z, L, adjoint = np.abs(exact.Z), np.abs(exact.adjoint), self.adjoint_from(cotangent)
@@ -204,13 +220,15 @@ class Errors:
 
     @cached_property
     def softmax(self) -> Array:
-        """Of S, (m, m): relative, with the rounding of the exponent's argument, ``u|a − max|``."""
+        """Of S, (m, m): ``e_S = S_ij u (m + 4 + max_k A_kj − A_ij) + tiny``, relative, with the rounding of the
+        exponent's argument, ``u|a − max|`` (theory: rounding)."""
         problem = self.exact.problem
         logit = problem.A.max(axis=0) - problem.A
         return self.exact.S * self.arithmetic.unit * (problem.m + 4 + logit) + self.arithmetic.tiny
 
     def gauge(self, adjoint: Array) -> Array:
-        """Of ``1ᵀ ∂L/∂A``, (m,): whatever M is, only rounding keeps it from zero; it scales with M."""
+        """Of ``1ᵀ ∂L/∂A``, (m,): ``(1ᵀe_S + (3m + 8) u + 2u')∘1ᵀ(S∘(|M| + e_M)) + m t``, e_M for ``adjoint`` (n,):
+        whatever M is, only rounding keeps it from zero; it scales with M (theory: gauge)."""
         exact, unit, m = self.exact, self.arithmetic.unit, self.exact.problem.m
         M, eM = self._outer(adjoint)
         column = (exact.S * (M + eM)).sum(axis=0)
@@ -221,6 +239,7 @@ class Errors:
     def _outer(self, adjoint: Array, centred: bool = False) -> tuple[Array, Array]:
         """``|M| = γ|Λ||Z|ᵀ`` and the error of M, (m, m), ``adjoint`` being that of Λ, (n,).
 
+        ``(e_M)_jk = γ (Σ_i |Λ_ji| e_z,i + (|Z_ki| + e_z,i) e_Λ,i + (n + 2) u (|Λ||Z|ᵀ)_jk + t)``.
         ``centred``: of M up to a constant in every column, which constants in Λ and in its error are.
         """
         problem, exact = self.exact.problem, self.exact
@@ -234,7 +253,8 @@ class Errors:
 
     @cached_property
     def gradient(self) -> dict[str, Array]:
-        """Every block of the gradient of the objective."""
+        """Every block of the gradient of the objective: :meth:`pulled` with :attr:`cotangent`, and in B, (p, m),
+        ``(e_B)_jk = Σ_i (e_dF,ji (|Z_ki| + e_z,i) + |dF_ji| e_z,i) + (n + 1) u (|dF||Z|ᵀ)_jk + t``."""
         exact, problem = self.exact, self.exact.problem
         Z, dF = np.abs(exact.Z), np.abs(exact.dF)
         eB = self.dF @ (Z + self.z).T + (dF @ self.z)[:, None] + (problem.n + 1) * self.arithmetic.unit * dF @ Z.T
@@ -245,7 +265,7 @@ class Errors:
         maximum norm, the norms that contract.
 
         The sum of: ``u (3m ‖|L||U|‖₁ + m + 8) (‖solution‖ + ‖right‖)``, rounding; ``given``, the error of the right
-        side; and the claim. ``solution`` and ``right`` are (m, n), ``given`` one norm a data point.
+        side; and the claim. ``solution`` and ``right`` are (m, n), ``given`` one norm a data point (theory: rounding).
         """
         norm = (lambda x: np.abs(x).max(axis=0, initial=0.0)) if dual else (lambda x: np.abs(x).sum(axis=0))
         rounding = self.solve_rounding * (norm(solution) + norm(right)) + given + self.underflow
@@ -259,7 +279,7 @@ class Errors:
         ``g‖r‖`` in the claim's p-norm, ``g = ‖U⁻¹ − I‖_p``. So from ``‖r‖_p ≤ ρ + a + b(‖z*‖_p + g‖r‖_p)``, a and b the
         absolute and the relative part and ρ the rounding, ``‖r‖_p ≤ (ρ + a + b‖z*‖_p) / (1 − bg)``; where
         ``bg ≥ 1`` the claim excludes nothing. In the norm that contracts that is at most √m (p = 2) or m (p = ∞) times
-        as much for the 1-norm, once for the maximum norm.
+        as much for the 1-norm, once for the maximum norm (theory: claims, theory: value-claims).
 
         A claim on the value has ``g = ‖K‖_p`` and the error in place of the residual; it is returned as the residual
         that ends in it: amplification by 1/(1−γ) takes the factor 1−γ back. A 2-norm says nothing below its own floor,
@@ -287,7 +307,7 @@ class Errors:
     def _gain(self, norm: str, dual: bool, of_value: bool) -> float:
         """``‖U⁻¹ − I‖_p``, or of ``K`` for a claim on the value; transposed where ``dual``. ``‖·‖₂² ≤ ‖·‖₁‖·‖_∞``.
 
-        Column sums are ``γ/(1−γ)`` and γ (THEORY.md §1 item 5); row sums are raised by the rounding of their solve.
+        Column sums are ``γ/(1−γ)`` and γ (theory: gain); row sums are raised by the rounding of their solve.
         """
         gamma = self.exact.problem.gamma
         if of_value:
@@ -327,7 +347,7 @@ class Budget:
         self.claimed = Errors(exact, self.arithmetic, claims.forward, backward) if loose else self.rounding
 
     def bound(self, select: Callable[[Errors], Array | float]) -> Bound:
-        """The bound on the quantity that ``select`` names, its two terms apart."""
+        """The bound on the quantity that ``select`` names: with rounding alone, and what the claims add to that."""
         rounding = np.asarray(select(self.rounding), dtype=np.float64)
         terms = {f"rounding in {self.dtype_name}, amplified": rounding}
         if self.claimed is not self.rounding:
@@ -347,6 +367,7 @@ class Budget:
     def in_range(self) -> bool:
         """Whether all that a model computes stays well inside the dtype; beyond it overflow is nobody's fault.
 
+        ``(Σ|Λ| + m Σ e_Λ + Σ|dF| + Σ e_dF) · max(Σ|Z| + Σ e_z, 1) < largest/64``.
         With the errors that its claims allow: a loss such as Poisson's makes a moderate error of F a gradient that
         overflows.
         """
@@ -359,7 +380,7 @@ class Budget:
             return (adjoint + dF) * max(Z, 1.0) < limit
 
     def squared(self, *blocks: str) -> Bound:
-        """Of ``Σ ‖gradient‖²`` over ``blocks``: ``2|g|e + e²``."""
+        """Of ``Σ ‖gradient‖²`` over ``blocks``, without axes: ``Σ 2|g|e + e²`` (theory: propagation)."""
         gradient = self.exact.gradient
         return self.bound(
             lambda e: sum(float(np.sum(2 * np.abs(gradient[k]) * e.gradient[k] + e.gradient[k] ** 2)) for k in blocks)
@@ -367,11 +388,11 @@ class Budget:
 
     @cached_property
     def theory(self) -> Errors:
-        """The errors of the float64 closed forms themselves."""
+        """The errors of the float64 closed forms themselves: rounding at ``u = 2⁻⁵³``."""
         return Errors(self.exact, FLOAT64)
 
     def along(self, direction: Mapping[str, Array]) -> Bound:
-        """Of ``⟨∇L, direction⟩``: every block's errors weighted by the direction, and the sum's own rounding in
+        """Of ``⟨∇L, d⟩`` for a direction d, without axes: ``Σ |d|e``, and ``N u Σ |d∘∇L|`` for N entries summed in
         float64."""
         bound = self.bound(lambda e: sum(float(np.sum(np.abs(d) * e.gradient[k])) for k, d in direction.items()))
         size = sum(float(np.sum(np.abs(d * self.exact.gradient[k]))) for k, d in direction.items())

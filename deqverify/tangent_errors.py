@@ -2,7 +2,7 @@
 errors.
 
 A running error analysis (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.3): every intermediate carries
-its value in float64 and a bound on the error of the same quantity computed in the dtype under test.
+its value in float64 and a bound on the error of the same quantity computed in the dtype under test (theory: tangents).
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from deqverify.dtypes import Array
 
 @dataclass(frozen=True)
 class Inexact:
-    """``|computed − value| ≤ error``, entry by entry; products and sums are rounded at ``unit``."""
+    """``|computed − value| ≤ error``, entry by entry, of one shape; products and sums are rounded at ``unit``, u.
+
+    ``e_xy = |x| e_y + e_x (|y| + e_y) + k u |x||y|``, k = 1 entry by entry and one more than the inner dimension for a
+    matrix product; ``e_{x±y} = e_x + e_y + u |x ± y|``; ``e_Σx = Σ e_x + k u Σ|x|`` for k summands (theory: tangents).
+    """
 
     value: Array
     error: Array
@@ -71,30 +75,35 @@ class TangentErrors:
 
     @cached_property
     def dS(self) -> Inexact:
-        """The softmax along d: ``S∘(dA − 1·1ᵀ(S∘dA))``."""
+        """The softmax along d: ``dS = S∘(dA − 1·1ᵀ(S∘dA))``, (m, m); its error by the rules of :class:`Inexact`."""
         return self.S * (self._dA - (self.S * self._dA).sum(axis=0))
 
     @cached_property
     def _dK(self) -> Inexact:
+        """``(γS)′ = γ dS + dγ S``, (m, m)."""
         return self._gamma * self.dS + self._dgamma * self.S
 
     @cached_property
     def dZ(self) -> Inexact:
-        """``U⁻¹((γS)′Z + dΦ)``, (m, n)."""
+        """``dZ = U⁻¹((γS)′Z + dΦ)``, (m, n), with ``‖e_right‖₁`` given to its solve (theory: second-order)."""
         right = self._dK @ self.Z + self._dPhi
         value = self.errors.exact.solve(right.value)
         return self._solved(value, right, np.abs(right.error).sum(axis=0), dual=False)
 
     @cached_property
     def dadjoint(self) -> Inexact:
-        """``U⁻ᵀ(γS)′ᵀΛ``, (m, n): the derivative of the gradient in Φ."""
+        """``dΛ = U⁻ᵀ(γS)′ᵀΛ``, (m, n), the derivative of the gradient in Φ, with ``‖e_right‖_∞`` given to its solve."""
         right = self._dK.T @ self.adjoint
         value = self.errors.exact.solve_transposed(right.value)
         return self._solved(value, right, np.abs(right.error).max(axis=0, initial=0.0), dual=True)
 
     @cached_property
     def second(self) -> dict[str, Inexact]:
-        """The derivative along d of every block of the pulled gradient, the cotangent being held fixed."""
+        """The derivative along d of every block of the pulled gradient, the cotangent being held fixed.
+
+        With ``M = γΛZᵀ`` and ``dM = dγ ΛZᵀ + γ(dΛ Zᵀ + Λ dZᵀ)``: ``dS∘(M − 1·1ᵀ(S∘M)) + S∘(dM − 1·1ᵀ(S∘M)′)`` in A,
+        (m, m); dΛ in Phi, (m, n); ``⟨dΛ, SZ⟩ + ⟨Λ, dS Z + S dZ⟩`` in gamma. Errors by the rules of :class:`Inexact`.
+        """
         outer = self.adjoint @ self.Z.T
         M = self._gamma * outer
         dM = self._dgamma * outer + self._gamma * (self.dadjoint @ self.Z.T + self.adjoint @ self.dZ.T)
@@ -108,7 +117,10 @@ class TangentErrors:
         }
 
     def _solved(self, value: Array, right: Inexact, given: Array, dual: bool) -> Inexact:
-        """``value`` with what its solve adds (:meth:`Errors.solved`), ``given`` the norms of the right side's error."""
+        """``value`` (m, n) and its error ``residual/(1−γ) + u'‖value‖``, the same for all entries of a data point.
+
+        The residual is that of :meth:`Errors.solved`, ``given`` (n,) the norms of the right side's error.
+        """
         errors = self.errors
         size = np.abs(value).max(axis=0, initial=0.0) if dual else np.abs(value).sum(axis=0)
         residual = errors.solved(value, right.value, given, dual)

@@ -16,7 +16,7 @@ class LinearSoftmaxCell:
     """Kawaguchi, ICLR 2021, equation 2. Parameters: ``A`` (m, m) and ``gamma``, a scalar in (0, 1).
 
     ``‖γS‖₁ = γ`` (maximum column sum), so the cell contracts in the 1-norm at rate γ; in the 2-norm it need not
-    (THEORY.md §1 item 1). Stateless, hashable, and the same under NumPy, PyTorch and JAX.
+    (theory: contraction). Stateless, hashable, and the same under NumPy, PyTorch and JAX.
     """
 
     def softmax(self, A: Any) -> Any:
@@ -42,7 +42,7 @@ class LinearSoftmaxCell:
         return Contraction(rate=gamma, norm=1)
 
     def pullback(self, theta: Theta, z: Any, cotangent: Any) -> dict[str, Any]:
-        """With ``M = γ cᵀz``: ``∂A = S∘(M − 1·1ᵀ(S∘M))`` and ``∂γ = ⟨c, zSᵀ⟩`` (THEORY.md §2)."""
+        """With ``M = γ cᵀz``: ``∂A = S∘(M − 1·1ᵀ(S∘M))`` and ``∂γ = ⟨c, zSᵀ⟩`` (theory: gradient)."""
         xp = array_namespace(z)
         S = self.softmax(theta["A"])
         M = theta["gamma"] * (cotangent.T @ z)

@@ -20,7 +20,7 @@ class Loss(Protocol):
 
     name: ClassVar[str]
     smooth: ClassVar[bool]
-    """Twice continuously differentiable: the laws of THEORY.md §4 hold for no other."""
+    """Twice continuously differentiable: theory: trust-region holds for no other."""
 
     def check_targets(self, Y: Array) -> None:
         """Raises ValueError for targets that the loss is not defined for."""
@@ -35,7 +35,7 @@ class Loss(Protocol):
         """(n, p, p), one matrix a data point; where the loss is not smooth, an element of the generalised Hessian."""
 
     def curvature(self, level: float) -> float:
-        """ρ ≥ 0, a lower bound on the Hessian of every data point on ``{L₀ ≤ level}`` (THEORY.md §3 item 6).
+        """ρ ≥ 0, a lower bound on the Hessian of every data point on ``{L₀ ≤ level}`` (theory: constants).
 
         No entry's or data point's loss is negative, so each is at most ``level`` there.
         """

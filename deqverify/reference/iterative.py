@@ -1,7 +1,7 @@
 """The reference by iteration: a sweep repeated until its own certificate, and never a guess, says that it is done.
 
-Both passes are solved in their own right: the pull solves the adjoint equation ``λ = Kᵀλ + c`` (THEORY.md §2), and no
-gradient goes through an iteration. One source serves NumPy and PyTorch.
+Both passes are solved in their own right: the pull solves the adjoint equation ``λ = Kᵀλ + c`` (theory: adjoint), and
+no gradient goes through an iteration. One source serves NumPy and PyTorch.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def iterate(sweep: Sweep, start: Any, tolerance: float, max_iterations: int) -> 
     if not _finite(judged):
         status = Status.DIVERGED
         candidate = xp.where(xp.isfinite(judged)[:, None], candidate, xp.nan)  # instead of a finite start
-    return Solution(candidate, status, len(trace), _largest(residual), trace)
+    unmet = zip(moving.tolist(), xp.isfinite(judged).tolist(), strict=True)
+    statuses = [Status.DIVERGED if not good else Status.CAPPED if far else Status.CONVERGED for far, good in unmet]
+    return Solution(candidate, status, len(trace), _largest(residual), trace, statuses=statuses)
 
 
 class PicardLayer(Stateless):

@@ -16,7 +16,7 @@ from deqverify.reference.stateless import STATELESS, Stateless
 
 
 class NumpyDirect(Stateless):
-    """Solves a linear cell directly: ``z = U⁻¹x`` and ``λ = U⁻ᵀc`` (THEORY.md §1, §2); no start is used."""
+    """Solves a linear cell directly: ``z = U⁻¹x`` and ``λ = U⁻ᵀc`` (theory: adjoint); no start is used."""
 
     framework = "numpy"
     name = "reference[numpy]"

@@ -39,7 +39,7 @@ class Sweep:
         ``norm(candidate − z*) ≤ norm(r)/(1 − rate) + doubt``,
 
     with ``doubt`` (a number, or one a row) the rounding of what is corrected exactly; rigorous up to the rounding of r
-    (THEORY.md §1 item 3).
+    (theory: certificate).
     """
 
     x: Any
@@ -67,7 +67,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Picard:
-    """``z ← Kz + x`` and ``λ ← Kᵀλ + c``, with ``‖K‖₁ ≤ γ`` (THEORY.md §1 items 2 and 3).
+    """``z ← Kz + x`` and ``λ ← Kᵀλ + c``, with ``‖K‖₁ ≤ γ`` (theory: picard, theory: certificate).
 
     Both contract at γ, in the 1-norm and in the maximum norm, and are certified by ``norm(r)/(1−γ)``.
     """
@@ -84,7 +84,7 @@ class Picard:
 
 @dataclass(frozen=True)
 class MassCorrected:
-    """Both iterations on the part that K contracts at ``rate ≥ γτ``, the other part exactly (THEORY.md §1 item 8).
+    """Both iterations on the part that K contracts at ``rate ≥ γτ``, the other part exactly (theory: zero-mass).
 
     ``K = γS`` with S ≥ 0 and ``1ᵀS = 1ᵀ``; ``rate`` is :func:`zero_mass_rate`.
     """
@@ -134,7 +134,7 @@ def zero_mass_rate(K: Any, gamma: float) -> float:
 
     Dobrushin's ``τ = ½ max_{i,j} ‖S_:i − S_:j‖₁`` itself compares all pairs of columns, m³ operations and more time
     than the LU that it could save. The lesser of two bounds in m² stands in for it: ``τ ≤ 1 − Σ_i min_j S_ij``
-    (Doeblin; THEORY.md §1 item 8), better for few states, and ``τ ≤ max_j ‖S_:j − c‖₁`` for any c (triangle
+    (Doeblin; theory: zero-mass), better for few states, and ``τ ≤ max_j ‖S_:j − c‖₁`` for any c (triangle
     inequality), here the median of every row, better for many.
     """
     xp, m = array_namespace(K), K.shape[0]

@@ -7,32 +7,40 @@ from typing import Any
 from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Reported, Subject, TargetFailure
 from deqverify.law import NEEDS, Law, arguments_code, describe_evidence, laws
+from deqverify.reporting.glossary import GLOSSARY, linked, symbols
 from deqverify.trial import Effort
 
 PAGE_HEADER = """# The laws
 
-Generated from the docstrings in `properties/` by `make docs`; a test keeps it current. Symbols and shapes are those of
-the README's model: A (m, m), B (p, m), Φ (m, n), S the softmax of every column of A, U = I − γS, Z = U⁻¹Φ.
+Generated from the docstrings in `properties/` by `make docs`; a test keeps it current. Weights A (m, m), readout B
+(p, m), features Φ (m, n) and targets Y (p, n), one data point a column; γ in (0, 1). `theory:` names a statement of
+[theory.md](theory.md), which derives it.
 """
 
 
 def explain(law: Law, target: str = "reference") -> str:
-    """Statement, source, needs, what the docstring says of the bound, and an example judged on ``target``.
+    """Statement, source, needs, what the docstring says of the bound, its symbols, and an example judged on ``target``.
 
     TargetError where the target cannot be loaded.
     """
-    return "\n".join([_text(law), "", f"An example, on {target}:", "", _example(law, target)])
+    used = symbols(f"{law.statement} {law.doc}")
+    meanings = ["", "Symbols; docs/theory.md in the repository has the derivations:", *_listed(used)] if used else []
+    return "\n".join([_text(law), *meanings, "", f"An example, on {target}:", "", _example(law, target)])
 
 
 def page() -> str:
     """The text of ``docs/laws.md``."""
-    parts, family = [PAGE_HEADER], ""
+    parts, family = ["\n".join([PAGE_HEADER, *_listed(GLOSSARY), ""])], ""
     for law in laws().values():
         if law.family != family:
             family = law.family
             parts.append(f"## {family}\n")
         parts.append(f"### {law.id}\n\n{_text(law)}\n")
-    return "\n".join(parts)
+    return linked("\n".join(parts), "theory.md")
+
+
+def _listed(meanings: dict[str, str]) -> list[str]:
+    return [f"- `{symbol}`: {meaning}" for symbol, meaning in meanings.items()]
 
 
 def _text(law: Law) -> str:

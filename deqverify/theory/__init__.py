@@ -1,1 +1,1 @@
-"""What is true, in float64 NumPy and SciPy (THEORY.md). Nothing here ever sees an implementation."""
+"""What is true, in float64 NumPy and SciPy (docs/theory.md). Nothing here ever sees an implementation."""

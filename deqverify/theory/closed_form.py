@@ -1,4 +1,4 @@
-"""The closed forms of THEORY.md §1 and §2 for one problem, computed once and kept."""
+"""The closed forms of one problem (theory: equilibrium, theory: gradient), computed once and kept."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from deqverify.problem import Problem
 
 
 class ClosedForm:
-    """S, U, Z, F, W and the gradient of ``problem`` in float64; names and shapes as in THEORY.md.
+    """S, U, Z, F, W and the gradient of ``problem`` in float64; names and shapes as in theory: notation.
 
-    Used for the magnitudes that bounds are made of and for the identities of §3 and §4. It is float64 itself: a law
-    that compares an implementation with a number from here adds that number's own rounding.
-    ``cotangent`` (m, n) replaces ``BᵀdF`` as the right side of the adjoint equation.
+    Used for the magnitudes that bounds are made of and for identities. It is float64 itself: a law that compares an
+    implementation with a number from here adds that number's own rounding. ``cotangent`` (m, n) replaces ``BᵀdF`` as
+    the right side of the adjoint equation.
     """
 
     def __init__(self, problem: Problem, cotangent: Array | None = None):
@@ -97,7 +97,7 @@ class ClosedForm:
 
     @cached_property
     def gradient(self) -> dict[str, Array]:
-        """The gradient in every block (THEORY.md §2); ``gamma`` is an array without axes."""
+        """The gradient in every block (theory: gradient); ``gamma`` is an array without axes."""
         SM = self.softmax_product
         return {
             "A": SM - self.S * SM.sum(axis=0),
@@ -113,5 +113,5 @@ def softmax_jacobian(S: Array, dA: Array) -> Array:
 
 
 def dobrushin(S: Array) -> float:
-    """``τ = ½ max_{i,j} ‖S_:i − S_:j‖₁``, the contraction of S on vectors of zero mass (THEORY.md §1 item 8)."""
-    return 0.5 * float(np.abs(S[:, :, None] - S[:, None, :]).sum(axis=0).max())
+    """``τ = ½ max_{i,j} ‖S_:i − S_:j‖₁``, the contraction of S on vectors of zero mass (theory: zero-mass)."""
+    return 0.5 * max(float(np.abs(S - column[:, None]).sum(axis=0).max()) for column in S.T)

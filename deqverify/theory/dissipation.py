@@ -1,4 +1,4 @@
-"""The linear rate without any assumption on the width (THEORY.md §3)."""
+"""The linear rate without any assumption on the width (theory: linear-rate)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deqverify.theory.closed_form import ClosedForm, softmax_jacobian
 
 
 def rate_floor(problem: Problem) -> float:
-    """``λ̲ = 1/(m(1+γ)²)``, below the smallest eigenvalue of D whatever the width (item 2)."""
+    """``λ̲ = 1/(m(1+γ)²)``, below the smallest eigenvalue of D whatever the width (theory: floor)."""
     return 1.0 / (problem.m * (1.0 + problem.gamma) ** 2)
 
 
@@ -24,9 +24,9 @@ def shallow_gradient(exact: ClosedForm) -> Array:
 
 
 def dissipation(exact: ClosedForm) -> tuple[float, float]:
-    """``gᵀDg`` in its two parts: ``‖X‖²`` and ``Σ_k ‖γ J_k Wᵀ x_k‖²`` with ``X = GU⁻ᵀ`` (item 1).
+    """``gᵀDg`` in its two parts: ``‖X‖²`` and ``Σ_k ‖γ J_k Wᵀ x_k‖²`` with ``X = GU⁻ᵀ`` (theory: flow).
 
-    Gradient flow loses the objective at the rate of their sum, which is ``‖∂L/∂B‖² + ‖∂L/∂A‖²`` (item 3).
+    Gradient flow loses the objective at the rate of their sum, which is ``‖∂L/∂B‖² + ‖∂L/∂A‖²`` (theory: dissipation).
     """
     X = exact.solve(shallow_gradient(exact).T).T
     image = exact.problem.gamma * softmax_jacobian(exact.S, exact.W.T @ X)
@@ -106,7 +106,7 @@ def _projected(dF: Array, Phi: Array) -> float:
 
 
 def polyak_lojasiewicz(problem: Problem, level: float) -> float:
-    """κ with ``½‖∇L₀‖² ≥ κ(L₀ − L*)`` on ``{L₀ ≤ level}``: ``ρ σ²_min(Φ)`` (item 6).
+    """κ with ``½‖∇L₀‖² ≥ κ(L₀ − L*)`` on ``{L₀ ≤ level}``: ``ρ σ²_min(Φ)`` (theory: constants).
 
     The sublevel set is convex and holds W and every minimiser, and the loss has curvature ρ on it: so
     ``L₀ − L* ≤ ‖dF P‖²/(2ρ)``, P the projector onto the row space of Φ, and ``‖∇L₀‖ = ‖dF Φᵀ‖ ≥ σ_min ‖dF P‖``. This
@@ -131,7 +131,9 @@ def _svd_error(Phi: Array, values: Any) -> float:
 
 
 def projected_floors(exact: ClosedForm) -> Array:
-    """``4λ̲σ_k²‖RP_k‖²`` for every k, ``R = F − Y``, below ``‖∂L/∂A‖² + ‖∂L/∂B‖²`` for squared loss (item 6); (rank,).
+    """``4λ̲σ_k²‖RP_k‖²`` for every k, ``R = F − Y``, below ``‖∂L/∂A‖² + ‖∂L/∂B‖²`` for squared loss; (rank,).
+
+    theory: projected.
 
     No rank is decided: P_k is made of the first k computed right singular vectors, whatever their values. The computed
     decomposition is the exact one of ``Φ + E``, so that ``‖RΦᵀ‖ ≥ σ_k‖RP_k‖ − ‖E‖‖R‖`` with its own σ_k and P_k.
@@ -145,7 +147,7 @@ def projected_floors(exact: ClosedForm) -> Array:
 
 
 def quotient_curvature(problem: Problem, level: float) -> float:
-    """ρ of the softmax cross-entropy without ridge on ``{L₀ ≤ level}``, in the quotient by **1** (item 6).
+    """ρ of the softmax cross-entropy without ridge on ``{L₀ ≤ level}``, in the quotient by **1** (theory: quotient).
 
     For v orthogonal to **1** and probabilities q, ``vᵀ(diag q − qqᵀ)v ≥ min q ‖v‖²``: the variance under q is at least
     ``min q`` times the sum of squares about any centre. With targets y of total t, the excess over all entropies,

@@ -1,4 +1,4 @@
-"""The remainder of the objective's first-order Taylor expansion, bounded (THEORY.md §2)."""
+"""The remainder of the objective's first-order Taylor expansion, bounded (theory: taylor)."""
 
 from __future__ import annotations
 

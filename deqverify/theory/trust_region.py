@@ -1,4 +1,4 @@
-"""The dynamics are those of trust-region Newton on the shallow model (THEORY.md §4)."""
+"""The dynamics are those of trust-region Newton on the shallow model (theory: trust-region)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Subproblem:
 
 
 def subproblem(exact: ClosedForm) -> Subproblem:
-    """The subproblem at ``W = BU⁻¹``, with H and g from the shallow model and 𝒢 from §4.
+    """The subproblem at ``W = BU⁻¹``, with H and g from the shallow model and 𝒢 as in theory: trust-region.
 
     δ is half of ``1/λ_max(𝒮𝓕)``, or 1 where 𝓕 = 0 (a loss that is flat at every data point) or so small that the
     quotient overflows. Raises ValueError for a loss that is not smooth.
@@ -52,7 +52,7 @@ def subproblem(exact: ClosedForm) -> Subproblem:
 
 
 def smoothing(exact: ClosedForm) -> Array:
-    """``𝒮 = I + γ² blkdiag_k(W J_k² Wᵀ)``, (pm, pm) (§3 item 1)."""
+    """``𝒮 = I + γ² blkdiag_k(W J_k² Wᵀ)``, (pm, pm) (theory: flow)."""
     problem, p = exact.problem, exact.problem.p
     S, W = exact.S, exact.W
     result = np.eye(p * problem.m)

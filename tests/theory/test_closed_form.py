@@ -1,4 +1,5 @@
-"""The closed forms of THEORY.md §1 and §2 against ball arithmetic, and the inequalities that bounds rest on."""
+"""The closed forms (theory: equilibrium, theory: gradient) against ball arithmetic, and the inequalities that bounds
+rest on."""
 
 from __future__ import annotations
 

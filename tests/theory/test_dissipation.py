@@ -1,4 +1,5 @@
-"""§3 against itself: D built explicitly, its smallest eigenvalue, the infimum, and the inequality for κ."""
+"""The linear rate against itself (theory: linear-rate): D built explicitly, its smallest eigenvalue,
+the infimum, and the inequality for κ."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ GAMMAS = [0.5, 0.9, 0.99]
 
 
 def explicit_D(exact: ClosedForm) -> np.ndarray:
-    """``D = (U⁻ᵀ⊗I) 𝒮 (U⁻¹⊗I)``, written out with Kronecker products (THEORY.md §3 item 1)."""
+    """``D = (U⁻ᵀ⊗I) 𝒮 (U⁻¹⊗I)``, written out with Kronecker products (theory: flow)."""
     problem, p, m = exact.problem, exact.problem.p, exact.problem.m
     blocks = []
     for k in range(m):

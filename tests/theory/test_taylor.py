@@ -1,4 +1,5 @@
-"""Bounds of §2 and §3 against samples: the Taylor remainder, every projector, the quotient by **1**."""
+"""Bounds (theory: taylor, theory: projected, theory: quotient) against samples: the
+Taylor remainder, every projector, the quotient by **1**."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""§4 against itself: the identity, the certificate, and two independent solvers of the subproblem."""
+"""Trust-region Newton against itself (theory: trust-region): the
+identity, the certificate, and two independent solvers of the subproblem."""
 
 from __future__ import annotations
 
@@ -188,7 +189,7 @@ def test_scipys_trust_krylov_takes_the_same_step(gamma: float) -> None:
             method="trust-krylov",
             options={"initial_trust_radius": radius, "max_trust_radius": 2 * radius, "maxiter": 1, "inexact": False},
         )
-        # THEORY.md §4: one step of trust-krylov reaches 1e-5 to 1e-6 of the minimiser.
+        # One step of trust-krylov reaches 1e-5 to 1e-6 of the minimiser.
         assert np.linalg.norm(result.x - factor.T @ v) <= 1e-5 * radius
 
 

@@ -67,7 +67,7 @@ def solve(
     come from the adjoint equation solved in its own right, to the same accuracy; second derivatives raise an error.
 
     ``accuracy``: of each data point, relative, in the 1-norm (of the adjoint: in the maximum norm), certified by
-    THEORY.md §1 item 8, or as a backward-stable direct solve has it where that is faster or the certificate fails.
+    theory: zero-mass, or as a backward-stable direct solve has it where that is faster or the certificate fails.
     Below the rounding of the dtype it asks for that rounding. ``method`` forces ``"lu"``, ``"mass"``, ``"mixed"`` or
     ``"mixedlu"`` instead of the cost model's choice; k problems are always solved directly.
 

@@ -1,6 +1,6 @@
 """One LU a problem, for both passes, of the system without its slow mode.
 
-With q = 1/m and the known mass ``μ = 1ᵀx/(1−γ)`` (THEORY.md §1 item 4), ``z* = U⁻¹x`` also solves
+With q = 1/m and the known mass ``μ = 1ᵀx/(1−γ)`` (theory: mass), ``z* = U⁻¹x`` also solves
 
     ``U'z = x + γμq``,  ``U' = I − γS + γq1ᵀ``,
 

@@ -1,4 +1,4 @@
-"""Iteration on what contracts at γτ, each answer with its own certificate (THEORY.md §1 item 8).
+"""Iteration on what contracts at γτ, each answer with its own certificate (theory: zero-mass).
 
 One loop serves both passes and three inner solvers: ``z ← z + d``, d an approximation to ``U⁻¹r`` and r the residual
 in the working dtype. Mass-corrected Picard takes ``d = r`` and costs one product a turn. Mixed precision takes

@@ -73,8 +73,9 @@ class System:
     ) -> tuple[Tensor | None, Tensor | None]:
         """``∂A`` (m, m) and ``∂γ`` for the adjoint ``λ = v + s1``, s (n, 1); what is not wanted is None.
 
-        With ``T = S∘(γvᵀz)`` and its column sums t: ``∂A = T − St`` and ``∂γ = (1ᵀt)/γ + Σ s·1ᵀz`` (THEORY.md §2). The
-        softmax Jacobian annihilates s, which near γ = 1 is by far the larger part of λ: left out, it rounds nothing.
+        With ``T = S∘(γvᵀz)`` and its column sums t: ``∂A = T − St`` and ``∂γ = (1ᵀt)/γ + Σ s·1ᵀz`` (theory: gradient).
+        The softmax Jacobian annihilates s, which near γ = 1 is by far the larger part of λ (theory: slow-mode): left
+        out, it rounds nothing.
         """
         if not want_A:
             return None, ((v + s) * ((z * self.columns) @ self.E.mT)).sum() if want_gamma else None
@@ -99,7 +100,7 @@ class System:
         return math.sqrt(max(0.0, float(S.square_().sum(0).mean()) - 1.0 / self.m))
 
     def rate(self) -> float:
-        """An upper bound on γτ (THEORY.md §1 item 8), rounding included, computed once; at most γ.
+        """An upper bound on γτ (theory: zero-mass), rounding included, computed once; at most γ.
 
         ``τ ≤ 1 − Σ_i min_j S_ij`` (Doeblin), and where that says little, ``τ ≤ max_j ‖S_:j − c‖₁`` with c the mean of
         the columns (triangle inequality).

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from deqverify.implementations.loading import forget
 from deqverify.implementations.subject import Subject, as_implementation
 from deqverify.law import laws as all_laws
 from deqverify.running.expectations import apply, stale
 from deqverify.running.expectations import read as read_expectations
-from deqverify.running.jobs import run_job
-from deqverify.running.plan import Report, make_jobs, select
+from deqverify.running.jobs import ask, run_job
+from deqverify.running.plan import Report, in_order, make_jobs, select, untried
 from deqverify.running.profiles import profile as known_profile
+from deqverify.running.results import Result, Verdict
+from deqverify.running.snippets import finding_object
 
 
 def check_deq(
@@ -39,14 +42,22 @@ def check_deq(
     if seed is not None:
         chosen = dataclasses.replace(chosen, seed=seed)
     known = read_expectations(Path(expect)) if expect else []
-    name = deq if isinstance(deq, str) else as_implementation(deq).name
-    jobs = make_jobs([name], select(laws), chosen, [dtype] if dtype else [], device, database=None)
-    if not isinstance(deq, str):
-        Subject(deq, dtype, device)  # what is not claimed is the caller's mistake, said before anything runs
-        jobs = [dataclasses.replace(job, in_hand=True) for job in jobs]
-    implementation = None if isinstance(deq, str) else deq
-    results = [apply(run_job(job, implementation), known) for job in _shown(jobs, progress)]
-    return Report(results, stale(known, all_laws()))
+    law_ids = select(laws)
+    if isinstance(deq, str):
+        forget()  # what failed to be imported before may have been mended since
+        asked = {deq: ask(deq)}
+        jobs = make_jobs([deq], law_ids, chosen, [dtype] if dtype else [], device, database=None, asked=asked)
+        if isinstance(reason := asked[deq], str):
+            return Report([Result(job, Verdict.COULD_NOT_RUN, reason) for job in jobs], stale(known, all_laws()))
+        results = [apply(run_job(job), known) for job in _shown(jobs, progress)]
+        return Report(in_order(results, jobs), stale(known, all_laws()), untried(jobs, law_ids, asked))
+    subject = Subject(deq, dtype, device)  # what is not claimed is the caller's mistake, said before anything runs
+    dtypes = [dtype] if dtype else subject.claims.dtypes
+    asked = {subject.name: subject.claims}
+    jobs = make_jobs([subject.name], law_ids, chosen, dtypes, device, database=None, asked=asked)
+    jobs = [dataclasses.replace(job, in_hand=True, found=tuple(finding_object(deq))) for job in jobs]
+    results = [apply(run_job(job, deq), known) for job in _shown(jobs, progress)]
+    return Report(in_order(results, jobs), stale(known, all_laws()), untried(jobs, law_ids, asked))
 
 
 def _shown(jobs: list[Any], progress: bool) -> Iterable[Any]:

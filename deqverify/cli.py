@@ -35,7 +35,7 @@ def main() -> None:
     "--dtype",
     "dtypes",
     multiple=True,
-    help="float64, float32, float16, bfloat16 (repeatable); default: the first claimed.",
+    help="float64, float32, float16, bfloat16 (repeatable); default: all that are claimed.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--expect", type=click.Path(path_type=Path), help="TOML file of expected violations.")
@@ -59,7 +59,9 @@ def run(
     """Verify TARGETS and print the matrix of laws × implementations, with every violation shrunk.
 
     A target is an installed name (reference, torchdeq), a name with options ('torchdeq[ift,broyden]'), or
-    package.module:factory of your own. The option claim=relative judges any target's tolerances as relative.
+    package.module:name of your own: a layer, a factory that takes the options, or a function solve(step, z0), whose
+    options are its claims ('mine:solve[rtol=1e-8,backward=none]'). The option claim=relative judges any target's
+    tolerances as relative.
 
     \b
     Exit code 0: nothing beyond the expectations.
@@ -72,6 +74,7 @@ def run(
     from deqverify.reporting import machine, terminal
     from deqverify.running import expectations as expected
     from deqverify.running import plan
+    from deqverify.running.workers import Workers
 
     chosen = _configured(profile_name, max_examples, max_time, seed)
     try:
@@ -84,9 +87,12 @@ def run(
         raise click.UsageError(f"--json: there is no folder {json_path.resolve().parent}")
     console = Console()
     console.print(_header(chosen, device), highlight=False)
-    jobs = plan.make_jobs(list(dict.fromkeys(targets)), law_ids, chosen, dtypes, device)
-    found = terminal.follow(plan.run(jobs, chosen, known, workers), jobs, console)
-    report = plan.Report(plan.in_order(found, jobs), expected.stale(known, laws()))
+    names = list(dict.fromkeys(targets))
+    with Workers(chosen.hard_seconds, workers) as pool:
+        asked = pool.ask(names)
+        jobs = plan.make_jobs(names, law_ids, chosen, dtypes, device, asked=asked)
+        found = terminal.follow(plan.run(pool, jobs, asked, known), jobs, console)
+    report = plan.Report(plan.in_order(found, jobs), expected.stale(known, laws()), plan.untried(jobs, law_ids, asked))
     terminal.show(report, console)
     if json_path:
         machine.write(report, json_path)

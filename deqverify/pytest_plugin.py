@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from deqverify.running.expectations import Expectation
+    from deqverify.running.plan import Asked
     from deqverify.running.profiles import Profile
     from deqverify.running.results import Job, Result
     from deqverify.running.workers import Workers
@@ -27,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--deq-profile", default="default", help="quick, default, ci or thorough")
     group.addoption("--deq-max-examples", type=int, default=None, help="examples for each law and target")
     group.addoption("--deq-seed", type=int, default=None, help="draw the same problems each time")
-    group.addoption("--deq-dtype", default=None, help="float64, float32, float16, bfloat16; default: the first claimed")
+    group.addoption("--deq-dtype", default=None, help="float64, float32, float16, bfloat16; default: all claimed")
     group.addoption("--deq-device", default="cpu", help="cpu or cuda")
     group.addoption("--deq-expect", default=None, metavar="FILE", help="TOML file of expected violations")
 
@@ -82,19 +83,41 @@ class Verification:
             raise pytest.UsageError(f"deqverify: {error}") from error
         self.device: str = config.getoption("deq_device")
         self._workers: Workers | None = None
+        self._asked: Asked | None = None
+        self._said: set[str] = set()
 
-    def jobs(self, law: str) -> list[Job]:
-        from deqverify.running.plan import make_jobs
-
-        return make_jobs(self.targets, [law], self.profile, self.dtypes, self.device)
-
-    def result(self, job: Job) -> Result:
-        from deqverify.running.expectations import apply
+    @property
+    def workers(self) -> Workers:
+        """The worker, started when first needed."""
         from deqverify.running.workers import Workers
 
         if self._workers is None:
             self._workers = Workers(self.profile.hard_seconds, 1).__enter__()
-        return apply(next(self._workers.run([job])), self.expectations)
+        return self._workers
+
+    @property
+    def asked(self) -> Asked:
+        """What each target claims, or why it cannot be loaded: asked once."""
+        if self._asked is None:
+            self._asked = self.workers.ask(self.targets)
+        return self._asked
+
+    def jobs(self, law: str) -> list[Job]:
+        from deqverify.running.plan import make_jobs
+
+        return make_jobs(self.targets, [law], self.profile, self.dtypes, self.device, asked=self.asked)
+
+    def result(self, job: Job) -> Result:
+        """The result of ``job``. A target that cannot be loaded is said once, and skipped from then on."""
+        from deqverify.running.expectations import apply
+        from deqverify.running.results import Result, Verdict
+
+        if isinstance(reason := self.asked[job.target], str):
+            if reason in self._said:
+                pytest.skip(f"could not run {job.column}, as was said")
+            self._said.add(reason)
+            return Result(job, Verdict.COULD_NOT_RUN, reason)
+        return apply(next(self.workers.run([job])), self.expectations)
 
     def pytest_report_header(self) -> list[str]:
         from deqverify.reporting.machine import versions
@@ -102,7 +125,7 @@ class Verification:
         shown = ", ".join(f"{name} {number}" for name, number in versions().items())
         seed = "fresh" if self.profile.seed is None else self.profile.seed
         return [
-            f"deqverify: {', '.join(self.targets)} in {self.dtypes[0] if self.dtypes else 'the first dtype claimed'} "
+            f"deqverify: {', '.join(self.targets)} in {self.dtypes[0] if self.dtypes else 'every dtype claimed'} "
             f"on {self.device}, profile {self.profile.name}, {self.profile.examples} examples a law, seed {seed}",
             f"deqverify: {shown}",
         ]

@@ -1,16 +1,19 @@
 """From the text of a target to an implementation: ``name``, ``name[options]`` or
-``package.module:factory[options]``."""
+``package.module:factory[options]``; the options of a plain function are its claims."""
 
 from __future__ import annotations
 
+import copy
 import importlib
+import inspect
 import re
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from deqverify.implementations.options import claimed
 from deqverify.implementations.protocol import Layer, Model
-from deqverify.implementations.subject import as_implementation
+from deqverify.implementations.subject import as_implementation, is_module, refuse_module_class
 
 GROUP = "deqverify.implementations"
 RELATIVE = "claim=relative"
@@ -50,22 +53,76 @@ def installed() -> dict[str, EntryPoint]:
 
 def load(text: str) -> Any:
     """The implementation that ``text`` names, its name the text. TargetError when it can't be imported, built or
-    understood."""
+    understood, and for options that it does not take."""
     target = parse(text)
-    arguments = [option for option in target.options if option != RELATIVE]
-    factory = _factory(target.name)
+    options = tuple(option for option in target.options if option != RELATIVE)
+    found = _found(target.name)
     try:
-        implementation = factory(*arguments) if callable(factory) and _is_factory(factory) else factory
-        implementation = as_implementation(implementation)
+        if _is_factory(found):
+            implementation = as_implementation(_built(found, options, text))
+        else:
+            implementation = as_implementation(found)
+            if options:
+                implementation.claims = claimed(options, _taking_claims(implementation, found).claims)
         if RELATIVE in target.options:
-            _claim_relative(implementation)
-        implementation.name = str(target)
-    except Exception as error:
-        raise TargetError(f"target {text!r}: building it failed: {type(error).__name__}: {error}") from error
+            implementation = _claiming_relative(implementation)
+    except TargetError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise TargetError(f"target {text!r}: {str(error).removeprefix('deq: ')}") from error
+    implementation.name = str(target)
     return implementation
 
 
-def _factory(name: str) -> Any:
+def _built(factory: Any, options: tuple[str, ...], text: str) -> Any:
+    refuse_module_class(factory)
+    try:
+        inspect.signature(factory).bind(*options)
+    except TypeError as error:
+        given = f"the options {', '.join(options)}" if options else "no options"
+        raise TargetError(
+            f"target {text!r}: {factory.__name__} cannot be called with {given} ({error}); a factory takes its options "
+            "as text, def make(*options), and a solver is def solve(step, z0)"
+        ) from error
+    except ValueError:  # written in C, without a signature
+        pass
+    try:
+        return factory(*options)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit and skips are BaseExceptions too
+        raise TargetError(f"target {text!r}: building it failed: {type(error).__name__}: {error}") from error
+
+
+def _taking_claims(implementation: Any, found: Any) -> Any:
+    if implementation is found:
+        raise TypeError(
+            f"it is a {type(found).__name__}, made already, and takes no options; what it claims stands in its claims"
+        )
+    return implementation
+
+
+_FAILED: dict[str, str] = {}
+"""Imports that failed in this process. Python keeps what a failing module had imported, so that a second attempt may
+end otherwise, half done."""
+
+
+def forget() -> None:
+    """Lets imports that failed be tried again, where somebody may have mended them."""
+    _FAILED.clear()
+
+
+def _found(name: str) -> Any:
+    if name in _FAILED:
+        raise TargetError(_FAILED[name])
+    try:
+        return _imported(name)
+    except TargetError as error:
+        _FAILED[name] = str(error)
+        raise
+
+
+def _imported(name: str) -> Any:
     points = installed()
     if ":" not in name and name not in points:
         raise TargetError(
@@ -85,7 +142,9 @@ def _factory(name: str) -> Any:
         own = missing == name.partition(":")[0].partition(".")[0] and name not in points
         fix = f"run where {missing}.py lies, or put its folder on PYTHONPATH" if own else f"pip install {missing}"
         raise TargetError(f"target {name!r}: there is no module {error.name!r}; {fix}") from error
-    except Exception as error:  # importing a stranger's module may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # importing a stranger's module may raise anything, and exit
         raise TargetError(f"target {name!r}: importing it failed: {type(error).__name__}: {error}") from error
 
 
@@ -93,22 +152,21 @@ def _is_factory(candidate: Any) -> bool:
     """A class or function that makes an implementation, as opposed to an implementation, or a solver to be wrapped."""
     if isinstance(candidate, type):
         return True
-    if isinstance(candidate, Layer | Model):
+    if isinstance(candidate, Layer | Model) or not callable(candidate) or is_module(candidate):
         return False
-    import inspect
-
     try:
-        required = [
-            p
-            for p in inspect.signature(candidate).parameters.values()
-            if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
+        parameters = inspect.signature(candidate).parameters.values()
     except (TypeError, ValueError):
         return True
-    return len(required) < 2  # solve(step, z0) takes two
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty]
+    return len(required) < 2 and [p.name for p in positional[:2]] != ["step", "z0"]  # solve(step, z0) takes two
 
 
-def _claim_relative(implementation: Any) -> None:
+def _claiming_relative(implementation: Any) -> Any:
+    """A copy: one instance may be named by several targets, with and without the option."""
     claims = implementation.claims
     backward = claims.backward.as_relative() if claims.backward else None
-    implementation.claims = replace(claims, forward=claims.forward.as_relative(), backward=backward)
+    twin = copy.copy(implementation)
+    twin.claims = replace(claims, forward=claims.forward.as_relative(), backward=backward)
+    return twin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -11,6 +12,19 @@ import numpy as np
 
 from deqverify.dtypes import Array
 from deqverify.losses import Loss
+
+
+def keeps_subnormals(dtype: str) -> bool:
+    """Whether products below the normal range are kept and not flushed to zero: a switch of the processor, which nobody
+    can be asked for."""
+    smallest = np.full(4, np.finfo(dtype).smallest_normal, dtype=dtype)
+    return bool(np.all(smallest * np.asarray(0.5, dtype=dtype) > 0))
+
+
+def stop_flushing() -> None:
+    """Makes the processor keep subnormal numbers, where PyTorch is there to do it."""
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 class NumpyFramework:
@@ -65,11 +79,13 @@ class NumpyFramework:
 
     def settings(self) -> dict[str, Any]:
         """Global settings that are not a layer's to change, by name."""
-        return {"numpy.geterr": np.geterr()}
+        return {"numpy.geterr": np.geterr(), "subnormal numbers are kept": keeps_subnormals("float64")}
 
     def restore(self, settings: dict[str, Any]) -> None:
         """Makes the settings what they were."""
         np.seterr(**settings["numpy.geterr"])
+        if settings["subnormal numbers are kept"]:
+            stop_flushing()
 
     def random_state(self) -> str:
         return hashlib.sha256(repr(np.random.get_state()).encode()).hexdigest()

@@ -32,8 +32,12 @@ class Solution:
     """An equilibrium and what was reported with it.
 
     ``z`` is native, (n, m). ``residual`` and ``trace`` are in the norm that the library uses; a trace holds the largest
-    residual over the data points at the start and after each iteration. ``backward_status`` is asked after a pull and
-    reports on that backward solve.
+    residual over the data points that are still iterated, at the start and after each iteration, and ends in that of
+    ``z``. ``iterations`` is as long, or one less where the start is not counted.
+    ``backward_status`` is asked after a pull and reports on that backward solve.
+
+    ``status`` speaks of the batch: where it admits failure no data point is judged. ``statuses``, one for each data
+    point, are for those who report on each; then NaN in one leaves the others to be judged (``poisoned-column``).
     """
 
     z: Any
@@ -42,6 +46,7 @@ class Solution:
     residual: float | None = None
     trace: list[float] | None = None
     backward_status: Callable[[], Status] | None = None
+    statuses: list[Status] | None = None
 
 
 @dataclass
@@ -59,6 +64,20 @@ class Cotangents:
 
 Pull = Callable[[Any], Cotangents]
 """Pulls a cotangent (n, m) back through the equilibrium; where ``repeated_pulls`` is claimed it may be called again."""
+
+
+FRAMEWORKS = ("numpy", "torch")
+
+OPTIONAL = {
+    "limited": "has no cap to lower",
+    "at_tolerance": "has no tolerance to set",
+    "mode": "has no training and evaluation mode",
+    "traced": "keeps no trace",
+    "jvp": "gives no derivative along a tangent",
+    "second_order": "gives no derivative of its gradient",
+    "start_gradient": "shows no gradient in its start",
+}
+"""The optional methods of a layer, each with what is true of a layer that leaves it out."""
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ the answer is not converged) or :class:`TargetFailure` (it raised, exited, skipp
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import sys
 import traceback
@@ -23,7 +24,7 @@ from deqverify.claims import Claims
 from deqverify.dtypes import Array
 from deqverify.dtypes import dtype as known_dtype
 from deqverify.implementations.devices import check_device
-from deqverify.implementations.protocol import Cotangents, Layer, Model, Pull, Solution, Status
+from deqverify.implementations.protocol import FRAMEWORKS, OPTIONAL, Cotangents, Layer, Model, Pull, Solution, Status
 from deqverify.problem import Problem
 
 CELL = LinearSoftmaxCell()
@@ -42,7 +43,14 @@ class TargetFailure(Exception):
 
 
 class Reported(Exception):
-    """The implementation says itself that its answer is not converged: the evidence cannot decide."""
+    """The implementation says itself that its answer is not converged: the evidence cannot decide.
+
+    ``not_finite``: the answer that was reported holds NaN or infinity.
+    """
+
+    def __init__(self, summary: str, not_finite: bool = False):
+        super().__init__(summary)
+        self.not_finite = not_finite
 
 
 @contextmanager
@@ -67,6 +75,10 @@ class Answer:
     @property
     def status(self) -> Status:
         return self.solution.status
+
+    def heed(self) -> None:
+        """Raises :class:`Reported` where the status tells the caller not to trust the answer."""
+        heed(self.status, not_finite=not np.isfinite(self.z).all())
 
 
 class Subject:
@@ -126,13 +138,13 @@ class Subject:
     def equilibrium(self, problem: Problem, z0: Array | None = None) -> Array:
         """z, (m, n). Raises :class:`Reported` where the layer says that it is not converged."""
         answer = self.solve(problem, z0)
-        heed(answer.status)
+        answer.heed()
         return answer.z
 
     def pull(self, answer: Answer, cotangent: Array, again: bool = False) -> dict[str, Array]:
         """Gradients in A, gamma and Phi (m, n) for a cotangent (m, n); heeds both statuses. ``again``: another pull of
         the same answer follows, for which the framework has to keep what it would free."""
-        heed(answer.status)
+        answer.heed()
         found, status = self.pull_status(answer, cotangent, again)
         heed(status)
         return found
@@ -162,7 +174,7 @@ class Subject:
                 value, found = self.implementation.value_and_grad(problem)
                 return float(value), {name: np.asarray(g, dtype=np.float64) for name, g in found.items()}
         answer = self.solve(problem)
-        heed(answer.status)
+        answer.heed()
         with _calling("readout"):
             B, Y = self.native(problem.B), self.native(problem.Y)
             value, dz, dB = self.framework.readout(problem.loss, answer.solution.z, B, Y)
@@ -248,30 +260,97 @@ class Subject:
 
 
 def as_implementation(candidate: Any) -> Any:
-    """``candidate`` itself if it is a layer or a model; a PyTorch layer around it if it is a plain function."""
+    """``candidate`` itself if it is a layer or a model; a PyTorch layer around it if it is a plain function.
+
+    TypeError, with what to pass instead, for anything else and for attributes that are not what the protocol says.
+    """
     if isinstance(candidate, Subject):
         return candidate.implementation
     if isinstance(candidate, type):
-        raise TypeError(f"deq: got the class {candidate.__name__}; pass an instance, {candidate.__name__}()")
+        refuse_module_class(candidate)
+        name = candidate.__name__
+        raise TypeError(f"deq: got the class {name}; pass an instance, as in check_deq({name}())")
     if isinstance(candidate, Layer | Model):
+        _check_attributes(candidate)
         return candidate
-    torch = sys.modules.get("torch")  # a module of it exists only where it was imported
-    if torch is not None and isinstance(candidate, torch.nn.Module):
+    if is_module(candidate):
+        raise TypeError(_MODULE.format(type(candidate).__name__))
+    if callable(getattr(candidate, "vjp", None)):
+        missing = [name for name in ("name", "framework", "claims") if not hasattr(candidate, name)]
         raise TypeError(
-            f"deq: got a {type(candidate).__name__}, a torch.nn.Module with weights of its own; this suite brings the "
-            "cell and judges the solver: pass what solves it, as in def solve(step, z0): return module.solver(step, z0)"
+            f"deq: {type(candidate).__name__} has vjp and lacks {' and '.join(missing)}; "
+            'a layer has name = "mine", framework = "torch" or "numpy", and claims = Claims(…)'
         )
     if callable(candidate):
+        _check_call(candidate)
         from deqverify.implementations.torch_base import TorchFixedPoint
 
         return TorchFixedPoint(candidate)
     raise TypeError(
         f"deq: {candidate!r} is not a DEQ; give it name, framework, claims and vjp "
-        "(deqverify.implementations.protocol.Layer), subclass TorchLayer, or pass a function solve(step, z0) -> z"
+        "(deqverify.implementations.protocol.Layer), subclass TorchLayer, or pass a function, as in "
+        "def solve(step, z0): return z"
     )
 
 
-def heed(status: Status) -> None:
+_MODULE = (
+    "deq: got a {}, a torch.nn.Module with weights of its own; this suite brings the "
+    "cell and judges the solver: pass what solves it, as in def solve(step, z0): return module.solver(step, z0)"
+)
+
+
+def _modules() -> tuple[type, ...]:
+    torch = sys.modules.get("torch")  # a module of it exists only where it was imported
+    return () if torch is None else (torch.nn.Module,)
+
+
+def is_module(candidate: Any) -> bool:
+    """Whether ``candidate`` is a ``torch.nn.Module`` that is no layer besides."""
+    return isinstance(candidate, _modules()) and not isinstance(candidate, Layer | Model)
+
+
+def refuse_module_class(candidate: Any) -> None:
+    """TypeError for a class of modules that are no layers besides: there is no point in building one."""
+    if not isinstance(candidate, type) or not issubclass(candidate, _modules()):
+        return
+    if not hasattr(candidate, "vjp") and not hasattr(candidate, "value_and_grad"):
+        raise TypeError(_MODULE.format(candidate.__name__))
+
+
+def _check_attributes(implementation: Any) -> None:
+    """TypeError, naming the attribute, for one that is not what the protocol says."""
+    if not isinstance(implementation.claims, Claims):
+        raise TypeError(f"claims: is {implementation.claims!r}; give it deqverify.Claims(…)")
+    if not isinstance(implementation, Layer):
+        return
+    if implementation.framework not in FRAMEWORKS:
+        known = " or ".join(f'"{name}"' for name in FRAMEWORKS)
+        raise TypeError(f"framework: is {implementation.framework!r}; write {known}")
+    for name, without in OPTIONAL.items():
+        if not callable(method := getattr(implementation, name, _call)):
+            raise TypeError(f"{name}: is {method!r}; leave the attribute out where the layer {without}")
+
+
+def _call(step: Any, z0: Any) -> Any:
+    """How a plain function is called."""
+
+
+def _check_call(solve: Any) -> None:
+    try:
+        signature = inspect.signature(solve)
+    except (TypeError, ValueError):  # written in C, without a signature
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        name = getattr(solve, "__name__", type(solve).__name__)
+        raise TypeError(
+            f"deq: {name}{signature} cannot be called as solve(step, z0) ({error}); for one that needs more, "
+            f"def solve(step, z0): return {name}(step, z0, …)"
+        ) from error
+
+
+def heed(status: Status, not_finite: bool = False) -> None:
     """Raises :class:`Reported` where ``status`` tells the caller not to trust the answer."""
     if status.admits_failure:
-        raise Reported(status.value)
+        raise Reported(status.value, not_finite)

@@ -16,6 +16,7 @@ from deqverify.cells import Cell
 from deqverify.cells.base import Theta
 from deqverify.claims import Accuracy, Claims
 from deqverify.dtypes import Array
+from deqverify.implementations.numpy_base import keeps_subnormals, stop_flushing
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
 from deqverify.losses import Loss
 
@@ -39,6 +40,7 @@ _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         torch.use_deterministic_algorithms,
     ),
     "numpy.geterr": (np.geterr, lambda value: np.seterr(**value)),
+    "subnormal numbers are kept": (lambda: keeps_subnormals("float64"), lambda kept: stop_flushing()),
 }
 """What is global and not a layer's to change: how it is asked for, and how it is put back."""
 
@@ -144,9 +146,10 @@ class TorchLayer:
     def vjp(self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor | None = None) -> tuple[Solution, Pull]:
         solution, leaves, inputs = self._solve(cell, theta, x, z0)
         wanted = (*leaves.values(), inputs)
-        output = solution.z
+        output, recorded = solution.z, torch.is_grad_enabled()
 
         def pull(cotangent: torch.Tensor) -> Cotangents:
+            _check_graph(output, recorded)
             found = torch.autograd.grad(output, wanted, cotangent, retain_graph=_KEEPING.get(), allow_unused=True)
             unreached = tuple(name for name, g in zip((*leaves, "x"), found, strict=True) if g is None)
             *parts, dx = (torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True))
@@ -162,6 +165,7 @@ class TorchLayer:
         """As ``backward(create_graph=True)`` and a second backward give it; RuntimeError where there is no graph."""
         solution, leaves, inputs = self._solve(cell, theta, x, None)
         wanted, along = (*leaves.values(), inputs), (*direction[0].values(), direction[1])
+        _check_graph(solution.z, torch.is_grad_enabled())
         gradient = torch.autograd.grad(solution.z, wanted, cotangent, create_graph=True, allow_unused=True)
         slope = sum((g * d).sum() for g, d in zip(gradient, along, strict=True) if g is not None)
         found = torch.autograd.grad(slope, wanted, allow_unused=True)
@@ -174,6 +178,7 @@ class TorchLayer:
         """The gradient that reaches the start, (n, m); zero where none does."""
         start = z0.detach().requires_grad_()
         solution, _, _ = self._solve(cell, theta, x, start)
+        _check_graph(solution.z, torch.is_grad_enabled())
         (found,) = torch.autograd.grad(solution.z, (start,), cotangent, allow_unused=True)
         return torch.zeros_like(start) if found is None else found
 
@@ -185,6 +190,15 @@ class TorchLayer:
         inputs = x.detach().requires_grad_()
         answer = self.equilibrium(cell, leaves, inputs, z0)  # in the caller's gradient mode
         return answer if isinstance(answer, Solution) else Solution(answer), leaves, inputs
+
+
+def _check_graph(z: torch.Tensor, recorded: bool) -> None:
+    """RuntimeError, with the way out, for an equilibrium through which no gradient passes."""
+    if recorded and not z.requires_grad:
+        raise RuntimeError(
+            "the equilibrium has no graph: no gradient reaches θ or x; let the solver end in what autograd records, or "
+            "claim Claims(backward=None) for a forward pass alone (option backward=none of a function)"
+        )
 
 
 class TorchFixedPoint(TorchLayer):

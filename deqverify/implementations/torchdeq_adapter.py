@@ -38,11 +38,11 @@ class TorchDeq(TorchLayer):
         extra = {"backward_writer": backward.append} if self._writer else {}
         states, info = self._deq(step, z0, **extra)
         solution = Solution(states[-1], _status(info[self._key], self._tolerance))
+        solution.statuses = [_status(residual, self._tolerance) for residual in info[self._key]]
         solution.iterations = int(info["nstep"].max()) if z0.shape[0] else 0
         solution.residual = float(info[self._key].max()) if z0.shape[0] else 0.0
-        if self._tracing:  # entry 0 is a placeholder of 1e8; after a data point's best step its entries repeat
-            trace = info["abs_trace"][:, 1 : 1 + int(info["nstep"].min())]
-            solution.trace = [float(residual) for residual in trace.amax(dim=0)]
+        if self._tracing:
+            solution.trace = _trace(info, states[-1], step)
         if self._writer:
             key = "rel_lowest" if self._options["b_stop_mode"] == "rel" else "abs_lowest"
             solution.backward_status = lambda: _status(backward[-1][key], self._options["b_tol"])
@@ -74,6 +74,19 @@ class TorchDeq(TorchLayer):
 
 def _status(residuals: torch.Tensor, tolerance: float) -> Status:
     return Status.CONVERGED if bool((residuals < tolerance).all()) else Status.CAPPED
+
+
+def _trace(info: dict[str, torch.Tensor], z: torch.Tensor, step: Callable[..., torch.Tensor]) -> list[float]:
+    """The largest residual over the data points that were still moving, the answer's own at the end: torchdeq applies f
+    once more to what it measured last. Its entry 0 is a placeholder of 1e8, and after a data point's best step its
+    entries repeat."""
+    if not z.shape[0]:
+        return []
+    last = int(info["nstep"].max())
+    moving = torch.arange(1, last + 1) <= info["nstep"][:, None]
+    kept = torch.where(moving, info["abs_trace"][:, 1 : last + 1], 0.0).amax(dim=0).tolist()
+    own = (step(z) - z).norm(dim=1)
+    return [*kept, float(own[info["nstep"] == last].max())]
 
 
 def torchdeq(*flags: str) -> TorchDeq:

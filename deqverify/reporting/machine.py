@@ -32,7 +32,8 @@ def document(report: Report) -> dict[str, Any]:
         entry = asdict(result)
         entry["verdict"] = result.verdict.value
         results.append(entry)
-    return {"versions": versions(), "exit_code": report.exit_code, "stale": report.stale, "results": results}
+    said = {"stale": report.stale, "untried": report.untried}
+    return {"versions": versions(), "exit_code": report.exit_code} | said | {"results": results}
 
 
 def write(report: Report, path: Path) -> None:

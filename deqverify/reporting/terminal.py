@@ -22,13 +22,17 @@ STYLES = {
     Verdict.COULD_NOT_RUN: "bold magenta",
 }
 LEGEND = {
-    Verdict.HOLDS: "no counterexample, and the bounds could have told",
+    Verdict.HOLDS: "no counterexample; the bounds could have told, in so many of the examples where a share is given",
     Verdict.VIOLATED: "a counterexample was found and shrunk",
     Verdict.EXPECTED: "violated, as the file of expectations says, for the reason given there",
-    Verdict.INCONCLUSIVE: "too little evidence: reported as not converged, or the claims allow too much",
+    Verdict.INCONCLUSIVE: "too little evidence: mostly reported as not converged, or the claims allow too much",
     Verdict.NOT_CLAIMED: "the implementation does not claim what the law needs",
     Verdict.COULD_NOT_RUN: "the target or the law failed to start",
 }
+
+
+FULL_SHARE = 0.95
+"""Where fewer of the examples could have told, the share stands beside the verdict."""
 
 
 def follow(results: Iterable[Result], jobs: Sequence[Job], console: Console) -> list[Result]:
@@ -46,7 +50,7 @@ def follow(results: Iterable[Result], jobs: Sequence[Job], console: Console) -> 
     step = max(1, len(jobs) // 10)
     for result in results:
         found.append(result)
-        if len(found) % step == 0 or len(found) == len(jobs):
+        if result.verdict is not Verdict.COULD_NOT_RUN and (len(found) % step == 0 or len(found) == len(jobs)):
             bad = sum(r.verdict is Verdict.VIOLATED for r in found)
             console.print(f"  {len(found)}/{len(jobs)} done, {bad} unexpected violations", highlight=False)
     return found
@@ -54,37 +58,61 @@ def follow(results: Iterable[Result], jobs: Sequence[Job], console: Console) -> 
 
 def show(report: Report, console: Console) -> None:
     """The matrix, the violations, what could not run, stale expectations, and one line of summary."""
-    console.print(matrix(report.results, console.width))
+    ran = {result.job.column for result in report.results if result.verdict is not Verdict.COULD_NOT_RUN}
+    for table in matrices([result for result in report.results if result.job.column in ran], console.width):
+        console.print(table)
     _legend(report, console)
+    shown: dict[object, list[Result]] = {}
     for result in report.results:
         if result.violation:
-            _violation(result, console)
-    failed: dict[tuple[str, str], list[str]] = {}
+            alike = result.job.target, result.verdict, result.violation.description
+            shown.setdefault(alike if result.violation.kind == "crash" else id(result), []).append(result)
+    for first, *others in shown.values():  # what crashes alike is said once
+        _violation(first, console)
+        if others:
+            said = ", ".join(dict.fromkeys(other.job.law for other in others))
+            console.print(Text(f"{first.verdict.value.upper()} in the same words: {said}", style=STYLES[first.verdict]))
+    failed: dict[tuple[str, str], list[Job]] = {}
     for result in report.of(Verdict.COULD_NOT_RUN):
-        failed.setdefault((result.job.column, result.reason.rstrip()), []).append(result.job.law)
-    for (column, reason), names in failed.items():  # what every law says alike is said once
-        which = names[0] if len(names) == 1 else f"{len(names)} laws"
-        console.print(Text(f"could not run: {which} × {column}", style=STYLES[Verdict.COULD_NOT_RUN]))
+        failed.setdefault((result.job.target, result.reason.rstrip()), []).append(result.job)
+    for (target, reason), jobs in failed.items():  # what every law says alike is said once
+        names, columns = {job.law for job in jobs}, {job.column for job in jobs}
+        which = jobs[0].law if len(names) == 1 else f"{len(names)} laws"
+        where = jobs[0].column if len(columns) == 1 else target
+        console.print(Text(f"could not run: {which} × {where}", style=STYLES[Verdict.COULD_NOT_RUN]))
         console.print(Text(reason))
+    for sentence in remarks(report):
+        console.print(Text(sentence, style="yellow"))
     for sentence in report.stale:
         console.print(Text(f"stale expectation: {sentence}", style="bold red"))
     console.print(summary(report))
 
 
-def matrix(results: Sequence[Result], width: int = 80) -> Table:
-    """Laws down, implementations across, families apart; numbers head the columns where names don't fit in
-    ``width``."""
+def matrices(results: Sequence[Result], width: int = 80) -> list[Table]:
+    """Laws down, implementations across, families apart; as many tables as it takes for ``width``. Where names are too
+    long for it, numbers head the columns and the last caption says whose they are."""
     columns = list(dict.fromkeys(result.job.column for result in results))
+    headings = {column: column for column in columns}
+    if sum(max(len(column), _WIDEST) + 3 for column in columns) + _LAW > width:
+        headings = {column: f"({number})" for number, column in enumerate(columns, start=1)}
+    most = max(1, (width - _LAW) // (max(_WIDEST, *map(len, headings.values())) + 3)) if columns else 1
+    tables = [_matrix(results, columns[i : i + most], headings) for i in range(0, len(columns), most)]
+    if tables and headings[columns[0]] != columns[0]:
+        key = "\n".join(f"{heading} {column}" for column, heading in headings.items())
+        tables[-1].caption, tables[-1].caption_justify = Text(key, style="default"), "left"
+    return tables
+
+
+_WIDEST, _LAW = len("holds 62 %"), 24
+"""Columns of text that a cell and the name of a law take."""
+
+
+def _matrix(results: Sequence[Result], columns: Sequence[str], headings: dict[str, str]) -> Table:
     cells = {(result.job.law, result.job.column): result for result in results}
     table = Table(title="laws × implementations", title_justify="left", header_style="bold", pad_edge=False)
     table.add_column("law", no_wrap=True)
-    wanted = sum(max(len(column), len("violated")) + 3 for column in columns) + 24
-    headings = columns if wanted <= width else [f"({number})" for number, _ in enumerate(columns, start=1)]
-    for heading in headings:
-        table.add_column(Text(heading), no_wrap=True)
-    if headings is not columns:
-        key = "\n".join(f"{heading} {column}" for heading, column in zip(headings, columns, strict=True))
-        table.caption, table.caption_justify = Text(key, style="default"), "left"
+    for column in columns:
+        table.add_column(Text(headings[column]), no_wrap=True)
     known, family = laws(), None
     for law in dict.fromkeys(result.job.law for result in results):
         if family not in (None, known[law].family):
@@ -105,7 +133,10 @@ SHORT = {
 def _cell(result: Result | None) -> Text:
     if not result:
         return Text("")
-    return Text(SHORT.get(result.verdict, result.verdict.value), style=STYLES[result.verdict])
+    word = SHORT.get(result.verdict, result.verdict.value)
+    if result.verdict is Verdict.HOLDS and result.share < FULL_SHARE:
+        word += f" {100 * result.share:.0f} %"
+    return Text(word, style=STYLES[result.verdict])
 
 
 def _legend(report: Report, console: Console) -> None:
@@ -131,6 +162,19 @@ def _violation(result: Result, console: Console) -> None:
         console.print(Text(f"it printed: {result.output.strip()[-300:]}", style="dim"))
     # Never wrapped: what is shown must paste.
     console.print(Text(violation.snippet), soft_wrap=True)
+
+
+def remarks(report: Report) -> list[str]:
+    """What no law forbids and is worth a line: answers that hold NaN, reported; and what was claimed and not tried."""
+    counts: dict[str, int] = {}
+    for result in report.results:
+        counts[result.job.column] = counts.get(result.job.column, 0) + result.not_finite
+    found = [
+        f"{column}: {count} answers to finite problems hold NaN or infinity; each was reported as not converged"
+        for column, count in counts.items()
+        if count
+    ]
+    return found + [f"not tried: {what}" for what in report.untried]
 
 
 def summary(report: Report) -> Text:

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from deqverify.claims import Claims
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject
 from deqverify.law import Law, laws
@@ -37,11 +38,26 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             scratch.write_bytes(pickle.dumps(arguments))
 
     tally = Tally()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = result_of(job, law, law.trial(subject, effort, announce, tally.add))
+    # What one job leaves switched on would be the next one's start, for which no law could blame it any more.
+    settings = subject.framework.settings() if subject.is_layer else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = result_of(job, law, law.trial(subject, effort, announce, tally.add))
+    finally:
+        if settings:
+            subject.framework.restore(settings)
     result.tally = tally
     return result
+
+
+def ask(target: str) -> Claims | str:
+    """What ``target`` claims, or the reason why it cannot be imported or built."""
+    try:
+        claims: Claims = load(target).claims
+    except TargetError as error:
+        return str(error)
+    return claims
 
 
 def killed(job: Job, kind: str, message: str, scratch: Path) -> Result:

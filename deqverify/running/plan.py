@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deqverify.claims import Claims
 from deqverify.law import laws
 from deqverify.running.expectations import Expectation, apply
-from deqverify.running.jobs import database_folder
+from deqverify.running.jobs import ask, database_folder
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict
 from deqverify.running.workers import Workers
@@ -20,10 +21,11 @@ DATABASE = Path(".deqverify") / "examples"
 
 @dataclass
 class Report:
-    """The results of a run, in the order of laws, then targets."""
+    """The results of a run, in the order of targets, then laws. ``untried`` names what is claimed and was not tried."""
 
     results: list[Result] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
+    untried: list[str] = field(default_factory=list)
 
     def of(self, verdict: Verdict) -> list[Result]:
         return [result for result in self.results if result.verdict is verdict]
@@ -69,38 +71,93 @@ def select(patterns: Sequence[str]) -> list[str]:
     return [id for id in known if id in chosen]
 
 
+FIRST = (
+    "descent-dissipation", "existence", "euler", "trace", "status-cap", "answers", "adjoint-certificate", "inputs-kept",
+    "solves", "restart", "no-gradient", "deterministic", "settings-kept", "dtype-and-device", "status-nan", "objective",
+    "empty-batch", "answers-kept", "copies", "second-order", "adjoint-identity", "repeated-pull", "modes",
+    "memory-layout", "threads",
+)  # fmt: skip
+"""The laws that run first: each kills the most, for its seconds, of the known faults that those before it leave."""
+
+
+def rank(law: str) -> int:
+    """The place of ``law`` in the order of running."""
+    return FIRST.index(law) if law in FIRST else len(FIRST)
+
+
+LEAST_EXAMPLES = 30
+"""A dtype's share of the examples is not below this, unless fewer are asked for altogether."""
+
+
+Asked = Mapping[str, Claims | str]
+"""By target, what it claims, or why it cannot be loaded."""
+
+
 def make_jobs(
     targets: Sequence[str],
     law_ids: Sequence[str],
     profile: Profile,
-    dtypes: Sequence[str] = (),
+    dtypes: Sequence[str | None] = (),
     device: str = "cpu",
     database: Path | None = DATABASE,
+    asked: Asked | None = None,
 ) -> list[Job]:
-    """A job for each law, target and dtype; without ``dtypes`` the first that a target claims."""
-    jobs = []
+    """A job for each law, target and dtype, in the order in which to run them: what kills most, soonest, first, in one
+    dtype after another.
+
+    Without ``dtypes`` each that a target claims, which share the examples; a law judged in float64 only has them all.
+    A target that was not ``asked`` before is loaded in this process.
+    """
+    jobs: list[Job] = []
+    later: dict[tuple[str, str | None], int] = {}
     for target in targets:
-        for dtype in dtypes or (None,):
-            for law in law_ids:
-                job = Job(
-                    law, target, dtype, device, profile.examples, profile.seconds, profile.example_seconds, profile.seed
-                )
+        chosen = tuple(dtypes) or _claimed_dtypes(target, asked)
+        later |= {(target, dtype): number for number, dtype in enumerate(chosen)}
+        for law in law_ids:
+            for dtype in chosen:
+                share = profile.examples
+                if "float64" not in laws()[law].needs:
+                    share = min(share, max(LEAST_EXAMPLES, -(-share // len(chosen))))
+                job = Job(law, target, dtype, device, share, profile.seconds, profile.example_seconds, profile.seed)
                 if database is not None and profile.seed is None:
                     job = dataclasses.replace(job, database=str(database_folder(database, job)))
                 jobs.append(job)
-    return jobs
+    return sorted(jobs, key=lambda job: (job.law not in FIRST, later[job.target, job.dtype], rank(job.law)))
 
 
-def run(
-    jobs: Sequence[Job], profile: Profile, expectations: Sequence[Expectation] = (), workers: int = 2
-) -> Iterator[Result]:
-    """Results as they arrive, expected violations marked."""
-    with Workers(profile.hard_seconds, max(1, min(workers, len(jobs)))) as pool:
-        for result in pool.run(jobs):
-            yield apply(result, expectations)
+def _claimed_dtypes(target: str, asked: Asked | None) -> tuple[str | None, ...]:
+    claims = asked[target] if asked else ask(target)
+    return (None,) if isinstance(claims, str) else claims.dtypes
+
+
+def untried(jobs: Sequence[Job], law_ids: Sequence[str], asked: Asked | None = None) -> list[str]:
+    """Sentences for what the targets of ``jobs`` claim and these jobs leave out: dtypes and devices; and laws."""
+    found = []
+    for target in dict.fromkeys(job.target for job in jobs):
+        mine, claims = [job for job in jobs if job.target == target], asked[target] if asked else ask(target)
+        if isinstance(claims, str):
+            continue
+        tried = {job.dtype for job in mine}
+        if missing := [dtype for dtype in claims.dtypes if dtype not in tried]:
+            found.append(f"{target} in {', '.join(missing)}, which it claims (--dtype)")
+        if missing := [d for d in claims.devices if d not in {job.device.split(":")[0] for job in mine}]:
+            found.append(f"{target} on {', '.join(missing)}, which it claims (--device)")
+    if left := len(laws()) - len(law_ids):
+        found.append(f"{left} of {len(laws())} laws (--law)")
+    return found
+
+
+def run(pool: Workers, jobs: Sequence[Job], asked: Asked, expectations: Sequence[Expectation] = ()) -> Iterator[Result]:
+    """Results as they arrive, expected violations marked. A target that could not be loaded when it was ``asked`` is
+    not tried again."""
+    reasons = {target: answer for target, answer in asked.items() if isinstance(answer, str)}
+    yield from (Result(job, Verdict.COULD_NOT_RUN, reasons[job.target]) for job in jobs if job.target in reasons)
+    for result in pool.run(job for job in jobs if job.target not in reasons):
+        yield apply(result, expectations)
 
 
 def in_order(results: Sequence[Result], jobs: Sequence[Job]) -> list[Result]:
-    """``results`` in the order of ``jobs``."""
-    position = {job: number for number, job in enumerate(jobs)}
-    return sorted(results, key=lambda result: position[result.job])
+    """``results`` target by target and dtype by dtype, as in ``jobs``, and within them in the order of laws."""
+    columns = list(dict.fromkeys(job.column for job in jobs))
+    known = list(laws())
+    return sorted(results, key=lambda result: (columns.index(result.job.column), known.index(result.job.law)))

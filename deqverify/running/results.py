@@ -6,7 +6,8 @@ import enum
 from dataclasses import dataclass, field
 
 from deqverify.comparison import Measurement
-from deqverify.law import Law, arguments_code, describe
+from deqverify.law import Law, arguments_code, describe, where_code
+from deqverify.running.snippets import finding_target
 from deqverify.running.tally import Tally
 from deqverify.trial import Failure, Trial
 
@@ -42,6 +43,8 @@ class Job:
     """The implementation is an object of the caller's, ``target`` only its name."""
     push: bool = False
     """Half of the examples climb towards a larger measured/allowed."""
+    found: tuple[str, ...] = ()
+    """The lines of Python that find an object in hand again."""
 
     @property
     def column(self) -> str:
@@ -52,7 +55,11 @@ class Job:
 
 @dataclass
 class Violation:
-    """The smallest counterexample of one law on one implementation, ready to be shown and pasted."""
+    """The smallest counterexample of one law on one implementation, ready to be shown and pasted.
+
+    ``failing`` of ``surveyed`` fresh examples fail too; ``worst_error`` is the largest relative error seen, None where
+    no failure measured one, and ``worst_at`` says where.
+    """
 
     kind: str
     anomaly: str
@@ -63,11 +70,16 @@ class Violation:
     allowed: float | None = None
     terms: dict[str, float] = field(default_factory=dict)
     details: str = ""
+    failing: int = 0
+    surveyed: int = 0
+    worst_error: float | None = None
+    worst_at: str = ""
 
 
 @dataclass
 class Result:
-    """The outcome of one job. ``worst`` is the largest measured/allowed among examples that held."""
+    """The outcome of one job. ``worst`` is the largest measured/allowed among examples that held; ``not_finite`` counts
+    answers to finite problems that hold NaN or infinity and were reported as not converged."""
 
     job: Job
     verdict: Verdict
@@ -76,19 +88,25 @@ class Result:
     informative: int = 0
     reported: int = 0
     crashed: int = 0
+    not_finite: int = 0
     worst: float = 0.0
     seconds: float = 0.0
     violation: Violation | None = None
     output: str = ""
     tally: Tally = field(default_factory=Tally)
 
+    @property
+    def share(self) -> float:
+        """Informative examples among all."""
+        return self.informative / self.examples if self.examples else 0.0
+
 
 def result_of(job: Job, law: Law, trial: Trial) -> Result:
     """The verdict that the evidence of ``trial`` allows."""
     verdict, reason = _verdict(trial)
     violation = violation_of(job, law, trial.failure) if trial.failure else None
-    counts = (trial.examples, trial.informative, trial.reported, trial.crashed, trial.worst, trial.seconds)
-    return Result(job, verdict, reason, *counts, violation)
+    counts = (trial.examples, trial.informative, trial.reported, trial.crashed, trial.not_finite)
+    return Result(job, verdict, reason, *counts, trial.worst, trial.seconds, violation)
 
 
 def _verdict(trial: Trial) -> tuple[Verdict, str]:
@@ -97,17 +115,8 @@ def _verdict(trial: Trial) -> tuple[Verdict, str]:
     if trial.error:
         return Verdict.COULD_NOT_RUN, trial.error
     if not trial.decisive:
-        return Verdict.INCONCLUSIVE, _undecided(trial)
+        return Verdict.INCONCLUSIVE, trial.undecided
     return Verdict.HOLDS, trial.stopped or ""
-
-
-def _undecided(trial: Trial) -> str:
-    parts = [f"{trial.informative} of {trial.examples} examples could have told"]
-    if trial.reported:
-        parts.append(f"{trial.reported} reported as not converged")
-    if trial.stopped:
-        parts.append(f"stopped: {trial.stopped}")
-    return "; ".join(parts)
 
 
 def violation_of(job: Job, law: Law, failure: Failure) -> Violation:
@@ -119,16 +128,23 @@ def violation_of(job: Job, law: Law, failure: Failure) -> Violation:
     if isinstance(failure.seen, Measurement):
         violation.measured, violation.allowed = failure.seen.measured, failure.seen.allowed
         violation.terms = failure.seen.terms
+    if failure.severity:
+        violation.failing, violation.surveyed = failure.severity.failing, failure.severity.examples
+        if failure.severity.arguments:
+            violation.worst_error = failure.severity.relative_error
+            violation.worst_at = where_code(failure.severity.arguments)
     return violation
 
 
 def snippet(job: Job, failure: Failure) -> str:
     """Self-contained Python that shows the violation again: ``replay`` raises AssertionError with the same numbers."""
+    first = job.found if job.in_hand else finding_target(job.target)
     options = ["deq" if job.in_hand else f'"{job.target}"']
     options += [f'dtype="{job.dtype}"'] if job.dtype else []
     options += [f'device="{job.device}"'] if job.device != "cpu" else []
     return "\n".join(
         [
+            *first,
             "import numpy as np",
             "from deqverify import Problem, laws, losses",
             "",

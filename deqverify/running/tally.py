@@ -6,13 +6,16 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from deqverify.law import arguments_code
+from deqverify.law import arguments_code, where_code
 from deqverify.trial import Example
 
 MODERATE = 0.99
 """Up to this γ every accuracy law should be able to tell; nearer to one, conditioning alone may hide an error."""
 
 BINS_PER_DECADE = 4
+
+MOST_CODE = 20_000
+"""Characters of code that are kept of the worst arguments: those of 300 states are megabytes."""
 
 LOOSE = 1e-3
 """A bound is loose when the worst measured is below this share of it: then a reason is due (``Law.loose``)."""
@@ -51,7 +54,12 @@ class Tally:
         bin_ = math.floor(BINS_PER_DECADE * math.log10(example.ratio))
         self.bins[bin_] = self.bins.get(bin_, 0) + 1
         if example.ratio > self.worst:
-            self.worst, self.arguments = example.ratio, arguments_code(example.arguments)
+            code = arguments_code(example.arguments)
+            where = where_code(example.arguments)
+            self.worst, self.arguments = (
+                example.ratio,
+                code if len(code) <= MOST_CODE else f"too large to print: {where}",
+            )
 
     def merge(self, other: Tally) -> None:
         """Adds the counts of ``other``, and keeps the worse worst."""

@@ -10,13 +10,15 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from deqverify.running.jobs import killed, run_job
+from deqverify.claims import Claims
+from deqverify.running.jobs import ask, killed, run_job
 from deqverify.running.results import Job, Result, Verdict
 
 _OUTPUT_KEPT = 2000
@@ -51,6 +53,13 @@ class Workers:
         self._threads.__exit__(*exception)
         self._folder.cleanup()
 
+    def ask(self, targets: Iterable[str]) -> dict[str, Claims | str]:
+        """What each of ``targets`` claims, or why no law can be tried on it. A worker loads it, and may die of that."""
+        futures = {
+            target: self._pool.schedule(_ask_quietly, args=[target], timeout=self._hard_seconds) for target in targets
+        }
+        return {target: _answer(future, target, self._hard_seconds) for target, future in futures.items()}
+
     def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
         """Results in the order in which jobs end. ``jobs`` may be endless: each is taken when its turn is near."""
         pending: dict[Any, tuple[Job, Path]] = {}
@@ -65,6 +74,17 @@ class Workers:
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield _collect(future, *pending.pop(future), self._hard_seconds)
+
+
+def _answer(future: ProcessFuture, target: str, hard_seconds: float) -> Claims | str:
+    try:
+        return future.result()
+    except TimeoutError:
+        return f"target {target!r}: importing and building it took more than {hard_seconds:g} s"
+    except ProcessExpired as death:
+        return f"target {target!r}: the process died of importing or building it: {_cause(death.exitcode)}"
+    except (CancelledError, Exception) as error:
+        return f"target {target!r}: {type(error).__name__}: {error}"
 
 
 def _collect(future: ProcessFuture, job: Job, scratch: Path, hard_seconds: float) -> Result:
@@ -107,19 +127,30 @@ def _prepare(path: list[str]) -> None:
 
 def _run_quietly(job: Job, scratch: Path) -> Result:
     """``run_job`` with everything that the target prints, C code included, kept in the result."""
-    saved = os.dup(1), os.dup(2)
     with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 1)
-        os.dup2(sink.fileno(), 2)
-        try:
+        with _printing_into(sink):
             result = run_job(job, scratch=scratch)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number, descriptor in enumerate(saved, start=1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
         sink.seek(0, os.SEEK_END)
         sink.seek(max(0, sink.tell() - _OUTPUT_KEPT))
         result.output = sink.read().decode(errors="replace")
     return result
+
+
+def _ask_quietly(target: str) -> Claims | str:
+    with tempfile.TemporaryFile() as sink, _printing_into(sink):
+        return ask(target)
+
+
+@contextmanager
+def _printing_into(sink: IO[bytes]) -> Iterator[None]:
+    saved = os.dup(1), os.dup(2)
+    os.dup2(sink.fileno(), 1)
+    os.dup2(sink.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in enumerate(saved, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)

@@ -106,7 +106,9 @@ class Claims:
     """The claims of one implementation, with the place where its authors make them.
 
     ``backward`` is None where the gradient is documented as inexact. ``separable``: a data point's answer does not
-    depend on the others in its batch, NaN included. ``status``: non-convergence is reported. ``starts``: the start
+    depend on the others in its batch, NaN included. ``deterministic``: the same call gives the same answer, but for
+    rounding. ``status``: non-convergence is reported. ``solves``: where γ ≤ 0.9 and features are of size one there is
+    nothing to report, the default cap suffices. ``starts``: the start
     z₀ is used, and the answer does not depend on it. ``iteration``: the trace is that of Picard's iteration, which
     contracts at γ, or of the mass-corrected one, at γτ. ``computes_in`` names a wider dtype that a narrow one is
     computed in before rounding.
@@ -124,7 +126,9 @@ class Claims:
     devices: tuple[str, ...] = ("cpu",)
     second_order: bool = False
     separable: bool = True
+    deterministic: bool = True
     status: bool = True
+    solves: bool = True
     starts: bool = True
     iteration: Literal["picard", "mass-corrected"] | None = None
     compiles: bool = False

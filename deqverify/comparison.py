@@ -34,6 +34,13 @@ class Measurement:
         return self.measured / self.allowed if self.allowed > 0 else float("inf")
 
     @property
+    def relative_error(self) -> float:
+        """measured over the size of what was compared: NaN where that is 0, infinite where NaN was measured."""
+        if not self.scale > 0:
+            return float("nan")
+        return self.measured / self.scale if self.measured == self.measured else float("inf")
+
+    @property
     def informative(self) -> bool:
         """Whether a bound could have told a wrong answer: for some entry it allows a small share of what was
         compared."""

@@ -19,8 +19,8 @@ from hypothesis.strategies import SearchStrategy
 
 from deqverify.comparison import Measurement
 from deqverify.implementations.subject import Subject
-from deqverify.problem import array_code
-from deqverify.trial import Body, Effort, Evidence, Example, Failure, Trial, replay, run_trial
+from deqverify.problem import Problem, array_code
+from deqverify.trial import Body, Effort, Evidence, Example, Failure, Severity, Trial, replay, run_trial
 
 FAMILIES = (
     "equilibrium",
@@ -45,6 +45,8 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "starts": (lambda s: s.claims.starts, "it takes no start"),
     "separable": (lambda s: s.claims.separable, "batch separability is not claimed"),
     "status": (lambda s: s.claims.status, "no status is claimed"),
+    "solves": (lambda s: s.claims.solves, "it is not claimed that well-conditioned problems are solved"),
+    "deterministic": (lambda s: s.claims.deterministic, "it is not claimed that the same call gives the same answer"),
     "empty": (lambda s: s.claims.empty, "a batch of no data points is not claimed to be legal"),
     "repeated pulls": (lambda s: s.claims.repeated_pulls, "it is not claimed that a pull may be called again"),
     "threads": (lambda s: s.claims.threads, "it is not claimed that two threads may call at once"),
@@ -63,6 +65,7 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
         lambda s: s.claims.iteration is not None and hasattr(s.implementation, "traced"),
         "no iteration of a known rate is claimed, or it offers no trace",
     ),
+    "traced": (lambda s: hasattr(s.implementation, "traced"), "it offers no trace"),
     "jvp": (lambda s: hasattr(s.implementation, "jvp"), "it offers no derivative along a tangent"),
     "second order": (lambda s: hasattr(s.implementation, "second_order"), "it offers no derivative of its gradient"),
     "start gradient": (lambda s: hasattr(s.implementation, "start_gradient"), "it shows no gradient in its start"),
@@ -71,13 +74,21 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
 """What a law may need of an implementation: how that is seen, and the sentence for when it is missing."""
 
 
+LARGE_SHARE = 20
+"""One example in so many is large, for the laws that draw such."""
+
+Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
+
+
 @dataclass(frozen=True, eq=False)
 class Law:
     """A law: call it with an implementation, ``law(deq)``, to have it asserted.
 
     ``cost`` divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what
-    can no longer be trusted once it is violated. Crashes leave a law undecided unless it ``judges_crashes``. ``loose``
-    is the reason why the reference stays below 1/1000 of the bound; without one that is a defect of the bound.
+    can no longer be trusted once it is violated. ``large`` draws problems of a size that few bounds can judge; one
+    example in twenty is of them, where it gives a strategy. Crashes leave a law undecided unless it
+    ``judges_crashes``. ``loose`` is the reason why the reference stays below 1/1000 of the bound; without one that is
+    a defect of the bound.
     """
 
     id: str
@@ -90,7 +101,8 @@ class Law:
     judges_crashes: bool
     loose: str | None
     body: Body
-    draws: Callable[[Subject], SearchStrategy[dict[str, Any]]]
+    draws: Draws
+    large: Callable[[Subject], SearchStrategy[dict[str, Any]] | None] | None
 
     @property
     def doc(self) -> str:
@@ -118,6 +130,16 @@ class Law:
         if trial.crashed and not trial.failure and not trial.decisive:
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
             return run_trial(self.body, self.draws(subject), subject, own, True, announce, observe)
+        large = self.large(subject) if self.large else None
+        if large is not None and not (trial.failure or trial.error or trial.stopped):
+            # In a run of their own: among others Hypothesis draws them in clusters of one size, or not at all.
+            few = replace(
+                own,
+                examples=2 + own.examples // LARGE_SHARE,  # the first is the least of them
+                seconds=max(1.0, own.seconds - trial.seconds),
+                database=own.database and own.database / "large",
+            )
+            trial.add(run_trial(self.body, large, subject, few, self.judges_crashes, announce, observe))
         return trial
 
     def __call__(self, deq: Any, examples: int = 100, dtype: str | None = None, device: str = "cpu") -> None:
@@ -133,9 +155,7 @@ class Law:
         trial = self.trial(subject, Effort(examples))
         self._raise(trial)
         if not trial.decisive:
-            raise SkipTest(
-                f"{self.id} is inconclusive: {trial.informative} of {trial.examples} examples could have told"
-            )
+            raise SkipTest(f"{self.id} is inconclusive: {trial.undecided}")
 
     def replay(self, deq: Any, dtype: str | None = None, device: str = "cpu", **arguments: Any) -> None:
         """Asserts the law on one example, ``deq`` an implementation or a target's name: what a violation's snippet
@@ -156,7 +176,28 @@ class Law:
 def describe(failure: Failure) -> str:
     """What was seen, in lines: measured against allowed with the terms, or the crash."""
     seen = failure.message if failure.seen is None else describe_evidence(failure.seen)
-    return "\n".join([seen, *failure.notes])
+    return "\n".join([seen, *failure.notes, *_severity_lines(failure.severity)])
+
+
+def _severity_lines(severity: Severity | None) -> list[str]:
+    """The smallest counterexample understates: how often, and how bad, it is elsewhere."""
+    if severity is None:
+        return []
+    lines = []
+    if severity.examples:
+        lines.append(f"{severity.failing} of {severity.examples} fresh examples fail too")
+    if severity.arguments:
+        where = where_code(severity.arguments)
+        lines.append(f"the worst seen: relative error {severity.relative_error:.2g}{f' at {where}' if where else ''}")
+    return lines
+
+
+def where_code(arguments: dict[str, Any]) -> str:
+    """Where in the space of problems drawn arguments lie: γ and the sizes."""
+    problem = arguments.get("problem")
+    if not isinstance(problem, Problem):
+        return ""
+    return f"γ = {problem.gamma:.7g}, m = {problem.m}, p = {problem.p}, n = {problem.n}"
 
 
 def describe_evidence(seen: Evidence) -> str:
@@ -185,13 +226,14 @@ def law(
     *,
     statement: str,
     source: str,
-    draws: Callable[[Subject], SearchStrategy[dict[str, Any]]],
+    draws: Draws,
     needs: tuple[str, ...],
     anomaly: str,
     at_stake: str,
     cost: int = 1,
     judges_crashes: bool = False,
     loose: str | None = None,
+    large: Callable[[Subject], SearchStrategy[dict[str, Any]] | None] | None = None,
 ) -> Callable[[Body], Law]:
     """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it.
 
@@ -211,7 +253,8 @@ def law(
             if _file(known.body) != _file(body):
                 raise ValueError(f"id: the law {id!r} exists already, in {_file(known.body)}")
             return known
-        _REGISTRY[id] = Law(id, statement, source, needs, anomaly, at_stake, cost, judges_crashes, loose, body, draws)
+        said = (id, statement, source, needs, anomaly, at_stake)
+        _REGISTRY[id] = Law(*said, cost, judges_crashes, loose, body, draws, large)
         return _REGISTRY[id]
 
     return register

@@ -21,7 +21,7 @@ class Problem:
     """Weights A (m, m) and B (p, m), features Φ (m, n), targets Y (p, n), γ in (0, 1) and a loss.
 
     The equilibrium is ``Z = γSZ + Φ`` with S the softmax of every column of A, the outputs ``F = BZ``, the objective
-    ``L = Σ_i ℓ(F_:i, Y_:i)`` (Kawaguchi, ICLR 2021, arXiv 2102.07346; THEORY.md, notation). Arrays are
+    ``L = Σ_i ℓ(F_:i, Y_:i)`` (Kawaguchi, ICLR 2021, arXiv 2102.07346; theory: notation). Arrays are
     stored as float64, read-only; m ≥ 1, p ≥ 1, n ≥ 0.
 
     Raises TypeError or ValueError, naming the argument and the fix, for a wrong shape, a type that is not real,
@@ -88,10 +88,18 @@ class Problem:
         return f"Problem(\n    {body},\n)"
 
 
+_LARGE, _LONGEST_PERIOD = 64, 16
+
+
 def array_code(array: Array) -> str:
-    """Python code for ``array``; an array without entries keeps its shape."""
+    """Python code for ``array``; one without entries keeps its shape, a large one that repeats itself is short."""
     if array.size == 0:
         return f"np.zeros({array.shape})"
+    if array.size > _LARGE:
+        for period in range(1, _LONGEST_PERIOD + 1):
+            block = array.ravel()[:period]
+            if np.array_equal(array, np.resize(block, array.shape)):
+                return f"np.resize({block.tolist()}, {array.shape})"
     text = repr(array.tolist()).replace("nan", "np.nan").replace("inf", "np.inf")
     return f"np.array({text})"
 

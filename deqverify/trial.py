@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,20 @@ Evidence = Measurement | Fact
 Body = Callable[..., Iterable[Evidence]]
 
 
-LEAST_SHARE = 0.05
+LEAST_SHARE = 0.2
 """Below this share of informative examples a law without a failure is inconclusive."""
+
+EASY = 0.9
+"""Up to this γ problems are well-conditioned: where most of them are reported as failed, "holds" would say too much."""
+
+SHRINKING = 4
+"""Shrinking may take this part of the time that a trial has."""
+
+REPLAYS = 5
+"""So often a counterexample is tried again, to see whether it fails each time."""
+
+_SURVEY_EXAMPLES = 50
+_SURVEY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Example:
 @dataclass
 class Failure:
     """The smallest counterexample found: what was seen, and the drawn arguments. ``kind`` is "wrong", "crash" or
-    "hang"; ``notes`` say what else was noticed on the way."""
+    "hang"; ``notes`` say what else was noticed on the way. ``severity`` is how bad it gets elsewhere."""
 
     kind: str
     seen: Evidence | None
@@ -71,21 +83,65 @@ class Failure:
     arguments: dict[str, Any]
     details: str = ""
     notes: tuple[str, ...] = ()
+    severity: Severity | None = None
+
+
+@dataclass
+class Severity:
+    """How often fresh examples fail too, and the failing one with the largest relative error, of all that were seen.
+
+    ``relative_error`` is measured over the size of what was compared, NaN where no failure measured anything;
+    ``arguments`` are those that gave it.
+    """
+
+    failing: int = 0
+    examples: int = 0
+    relative_error: float = math.nan
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def see(self, seen: Evidence | None, arguments: dict[str, Any]) -> None:
+        """Counts a failure in: the worse one is kept."""
+        error = seen.relative_error if isinstance(seen, Measurement) else math.nan
+        if error > self.relative_error or (math.isnan(self.relative_error) and not math.isnan(error)):
+            self.relative_error, self.arguments = error, arguments
 
 
 @dataclass
 class Trial:
-    """The evidence of one trial. ``error`` is a defect of the suite itself, never of the implementation."""
+    """The evidence of one trial. ``error`` is a defect of the suite itself, never of the implementation.
+
+    ``easy`` examples have γ ≤ 0.9; ``not_finite`` counts answers that were reported as not converged and hold NaN or
+    infinity, though the problem is finite.
+    """
 
     examples: int = 0
     informative: int = 0
     reported: int = 0
     crashed: int = 0
+    easy: int = 0
+    easy_reported: int = 0
+    not_finite: int = 0
     worst: float = 0.0
     seconds: float = 0.0
     failure: Failure | None = None
     stopped: str | None = None
     error: str | None = None
+
+    def add(self, other: Trial) -> None:
+        """Adds the evidence of another trial of the same law on the same implementation."""
+        for name in (
+            "examples",
+            "informative",
+            "reported",
+            "crashed",
+            "easy",
+            "easy_reported",
+            "not_finite",
+            "seconds",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.worst = max(self.worst, other.worst)
+        self.failure, self.stopped, self.error = other.failure, other.stopped, other.error
 
     @property
     def share(self) -> float:
@@ -94,8 +150,20 @@ class Trial:
 
     @property
     def decisive(self) -> bool:
-        """Whether enough examples were informative for "holds" to mean something."""
-        return self.share >= LEAST_SHARE
+        """Whether enough examples were informative, and enough easy ones answered, for "holds" to mean something."""
+        return self.share >= LEAST_SHARE and 2 * self.easy_reported <= self.easy
+
+    @property
+    def undecided(self) -> str:
+        """Why the evidence does not decide, as a sentence."""
+        parts = [f"{self.informative} of {self.examples} examples could have told"]
+        if 2 * self.easy_reported > self.easy:
+            parts.append(f"{self.easy_reported} of {self.easy} with γ ≤ {EASY} reported as not converged")
+        elif self.reported:
+            parts.append(f"{self.reported} reported as not converged")
+        if self.stopped:
+            parts.append(f"stopped: {self.stopped}")
+        return "; ".join(parts)
 
 
 class _ViolatedError(AssertionError):
@@ -119,10 +187,13 @@ def run_trial(
     tried, ``observe`` with what was seen of each that did not fail.
     """
     trial = Trial()
+    severity = Severity()
     started = time.monotonic()
+    enough = effort.seconds
 
     def example(arguments: dict[str, Any]) -> None:
-        if time.monotonic() - started > effort.seconds:
+        nonlocal enough
+        if time.monotonic() - started > enough:
             raise Interrupted("time limit")
         if announce:
             announce(arguments)
@@ -133,7 +204,10 @@ def run_trial(
             trial.failure = Failure("hang", None, f"no answer within {effort.example_seconds:g} s", arguments)
             raise
         if failure:
+            if trial.failure is None:
+                enough = min(effort.seconds, time.monotonic() - started + effort.seconds / SHRINKING)
             trial.failure = failure
+            severity.see(failure.seen, arguments)
             raise _ViolatedError(failure.message)
         if observe:
             observe(held)
@@ -145,23 +219,71 @@ def run_trial(
         test = seed(effort.seed)(test)
     try:
         _configured(test, effort)()
-    except (_ViolatedError, Flaky):
+    except (_ViolatedError, Flaky):  # flaky: what fails now and then is a failure, and the replays count how often
         pass
     except Interrupted as limit:
         trial.stopped = str(limit)
     except Exception as error:
         if trial.failure is None:
             trial.error = "".join(traceback.format_exception(error)[-8:])
+    if trial.failure and trial.failure.kind != "hang":
+        _weigh(trial.failure, severity, body, strategy, subject, effort, crashes_fail)
     trial.seconds = time.monotonic() - started
     return trial
 
 
-def _configured(test: Any, effort: Effort) -> Any:
+def _weigh(
+    failure: Failure,
+    severity: Severity,
+    body: Body,
+    strategy: SearchStrategy[dict[str, Any]],
+    subject: Any,
+    effort: Effort,
+    crashes_fail: bool,
+) -> None:
+    """Adds to ``failure`` whether it fails each time, and how bad fresh examples are; half a second."""
+
+    def judged(arguments: dict[str, Any]) -> Failure | None:
+        with _alarm(effort.example_seconds):
+            return _judge(Trial(), body, subject, arguments, crashes_fail)[0]
+
+    started = time.monotonic()
+    outcomes: list[Failure | None] = []
+
+    def survey(arguments: dict[str, Any]) -> None:
+        if time.monotonic() - started > _SURVEY_SECONDS:
+            raise Interrupted("enough")
+        severity.examples += 1
+        if found := judged(arguments):
+            severity.failing += 1
+            severity.see(found.seen, arguments)
+
+    try:
+        while len(outcomes) < REPLAYS and time.monotonic() - started < _SURVEY_SECONDS:
+            outcomes.append(judged(failure.arguments))
+        few = replace(effort, examples=min(effort.examples, _SURVEY_EXAMPLES), database=None)
+        test = given(arguments=strategy)(survey)
+        test = seed(0 if effort.seed is None else effort.seed + 1)(test)
+        _configured(test, few, (Phase.generate,))()
+    except Interrupted:
+        pass
+    except Exception as error:  # nothing here may take the verdict away
+        failure.notes += (f"weighing it failed: {type(error).__name__}: {error}",)
+    failing = sum(outcome is not None for outcome in outcomes)
+    if failing < len(outcomes):
+        failure.notes += (f"fails {failing} of {len(outcomes)}: not deterministic, or it minds what was asked before",)
+    failure.severity = severity
+
+
+_PHASES = (Phase.reuse, Phase.generate, Phase.target, Phase.shrink)
+
+
+def _configured(test: Any, effort: Effort, phases: tuple[Phase, ...] = _PHASES) -> Any:
     return settings(
         max_examples=effort.examples,
         database=DirectoryBasedExampleDatabase(effort.database) if effort.database else None,
         deadline=None,
-        phases=(Phase.reuse, Phase.generate, Phase.target, Phase.shrink),
+        phases=phases,
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
         verbosity=Verbosity.quiet,
@@ -205,6 +327,8 @@ def _judge(
     trial: Trial, body: Body, subject: Any, arguments: dict[str, Any], crashes_fail: bool
 ) -> tuple[Failure | None, Example]:
     trial.examples += 1
+    easy = getattr(arguments.get("problem"), "gamma", 1.0) <= EASY
+    trial.easy += easy
     informative, ratio = False, None
     undecided = Example(arguments, False, None)
     notes: list[str] = getattr(subject, "notes", [])
@@ -218,8 +342,10 @@ def _judge(
             informative = informative or seen.informative
             if isinstance(seen, Measurement):
                 ratio = max(ratio or 0.0, seen.ratio)
-    except Reported:
+    except Reported as report:
         trial.reported += 1
+        trial.easy_reported += easy
+        trial.not_finite += report.not_finite
         return None, undecided
     except TargetFailure as crash:
         trial.crashed += 1

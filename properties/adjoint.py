@@ -1,11 +1,21 @@
-"""The pull-back for a given cotangent: the adjoint equation, its linearity, the gauge (THEORY.md §1 item 3, §2)."""
+"""The pull-back for a given cotangent: the adjoint equation, its linearity, the gauge (theory: certificate,
+theory: adjoint, theory: gauge)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
-from deqverify.properties.common import PAIRS, Extra, budget, cases, cotangents, finite, own_rounding
+from deqverify.properties.common import (
+    PAIRS,
+    Extra,
+    budget,
+    cases,
+    cotangents,
+    finite,
+    large_problem,
+    own_rounding,
+)
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -26,11 +36,12 @@ STAKE = "Every gradient through the equilibrium is built on this solve."
 @law(
     "adjoint-certificate",
     statement="‖c + γSᵀΛ̂ − Λ̂‖_∞/(1−γ), which bounds ‖Λ̂ − Λ‖_∞, is within the claimed accuracy",
-    source="THEORY.md §1 item 3",
+    source="theory: certificate",
     needs=("pull",),
     anomaly=WRONG,
     at_stake=STAKE,
     draws=lambda deq: cases(problems(deq.dtype), cotangent=cotangents(deq)),
+    large=large_problem(cotangent=True),
 )
 def adjoint_certificate(deq: Subject, problem: Problem, cotangent: Array) -> Iterator[Measurement | Fact]:
     """The gradient in the inputs is the adjoint Λ; for a drawn cotangent c (m, n) its own residual certifies it.
@@ -54,7 +65,7 @@ def adjoint_certificate(deq: Subject, problem: Problem, cotangent: Array) -> Ite
 @law(
     "gauge",
     statement="1ᵀ ∂L/∂A = 0: adding a constant to a column of A changes nothing",
-    source="THEORY.md §2 (gauge)",
+    source="theory: gauge",
     needs=("pull",),
     anomaly=WRONG,
     at_stake="Training drifts along directions that the model cannot see.",
@@ -87,7 +98,7 @@ def _pulled(errors: Errors, block: str) -> Array:
 @law(
     "cotangent-linearity",
     statement="the pull-back is linear in the cotangent",
-    source="THEORY.md §2: Λ = U⁻ᵀc",
+    source="theory: adjoint",
     needs=("pull",),
     anomaly=WRONG,
     at_stake="Gradients do not add up: accumulation over micro-batches or losses changes them.",
@@ -181,7 +192,7 @@ def _directions(deq: Subject, *names: str) -> dict[str, Extra]:
 @law(
     "adjoint-identity",
     statement="⟨Jv, c⟩ = ⟨v, Jᵀc⟩: the derivative along a tangent and the pull-back are transposes",
-    source="THEORY.md §2 (adjoint identity)",
+    source="theory: adjoint-identity",
     needs=("pull", "jvp"),
     anomaly=WRONG,
     at_stake="Forward and reverse mode give different derivatives: one of the two is wrong.",
@@ -222,7 +233,7 @@ def adjoint_identity(
 @law(
     "second-order",
     statement="the derivative of the gradient is right, or is refused with an error",
-    source="THEORY.md §2; oracle: mixed central differences in ball arithmetic",
+    source="theory: second-order; oracle: mixed central differences in ball arithmetic",
     needs=("pull", "second order"),
     anomaly="wrong second derivative",
     at_stake="Hessian-vector products, gradient penalties and hypergradients are wrong, and nothing says so.",
@@ -269,7 +280,7 @@ def second_order(
 @law(
     "start-gradient",
     statement="the gradient in the start z₀ is zero: the equilibrium does not depend on it",
-    source="THEORY.md §1 item 1 (uniqueness), differentiated",
+    source="theory: contraction (uniqueness), differentiated; theory: adjoint",
     needs=("pull", "starts", "start gradient"),
     anomaly=WRONG,
     at_stake="Gradients leak into whatever made the start; the truncated unrolling behind them is no gradient.",

@@ -28,12 +28,15 @@ from deqverify.properties.common import any_problem, budget, cases, cotangents, 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from deqverify.bounds import Budget
+from deqverify.claims import DIRECT
 from deqverify.comparison import Fact
 from deqverify.dtypes import Array
-from deqverify.implementations.subject import Reported, Subject, TargetFailure, heed
+from deqverify.implementations.subject import Reported, Subject, TargetFailure
 from deqverify.law import law
 from deqverify.problem import Problem
 from deqverify.strategies import problems
+from deqverify.theory.closed_form import ClosedForm
 
 MOST_OPERATIONS = 4
 STATE = "Results depend on what was asked before: evaluation order, batch order and debugging calls change them."
@@ -52,6 +55,47 @@ def _histories(deq: Subject) -> SearchStrategy[dict[str, Any]]:
 @functools.lru_cache(maxsize=64)
 def _lists(names: tuple[str, ...]) -> SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(names), min_size=1, max_size=MOST_OPERATIONS)
+
+
+@law(
+    "deterministic",
+    statement="the same call gives the same answer, but for rounding",
+    source="the implementation's own claim",
+    needs=("equilibrium", "deterministic"),
+    anomaly="answers differ from call to call",
+    at_stake="No run can be repeated and no failure replayed; what was tested is not what will run.",
+    loose=SAME_BITS,
+    draws=lambda deq: cases(problems(deq.dtype), cotangent=cotangents(deq)),
+)
+def deterministic(deq: Subject, problem: Problem, cotangent: Array) -> Evidence:
+    """A solve and a pull, three times: statuses are the same, z (m, n) and the gradients in A, γ and Φ agree.
+
+    Bound: twice the rounding in ``Errors.z`` and ``Errors.pulled``, whatever accuracy is claimed. Catches random
+    starts and probes, memory that was never written, and answers that wander with the number of the call.
+    """
+    first = _outcome(deq, problem, cotangent)
+    exact = replace(deq.claims, forward=DIRECT, backward=DIRECT)
+    bounds = Budget(ClosedForm(problem, cotangent), exact, deq.dtype)
+    for _ in range(2):
+        again = _outcome(deq, problem, cotangent)
+        if isinstance(first, Reply) and isinstance(again, Reply):
+            yield from agree("again", again, first, bounds, whatever=True)
+        else:
+            good = isinstance(first, str) and first == again
+            yield Fact("how the same call ends", good, f"{_named(first)}, then {_named(again)}", informative=False)
+
+
+def _outcome(deq: Subject, problem: Problem, cotangent: Array) -> Reply | str:
+    try:
+        return reply(deq, problem, cotangent)
+    except Reported:
+        return "reported as not converged"
+    except TargetFailure:
+        return "crashed"
+
+
+def _named(outcome: Reply | str) -> str:
+    return outcome if isinstance(outcome, str) else "answered"
 
 
 @law(
@@ -103,7 +147,7 @@ def answers_kept(deq: Subject, problem: Problem, cotangent: Array, operations: l
         return
     used = deq.fresh()
     answer = used.solve(problem)
-    heed(answer.status)
+    answer.heed()
     perform(used, operations, Scene(problem, cotangent, other))
     now = used.framework.to_numpy(answer.solution.z).T
     same = np.array_equal(now, answer.z, equal_nan=True)
@@ -178,7 +222,7 @@ def no_gradient(deq: Subject, problem: Problem, mode: str) -> Evidence:
 @law(
     "modes",
     statement="training and evaluation mode give the same equilibrium, and training mode can be entered again",
-    source="the implementation's own claim; THEORY.md §1 item 1: there is only one equilibrium",
+    source="the implementation's own claim; theory: contraction, there is only one equilibrium",
     needs=("equilibrium", "modes"),
     anomaly="another equilibrium in evaluation mode",
     at_stake="What is deployed is not what was trained.",
@@ -213,10 +257,12 @@ def modes(deq: Subject, problem: Problem, cotangent: Array) -> Evidence:
     draws=_histories,
 )
 def settings_kept(deq: Subject, problem: Problem, cotangent: Array, operations: list[str], other: Problem) -> Evidence:
-    """Numbers of threads, gradient mode, default dtype, precision, floating-point errors and random states.
+    """Numbers of threads, gradient mode, default dtype, precision, floating-point errors, random states and whether
+    subnormal numbers are kept, which only a computation tells.
 
     Which settings there are is the framework's to say; they are put back before the next example. Exact: no tolerance
-    applies. Catches thread counts set and not put back, and gradient modes or error states left behind.
+    applies. Catches thread counts set and not put back, gradient modes or error states left behind, and flushing to
+    zero switched on for speed.
     """
     used = deq.fresh()
     before = deq.framework.settings()

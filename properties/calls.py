@@ -42,7 +42,7 @@ def reply(deq: Subject, problem: Problem, cotangent: Array | None, native: Mappi
     """
     given = deq.parameters(problem) | {"x": deq.native(problem.Phi.T), "start": None} | dict(native or {})
     answer = deq.solve_native({k: given[k] for k in ("A", "gamma")}, given["x"], given["start"])
-    heed(answer.status)
+    answer.heed()
     if cotangent is None or deq.claims.backward is None:
         return Reply(answer.z, {})
     found = deq.pull_native(answer, given["cotangent"] if "cotangent" in given else deq.native(cotangent.T))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem
 from deqverify.strategies import problems
 from deqverify.strategies.arrays import draw_signal
-from deqverify.strategies.problems import scales
+from deqverify.strategies.problems import LARGE_REGIMES, scales
 from deqverify.theory.closed_form import ClosedForm
 
 EVALUATIONS = 60
@@ -50,6 +50,24 @@ def any_problem(
     return lambda deq: cases(problems(deq.dtype, least_m=least_m, least_n=least_n), **extras)
 
 
+WIDER = ("float64", "float32")
+"""The dtypes in which a bound can tell at m = 300; it grows with m."""
+
+
+def large_problem(
+    dtypes: Collection[str] = WIDER, least_n: int = 1, cotangent: bool = False, **extras: Extra
+) -> Callable[[Subject], SearchStrategy[dict[str, Any]] | None]:
+    """Draws problems with up to 300 states or data points, in ``dtypes`` only."""
+
+    def draws(deq: Subject) -> SearchStrategy[dict[str, Any]] | None:
+        if deq.dtype not in dtypes:
+            return None
+        also = {"cotangent": cotangents(deq)} if cotangent else {}
+        return cases(problems(deq.dtype, size_regimes=LARGE_REGIMES, least_n=least_n), **also, **extras)
+
+    return draws
+
+
 def budget(deq: Subject, problem: Problem, cotangent: Array | None = None) -> Budget:
     """The bounds for ``deq`` on ``problem``."""
     return Budget(ClosedForm(problem, cotangent), deq.claims, deq.dtype)
@@ -77,7 +95,7 @@ def own_rounding(what: str, size: Array | float) -> Bound:
     return Bound({f"rounding of {what} in float64": np.asarray(size)})
 
 
-NOT_TIGHT = "the theorem's inequality is far from tight (THEORY.md §3 item 4): the reference never comes near it."
+NOT_TIGHT = "the theorem's inequality is far from tight (theory: rate): the reference never comes near it."
 """Why the laws of the theorem's inequalities are loose."""
 
 
@@ -121,6 +139,22 @@ def visit(deq: Subject, here: Problem) -> Point:
     errors = bounds.claimed.gradient
     moved = sum(float(np.sum((np.abs(exact[k] - seen[k]) + errors[k]) ** 2)) for k in gradient)
     return Point(gradient, bounds, float(np.sqrt(squared_length(exact))), float(np.sqrt(moved)))
+
+
+class NoDirection(Exception):
+    """A gradient that is not finite: an integrator would look for a step for ever."""
+
+    def __init__(self, gradient: dict[str, Array]):
+        super().__init__("the gradient is not finite")
+        self.gradient = gradient
+
+
+def direction(point: Point) -> Array:
+    """The gradient in A and B as one vector; :class:`NoDirection` where it is not finite."""
+    along = packed(point.gradient["A"], point.gradient["B"])
+    if not np.isfinite(along).all():
+        raise NoDirection(point.gradient)
+    return along
 
 
 def short_of(what: str, promised: Array | float, gradient: dict[str, Array], bounds: Budget, own: float) -> Measurement:

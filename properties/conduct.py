@@ -9,7 +9,7 @@ from deqverify.properties.common import any_problem, budget, finite, global_rand
 from hypothesis import strategies as st
 
 from deqverify.comparison import Fact, Measurement, compare
-from deqverify.implementations.subject import Subject
+from deqverify.implementations.subject import Reported, Subject
 from deqverify.law import law
 from deqverify.problem import Problem
 
@@ -40,7 +40,7 @@ def answers(deq: Subject, problem: Problem) -> Iterator[Fact]:
 @law(
     "poisoned-column",
     statement="a data point with NaN features leaves the others alone",
-    source="THEORY.md §1: z* of a data point depends on A, γ and its own φ",
+    source="theory: separability",
     needs=("equilibrium", "separable"),
     anomaly="one bad input corrupts the batch",
     at_stake="A single corrupt record changes the predictions for every other one in its batch.",
@@ -50,17 +50,21 @@ def answers(deq: Subject, problem: Problem) -> Iterator[Fact]:
 def poisoned_column(deq: Subject, problem: Problem, column: int) -> Iterator[Measurement | Fact]:
     """Solving with one column of Φ (m, n) replaced by NaN gives the other columns as they were.
 
-    Judged where the clean solve is not reported as failed, whatever the poisoned one reports: its report speaks of
-    the poisoned column. Bound: twice ``Errors.z``. Catches NaN that travels through batch-wide norms, stopping rules
-    and mixing weights. A claim over the whole batch says nothing of one that holds NaN.
+    A report of failure counts for the whole batch, unless there is one for each data point: then the others are judged
+    where their own do not admit failure. Bound: twice ``Errors.z``. Catches NaN that travels through batch-wide norms,
+    stopping rules and mixing weights. A claim over the whole batch says nothing of one that holds NaN.
     """
     if deq.claims.forward.per == "batch":
         return
     clean = deq.equilibrium(problem)
     poisoned = problem.Phi.copy()
     poisoned[:, column] = np.nan
-    others = np.delete(np.arange(problem.n), column)
-    found = deq.solve(problem, Phi=poisoned).z[:, others]
+    answer = deq.solve(problem, Phi=poisoned)
+    statuses = answer.solution.statuses or [answer.status] * problem.n
+    others = np.array([k for k, s in enumerate(statuses) if k != column and not s.admits_failure], dtype=int)
+    if not others.size:
+        raise Reported(answer.status.value)
+    found = answer.z[:, others]
     yield finite("ẑ of the other columns", found)
     bounds = budget(deq, problem)
     size = np.abs(bounds.exact.Z).sum(axis=0)[others]

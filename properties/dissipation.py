@@ -1,4 +1,4 @@
-"""The linear rate without any assumption on the width (THEORY.md §3; Kawaguchi 2021, Theorem 1)."""
+"""The linear rate without any assumption on the width (theory: linear-rate; Kawaguchi 2021, Theorem 1)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from deqverify.properties.common import (
     any_problem,
     budget,
     cases,
+    large_problem,
     loss_rounding,
     own_rounding,
     short_of,
@@ -43,11 +44,12 @@ SLOW = "training does not reach the rate of the theorem"
 @law(
     "dissipation",
     statement="‖∂L/∂A‖² + ‖∂L/∂B‖² = gᵀDg, g the gradient of the shallow model",
-    source="THEORY.md §3 items 1, 3",
+    source="theory: flow, theory: dissipation",
     needs=("gradient",),
     anomaly=WRONG,
     at_stake="The loss does not fall as fast as the gradient's length says.",
     draws=any_problem(),
+    large=large_problem(["float64"]),
 )
 def dissipation_identity(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """The speed at which gradient flow loses the objective, by way of the shallow model ``W = BU⁻¹`` alone.
@@ -69,7 +71,7 @@ def dissipation_identity(deq: Subject, problem: Problem) -> Iterator[Measurement
 @law(
     "dissipation-floor",
     statement="‖∂L/∂A‖² + ‖∂L/∂B‖² ≥ 2κλ̲(L − L*), λ̲ = 1/(m(1+γ)²), whatever the width",
-    source="THEORY.md §3 items 2, 4, 6; Kawaguchi 2021, Theorem 1",
+    source="theory: floor, theory: rate, theory: constants; Kawaguchi 2021, Theorem 1",
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
@@ -97,7 +99,7 @@ def dissipation_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | 
 @law(
     "projected-floor",
     statement="‖∂L/∂A‖² + ‖∂L/∂B‖² ≥ 4λ̲σ_k²‖RP_k‖² for every k, R = F − Y, squared loss, whatever the rank",
-    source="THEORY.md §3 item 6",
+    source="theory: projected",
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
@@ -126,7 +128,7 @@ def projected_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fa
 @law(
     "quotient-floor",
     statement="‖∂L/∂A‖² + ‖∂L/∂B‖² ≥ 2κλ̲(L − L*) for softmax cross-entropy without ridge, κ in the quotient by 1",
-    source="THEORY.md §3 items 4 and 6",
+    source="theory: rate, theory: quotient",
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="Classifiers without weight decay, the usual ones, have no guarantee of linear convergence.",

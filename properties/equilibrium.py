@@ -1,16 +1,17 @@
-"""The equilibrium exists, is unique, and is where ball arithmetic says (THEORY.md §1)."""
+"""The equilibrium exists, is unique, and is where ball arithmetic says (theory: equilibrium)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
-from deqverify.properties.common import any_problem, budget, cases, finite, own_rounding
+from deqverify.properties.common import any_problem, budget, cases, finite, large_problem, own_rounding
 from hypothesis import strategies as st
 
 from deqverify.bounds import Bound
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, round_to
+from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
 from deqverify.law import law
 from deqverify.oracle import Oracle
@@ -24,11 +25,12 @@ STAKE = "Outputs, losses and every gradient are built on this state: none of the
 @law(
     "existence",
     statement="‖φ + γSẑ − ẑ‖₁/(1−γ), which bounds ‖ẑ − z*‖₁, is within the claimed accuracy",
-    source="THEORY.md §1 items 1, 3; Banach; Kawaguchi 2021, arXiv 2102.07346, §2",
+    source="theory: contraction, theory: certificate; Banach; Kawaguchi 2021, arXiv 2102.07346, §2",
     needs=("equilibrium",),
     anomaly=WRONG,
     at_stake=STAKE,
     draws=any_problem(),
+    large=large_problem(),
 )
 def existence(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """For every A (m, m), Φ (m, n) and γ in (0, 1) the layer returns a finite ẑ whose own residual certifies it.
@@ -53,7 +55,7 @@ def _starts(problem: Problem) -> st.SearchStrategy[Array]:
 @law(
     "uniqueness",
     statement="the equilibrium does not depend on the start z₀",
-    source="THEORY.md §1 item 1; Banach",
+    source="theory: contraction; Banach",
     needs=("equilibrium", "starts"),
     anomaly=WRONG,
     at_stake="Two calls that differ in their start give two models; warm starts change results.",
@@ -77,7 +79,7 @@ def uniqueness(deq: Subject, problem: Problem, start: Array) -> Iterator[Measure
 @law(
     "restart",
     statement="started at its own answer a solver gives that answer again",
-    source="THEORY.md §1 item 1; a fixed point of f is one of every solver",
+    source="theory: contraction; a fixed point of f is one of every solver",
     needs=("equilibrium", "starts"),
     anomaly=WRONG,
     at_stake="Warm starts, checkpoints and streams of nearly equal inputs lose the equilibrium that was there already.",
@@ -100,7 +102,7 @@ def restart(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 @law(
     "enclosure",
     statement="ẑ lies in the enclosure of z*, widened by the claimed accuracy",
-    source="THEORY.md §1; ball arithmetic",
+    source="theory: contraction; oracle: ball arithmetic",
     needs=("equilibrium",),
     anomaly=WRONG,
     at_stake=STAKE,
@@ -124,17 +126,18 @@ def enclosure(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 @law(
     "mass",
     statement="1ᵀẑ = 1ᵀφ/(1−γ) for every data point",
-    source="THEORY.md §1 item 4",
+    source="theory: mass",
     needs=("equilibrium",),
     anomaly="wrong equilibrium: mass is not conserved",
     at_stake="The weights do not sum to one along the axis they should: another model is being solved.",
     draws=any_problem(),
+    large=large_problem(),
 )
 def mass(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """The columns of S sum to one, so summing ``z = γSz + φ`` fixes the mass of z exactly.
 
-    Bound: ``Errors.z``, since ``|1ᵀ(ẑ − z*)| ≤ ‖ẑ − z*‖₁``. Catches a row softmax, which the eigenvalue bound of §3
-    survives.
+    Bound: ``Errors.z``, since ``|1ᵀ(ẑ − z*)| ≤ ‖ẑ − z*‖₁``. Catches a row softmax, which the eigenvalue bound
+    (theory: floor) survives.
     """
     z = deq.equilibrium(problem)
     yield finite("ẑ", z)
@@ -149,7 +152,7 @@ def mass(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 @law(
     "positivity",
     statement="φ ≥ 0 implies z* ≥ φ ≥ 0, entry by entry",
-    source="THEORY.md §1 item 5",
+    source="theory: positivity",
     needs=("equilibrium",),
     anomaly=WRONG,
     at_stake="The sign of a state is not what the model says; anything read as a probability or an amount is not one.",
@@ -175,7 +178,7 @@ def positivity(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 @law(
     "solver-rate",
     statement="the residual falls by γ an iteration, by γτ where the mass is right: ‖r_k‖₁ ≤ (γτ)ᵏ‖r₀‖₁",
-    source="THEORY.md §1 items 2 and 8 (Dobrushin's τ)",
+    source="theory: picard, theory: zero-mass (Dobrushin's τ)",
     needs=("equilibrium", "trace"),
     anomaly="the solver is slower than its iteration",
     at_stake="Caps are hit where the method would have converged; the cost of a solve is not what the theory says.",
@@ -204,3 +207,43 @@ def solver_rate(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
         {"the theorem's rate": np.sqrt(m) * powers[1:] * first, "rounding of the sweeps": np.asarray(floor)}
     )
     yield compare("‖r_k‖ at the worst k", entries[1:], allowed, first)
+
+
+@law(
+    "trace",
+    statement="a trace ends in the residual of the answer that is returned, and has an entry for each iteration",
+    source="the protocol",
+    needs=("equilibrium", "traced"),
+    anomaly="the trace is not that of the solve",
+    at_stake="Convergence plots, stopping rules of one's own and comparisons of solvers are drawn from it.",
+    draws=any_problem(),
+)
+def trace(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """The last entry against the residuals of ẑ (m, n), the largest of the data points, in a p-norm, 1 ≤ p ≤ 2.
+
+    It is at most the largest 1-norm, and at least the largest 2-norm unless that is within the claim: a data point that
+    has met it may be left alone. Where iterations are said there are as many entries, or one more for the start. Bound:
+    the rounding of evaluating f. Catches traces that leave out the best point or are written now and then.
+    """
+    answer = deq.solve(problem, layer=deq.traced())
+    entries, iterations = answer.solution.trace, answer.solution.iterations
+    yield Fact("the trace that was asked for", entries is not None, f"got {entries}", informative=False)
+    if entries is not None and iterations is not None:
+        good = iterations <= len(entries) <= iterations + 1
+        yield Fact("the length of the trace", good, f"{len(entries)} entries, {iterations} iterations")
+    if not entries or answer.status is Status.DIVERGED or not np.isfinite(answer.z).all():
+        return
+    bounds = budget(deq, problem)
+    errors, z = bounds.rounding, np.abs(answer.z).sum(axis=0)
+    rounding = errors.solve_rounding * (z + np.abs(problem.Phi).sum(axis=0)) + errors.underflow
+    floor = float((rounding + 2 * bounds.arithmetic.storage * z).max(initial=0.0))
+    residual = Oracle(problem).residual(answer.z)
+    upper = float(np.abs(residual).sum(axis=0).max(initial=0.0))
+    claim = deq.claims.forward
+    met = claim.norms(residual) <= claim.allows(claim.norms(answer.z + residual))
+    lower = float(np.where(met, 0.0, np.sqrt(np.sum(residual**2, axis=0))).max(initial=0.0))
+    last = entries[-1]
+    size = float(entries[0])
+    allowed = Bound({"rounding of f": np.asarray(floor)})
+    yield compare("the trace's last entry − ‖f(ẑ) − ẑ‖₁", max(0.0, last - upper), allowed, size)
+    yield compare("‖f(ẑ) − ẑ‖₂ − the trace's last entry", max(0.0, lower - last), allowed, size)

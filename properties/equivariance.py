@@ -1,4 +1,4 @@
-"""What the equilibrium does when the problem is permuted, shifted, combined, scaled or cut (THEORY.md §1 item 7)."""
+"""What the equilibrium does when the problem is permuted, shifted, combined, scaled or cut (theory: equivariance)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from deqverify.properties.calls import astray
-from deqverify.properties.common import PAIRS, any_problem, budget, cases, finite, own_rounding
+from deqverify.properties.common import PAIRS, any_problem, budget, cases, finite, large_problem, own_rounding
 from hypothesis import strategies as st
 
 from deqverify.bounds import Bound
@@ -35,7 +35,7 @@ def _same(what: str, deq: Subject, problem: Problem, first: Array, second: Array
 @law(
     "permutation",
     statement="(PAPᵀ, Pφ) ↦ Pz* for every permutation matrix P",
-    source="THEORY.md §1 item 7",
+    source="theory: equivariance",
     needs=("equilibrium",),
     anomaly=WRONG,
     at_stake="The order of the features changes the model.",
@@ -60,7 +60,7 @@ def _on_grid(deq: Subject, problem: Problem) -> Problem:
 @law(
     "column-shift",
     statement="adding a constant to a column of A changes nothing",
-    source="THEORY.md §1 item 7",
+    source="theory: equivariance",
     needs=("equilibrium",),
     anomaly=WRONG,
     at_stake="The weights are not a softmax of the columns of A.",
@@ -89,7 +89,7 @@ def column_shift(deq: Subject, problem: Problem, shift: list[int]) -> Iterator[M
 @law(
     "linearity",
     statement="φ ↦ z* is linear",
-    source="THEORY.md §1 item 7",
+    source="theory: equivariance",
     needs=("equilibrium",),
     anomaly=WRONG,
     at_stake="The answer depends on how large the data are, not only on what they say.",
@@ -126,7 +126,7 @@ def linearity(deq: Subject, problem: Problem, other: Array, weights: tuple[int, 
 @law(
     "scale",
     statement="ẑ(2ᵏφ) = 2ᵏ ẑ(φ) over the dtype's usable range, where accuracy is claimed as relative",
-    source="THEORY.md §1 item 7",
+    source="theory: equivariance",
     needs=("equilibrium", "relative"),
     anomaly="wrong equilibrium on small or large data",
     at_stake="Data in other units give another model: a feature in metres and one in nanometres do not agree.",
@@ -148,17 +148,18 @@ def scale(deq: Subject, problem: Problem, exponent: int) -> Iterator[Measurement
 
 
 def _columns(problem: Problem) -> st.SearchStrategy[list[int]]:
-    return st.lists(st.integers(0, problem.n - 1), min_size=1, max_size=2 * problem.n)
+    return st.lists(st.integers(0, problem.n - 1), min_size=1, max_size=min(2 * problem.n, 16))
 
 
 @law(
     "batch",
     statement="a data point has the same equilibrium alone and in any batch",
-    source="THEORY.md §1: z* of a data point depends on A, γ and its own φ",
+    source="theory: separability",
     needs=("equilibrium", "separable"),
     anomaly=WRONG,
     at_stake="Predictions depend on which other inputs happen to be in the batch.",
     draws=any_problem(least_n=2, columns=_columns),
+    large=large_problem(least_n=2, columns=_columns),
 )
 def batch(deq: Subject, problem: Problem, columns: list[int]) -> Iterator[Measurement | Fact]:
     """Solving a drawn selection of the columns of Φ, repetitions and single ones included, gives those columns of ẑ.

@@ -4,21 +4,24 @@ for."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from deqverify.properties.common import any_problem, budget, cases, cotangents, finite
 from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
 
 from deqverify.bounds import Bound, Budget
 from deqverify.claims import Accuracy
 from deqverify.comparison import Fact, Measurement, compare
-from deqverify.dtypes import Array
+from deqverify.dtypes import Array, round_to
 from deqverify.implementations.protocol import Status
-from deqverify.implementations.subject import Subject
+from deqverify.implementations.subject import Answer, Subject
 from deqverify.law import law
 from deqverify.oracle import Oracle
 from deqverify.problem import Problem
-from deqverify.strategies import problems
+from deqverify.strategies import problems, signals
+from deqverify.trial import EASY
 
 SILENT = "silently wrong"
 STAKE = "Nothing in a training log tells the runs with right answers from those with wrong ones."
@@ -42,8 +45,7 @@ def _judge_residual(
     yield compare(f"{what}, though {status.value}", claim.norms(residual), allowed, sizes)
 
 
-def _judge_equilibrium(deq: Subject, problem: Problem, layer: object = None) -> Iterator[Measurement | Fact]:
-    answer = deq.solve(problem, layer=layer)
+def _judge_equilibrium(deq: Subject, problem: Problem, answer: Answer) -> Iterator[Measurement | Fact]:
     if not answer.status.admits_failure:
         yield finite(f"ẑ, though {answer.status.value},", answer.z)
         residual = Oracle(problem).residual(answer.z)
@@ -73,7 +75,7 @@ def status_forward(deq: Subject, problem: Problem) -> Iterator[Measurement | Fac
     evaluating f once in the dtype. Catches "converged" said of anything, and solvers that stop at their cap without
     a word.
     """
-    yield from _judge_equilibrium(deq, problem)
+    yield from _judge_equilibrium(deq, problem, deq.solve(problem))
 
 
 @law(
@@ -123,9 +125,23 @@ def status_backward(deq: Subject, problem: Problem, cotangent: Array) -> Iterato
 def status_cap(deq: Subject, problem: Problem, cap: int) -> Iterator[Measurement | Fact]:
     """As ``status-forward``, with the iteration cap lowered to 0 … 6; a cap of 0 may be refused with an error.
 
-    Catches loops that never run below some cap, 0 included, and say nothing.
+    The iterations said are at most ``2 cap + 2``: some count evaluations, two an iteration, and those of the first and
+    the last residual. What converged under this cap converges under the next, since the same iteration comes by the
+    same state. Catches loops that never run below some cap and say nothing, and a cap of 0 that is taken for none.
     """
-    yield from _judge_equilibrium(deq, problem, deq.limited(cap))
+    lower = deq.solve(problem, layer=deq.limited(cap))
+    said = lower.solution.iterations
+    if said is not None:
+        yield Fact(f"the iterations under a cap of {cap}", said <= 2 * cap + 2, f"{said} were made")
+    if lower.status is Status.CONVERGED and deq.claims.deterministic:
+        higher = deq.solve(problem, layer=deq.limited(cap + 1)).status
+        yield Fact(
+            f"the status under a cap of {cap + 1}, where one of {cap} sufficed",
+            higher is not Status.CAPPED,
+            higher.value,
+            informative=False,
+        )
+    yield from _judge_equilibrium(deq, problem, lower)
 
 
 @law(
@@ -146,6 +162,58 @@ def status_nan(deq: Subject, problem: Problem, column: int) -> Iterator[Measurem
     poisoned = problem.Phi.copy()
     poisoned[:, column] = np.nan
     answer = deq.solve(problem, Phi=poisoned)
-    good = answer.status is not Status.CONVERGED
+    own = answer.solution.statuses[column] if answer.solution.statuses else answer.status
+    good = Status.CONVERGED not in (answer.status, own)
     state = "a finite state" if np.isfinite(answer.z).all() else "a state that is not finite"
     yield Fact("the status where features are NaN", good, f"{answer.status.value}, with {state}")
+
+
+@st.composite
+def _easy(draw: DrawFn, deq: Subject) -> dict[str, Any]:
+    """A problem with γ ≤ 0.9 and a cotangent, every data point's largest entry in [1, 2)."""
+    problem = draw(problems(deq.dtype, largest_gamma=EASY))
+    cotangent = round_to(draw(signals(problem.Phi.shape, background=1.0)), deq.dtype)
+    return {
+        "problem": problem.with_features(_of_size_one(problem.Phi), problem.Y),
+        "cotangent": _of_size_one(cotangent),
+    }
+
+
+def _of_size_one(array: Array) -> Array:
+    """Every column divided by a power of two, ones in place of zeros."""
+    largest = np.abs(array).max(axis=0, initial=0.0)
+    scaled = array / 2.0 ** np.floor(np.log2(np.where(largest > 0, largest, 1.0)))
+    return np.where(largest > 0, scaled, 1.0)
+
+
+@law(
+    "solves",
+    statement="where γ ≤ 0.9 and features are of size one, both passes end in an answer and not in a report of failure",
+    source="the implementation's own claim; theory: picard",
+    needs=("equilibrium", "status", "solves"),
+    anomaly="gives up on easy problems",
+    at_stake="Reports are honest, but there are no answers: training stands still, or goes on with what was reported.",
+    draws=lambda deq: _easy(deq),
+)
+def solves(deq: Subject, problem: Problem, cotangent: Array) -> Iterator[Fact]:
+    """A solve, and where a pull is claimed the pull of c (m, n), each with its status.
+
+    Plain iteration gains a digit in 22 sweeps at γ = 0.9. Exact: no tolerance applies; undecided where the claim lies
+    below the rounding of the dtype, which no solver reaches. Catches caps that are too low for anything, and statuses
+    that are never good.
+    """
+    bounds = budget(deq, problem, cotangent)
+    answer = deq.solve(problem)
+    if _reachable(deq.claims.forward, bounds.exact.Z, bounds.rounding.residual):
+        yield Fact("the solve", not answer.status.admits_failure, answer.status.value)
+    if answer.status.admits_failure or deq.claims.backward is None:
+        return
+    _, status = deq.pull_status(answer, cotangent)
+    if _reachable(deq.claims.backward, bounds.exact.adjoint, bounds.rounding.adjoint_residual()):
+        yield Fact("the pull", not status.admits_failure, status.value)
+
+
+def _reachable(claim: Accuracy, solution: Array, rounding: Array) -> bool:
+    """Whether arithmetic that leaves residuals of ``rounding``, (n,) in the norm that contracts, can keep ``claim``."""
+    room = claim.allows(claim.norms(solution))
+    return claim.exact or bool(np.all(room >= np.sqrt(len(solution)) * rounding))

@@ -1,18 +1,20 @@
 """Training: along gradient flow and gradient descent the loss falls as the theorem promises, and the optimum is global
-(THEORY.md §3 items 3 to 6; Kawaguchi 2021, Theorem 1)."""
+(theory: linear-rate; Kawaguchi 2021, Theorem 1)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from deqverify.properties.common import (
     EVALUATIONS,
     NOT_TIGHT,
+    NoDirection,
     Point,
     budget,
     cases,
+    direction,
     loss_rounding,
     own_rounding,
     packed,
@@ -49,7 +51,7 @@ def _training(deq: Subject) -> SearchStrategy[dict[str, Problem]]:
 @law(
     "flow",
     statement="L(T) − L* ≤ (L(0) − L*) exp(−2κλ̲T) along gradient flow, with m < min(p, n)",
-    source="THEORY.md §3 item 4; Kawaguchi 2021, Theorem 1",
+    source="theory: rate; Kawaguchi 2021, Theorem 1",
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
@@ -71,9 +73,20 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
             seen.append((np.inf, np.inf))
             return np.full_like(state, np.nan)
         point = visit(deq, unpacked(problem, state))
+        along = -direction(point)
         seen.append((point.slope, point.error))
-        return -packed(point.gradient["A"], point.gradient["B"])
+        return along
 
+    try:
+        yield from _along(problem, velocity, seen, deq)
+    except NoDirection as lost:
+        yield from usable(lost.gradient)
+
+
+def _along(
+    problem: Problem, velocity: Callable[[float, Array], Array], seen: list[tuple[float, float]], deq: Subject
+) -> Iterator[Measurement | Fact]:
+    """The steps of the flow, judged; ``seen`` holds slope and error of each evaluation of ``velocity``."""
     first = ClosedForm(problem)
     floor = infimum(problem).attained
     rate = 2.0 * polyak_lojasiewicz(problem, first.loss) * rate_floor(problem)
@@ -104,7 +117,7 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 @law(
     "descent",
     statement="a step with L(θ⁺) ≤ L(θ) − cη‖∇L‖² contracts L − L* by 1 − 2cηκλ̲, and there is such a step",
-    source="THEORY.md §3 item 5",
+    source="theory: descent",
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="Gradient descent with this implementation's gradients does not descend as the theorem promises.",
@@ -137,7 +150,7 @@ def descent(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 @law(
     "descent-dissipation",
     statement="along descent every step of size η loses η gᵀDg + O(η²), gᵀDg from the shallow model",
-    source="THEORY.md §3 items 1, 3 and 4 (step by step)",
+    source="theory: dissipation, theory: discrete",
     needs=("gradient",),
     anomaly=WRONG,
     at_stake="The loss does not fall by the gradient's length: rates and step sizes derived from it are off.",
@@ -186,7 +199,7 @@ def _falls(
 @law(
     "descent-floor",
     statement="along descent ‖∂L/∂A‖² + ‖∂L/∂B‖² ≥ 2κλ̲(L − L*), κ of the sublevel set of the start",
-    source="THEORY.md §3 items 4 and 6",
+    source="theory: rate, theory: constants",
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The rate that holds where training starts need not hold where it goes.",
@@ -212,7 +225,7 @@ def descent_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
 @law(
     "global-optimum",
     statement="where training stops the loss is the global optimum: L − L* ≤ ‖ĝ‖²/(2κλ̲), with m < min(p, n)",
-    source="THEORY.md §3 item 4; Kawaguchi 2021, Theorem 1",
+    source="theory: rate; Kawaguchi 2021, Theorem 1",
     needs=("gradient",),
     anomaly="training stops short of the optimum",
     at_stake="A vanishing gradient does not mean that training is done.",
@@ -307,7 +320,7 @@ def _backtrack(here: Problem, gradient: dict[str, Array], squared: float, step: 
 @law(
     "column-sums",
     statement="gradient descent conserves every column sum of A",
-    source="THEORY.md §2 (gauge)",
+    source="theory: gauge",
     needs=("gradient",),
     anomaly=WRONG,
     at_stake="Weights drift where the model cannot see it, until they overflow or round.",

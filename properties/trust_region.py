@@ -1,4 +1,5 @@
-"""The dynamics are those of trust-region Newton on the shallow model (THEORY.md §4; Kawaguchi 2021, Theorem 2)."""
+"""The dynamics are those of trust-region Newton on the shallow model (theory: trust-region; Kawaguchi 2021,
+Theorem 2)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from deqverify.properties.common import EVALUATIONS, budget, cases, finite, own_rounding, packed, unpacked, visit
+from deqverify.properties.common import (
+    EVALUATIONS,
+    NoDirection,
+    budget,
+    cases,
+    direction,
+    finite,
+    own_rounding,
+    packed,
+    unpacked,
+    usable,
+    visit,
+)
 from hypothesis.strategies import SearchStrategy
 from scipy.integrate import RK45
 
@@ -25,7 +38,7 @@ from deqverify.theory.trust_region import smoothing, subproblem
 WRONG = "wrong dynamics"
 STAKE = "The implicit bias that the theory describes, and the rate that rests on it, are not this implementation's."
 LARGEST_GAMMA = 0.99
-"""Beyond it the certificate's own conditioning, κ(U)², leaves nothing to see in float64 (THEORY.md §4)."""
+"""Beyond it the certificate's own conditioning, κ(U)², leaves nothing to see in float64 (theory: more-sorensen)."""
 
 
 def _moderate(deq: Subject) -> SearchStrategy[dict[str, Any]]:
@@ -65,7 +78,7 @@ def _velocity_error(bounds: Budget) -> Bound:
 @law(
     "trust-region",
     statement="(δH + 𝒢) vec Ẇ = −g: the shallow model's velocity solves a trust-region Newton subproblem",
-    source="THEORY.md §4 (Moré–Sorensen certificate); Kawaguchi 2021, Theorem 2",
+    source="theory: trust-region, theory: more-sorensen; Kawaguchi 2021, Theorem 2",
     needs=("gradient",),
     anomaly=WRONG,
     at_stake=STAKE,
@@ -118,7 +131,7 @@ def _certificate_rounding(exact: ClosedForm, delta: float) -> Bound:
 @law(
     "descent-order",
     statement="a descent step of size η moves the shallow model by −ηDg + O(η²)",
-    source="THEORY.md §4 (discrete), §3 item 1",
+    source="theory: discrete, theory: flow",
     needs=("gradient",),
     anomaly=WRONG,
     at_stake=STAKE,
@@ -155,7 +168,7 @@ def descent_order(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
 
 
 def _flow_gradient(exact: ClosedForm) -> tuple[Array, Array]:
-    """∂L/∂A and ∂L/∂B by way of the shallow model: ``X = GU⁻ᵀ`` and ``γ J_k Wᵀ x_k`` (THEORY.md §3 item 1)."""
+    """∂L/∂A and ∂L/∂B by way of the shallow model: ``X = GU⁻ᵀ`` and ``γ J_k Wᵀ x_k`` (theory: flow)."""
     X = exact.solve(shallow_gradient(exact).T).T
     return exact.problem.gamma * softmax_jacobian(exact.S, exact.W.T @ X), X
 
@@ -185,7 +198,7 @@ def _step_rounding(exact: ClosedForm) -> Bound:
 @law(
     "trajectory",
     statement="trust-region Newton's velocity on the shallow model integrates to the W(t) of the DEQ's gradient flow",
-    source="THEORY.md §4 (trajectory); Kawaguchi 2021, Theorem 2",
+    source="theory: trajectory; Kawaguchi 2021, Theorem 2",
     needs=("gradient",),
     anomaly=WRONG,
     at_stake=STAKE,
@@ -204,6 +217,13 @@ def trajectory(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     Bound: these, the integrator's tolerance a step taken sixteenfold, L twice what the accepted points show. Catches
     whatever ``trust-region`` catches, where it accumulates.
     """
+    try:
+        yield from _side_by_side(deq, problem)
+    except NoDirection as lost:
+        yield from usable(lost.gradient)
+
+
+def _side_by_side(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     calls, error, start = 0, 0.0, ClosedForm(problem)
     split, tolerance = packed(problem.A, problem.B).size, 1e-8  # of the integrator; it enters the bound below
 
@@ -217,8 +237,7 @@ def trajectory(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
         shallow = _shallow(here, state[split:].reshape(start.W.shape))
         newton = subproblem(shallow)
         step = np.linalg.solve(newton.delta * newton.H + newton.metric, -newton.g)
-        flow = -packed(point.gradient["A"], point.gradient["B"])
-        return np.concatenate([flow, step.reshape(start.W.T.shape).T.ravel()])
+        return np.concatenate([-direction(point), step.reshape(start.W.T.shape).T.ravel()])
 
     state = np.concatenate([packed(problem.A, problem.B), start.W.ravel()])
     growth = 2 * _lipschitz(start)

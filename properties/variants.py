@@ -167,7 +167,7 @@ def _constant(problem: Problem, cotangent: Array, argument: str) -> tuple[Proble
 @law(
     "batch-of-one",
     statement="a data point alone gets an answer of shape (1, m), the same as beside itself",
-    source="the protocol: states are (n, m), n = 1 included; THEORY.md §1",
+    source="the protocol: states are (n, m), n = 1 included; theory: separability",
     needs=("equilibrium",),
     anomaly="a batch of one is another case",
     at_stake="The model works in training and fails on a single request, or on the last batch of an epoch.",

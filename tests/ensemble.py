@@ -43,7 +43,7 @@ class Eliminating(Stateless):
             total = {name: sum((part[name] for part in parts), start) for name, start in none.items()}
             return Cotangents(total, adjoint, _status(adjoint))
 
-        return Solution(z, _status(z)), pull
+        return Solution(z, _status(z), statuses=[_status(row) for row in z]), pull
 
     def _solve(self, U: Any, rows: Any) -> Any:
         order = np.random.default_rng(len(rows)).permutation(len(U)) if self.shuffled else np.arange(len(U))

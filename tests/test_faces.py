@@ -33,7 +33,8 @@ def test_a_clean_run_exits_0_and_shows_the_matrix() -> None:
 
 def test_a_violation_exits_1_with_a_snippet_that_shows_it_again(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    arguments = ("torchdeq", "--law", "gradient-Phi", "--max-examples", "20", "--seed", "0", "--json", str(report))
+    chosen = ("--max-examples", "20", "--seed", "0", "--dtype", "float64")
+    arguments = ("torchdeq", "--law", "gradient-Phi", *chosen, "--json", str(report))
     result = run(*arguments)
     assert result.exit_code == 1, result.output
     (entry,) = json.loads(report.read_text())["results"]
@@ -109,7 +110,7 @@ def test_explain_shows_statement_source_bound_and_an_example() -> None:
 
 def test_check_deq_accepts_a_layer_a_function_and_a_name() -> None:
     for deq in (targets.sound(), targets.solve, "reference"):
-        report = check_deq(deq, laws=["enclosure", "gradient-Phi"], seed=0, progress=False)
+        report = check_deq(deq, laws=["enclosure", "gradient-Phi"], dtype="float64", seed=0, progress=False)
         assert report.ok, str(report)
         assert {result.verdict for result in report.results} == {Verdict.HOLDS}
 
@@ -191,9 +192,9 @@ def test_pytest_runs_the_laws_with_a_header(tmp_path: Path) -> None:
     )
     done = pytest_in(tmp_path, *options, "--deq-seed", "0", "-k", "mass or gradient-Phi or scale")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "deqverify: reference, torchdeq in the first dtype claimed on cpu" in done.stdout
+    assert "deqverify: reference, torchdeq in every dtype claimed on cpu" in done.stdout
     assert "seed 0" in done.stdout
-    assert "1 failed, 4 passed, 1 skipped" in done.stdout, done.stdout
+    assert "2 failed, 14 passed, 2 skipped" in done.stdout, done.stdout
     assert 'laws()["gradient-Phi"].replay("torchdeq"' in done.stdout
 
 
@@ -212,7 +213,7 @@ def test_pytest_says_what_is_missing(tmp_path: Path, arguments: tuple[str, ...],
 
 
 def test_each_law_is_collected_once_in_a_checkout() -> None:
-    done = pytest_in(ROOT, "properties", "--deq", "reference", "--collect-only", "-q")
+    done = pytest_in(ROOT, "properties", "--deq", "reference", "--deq-dtype", "float64", "--collect-only", "-q")
     names = [line for line in done.stdout.splitlines() if "::" in line]
     assert len(names) == len(set(names)) == len(laws()), done.stdout
 
@@ -279,3 +280,30 @@ def test_the_pytest_face_finds_a_target_beside_ones_work(tmp_path: Path) -> None
     )
     assert "VIOLATED" in done.stdout or "measured" in done.stdout, done.stdout + done.stderr
     assert "No module named" not in done.stdout
+
+
+FORWARD_ONLY = """
+import torch
+
+@torch.no_grad()
+def solve(step, z0):
+    return step(z0)
+"""
+
+
+def test_a_solver_without_a_graph_is_told_so_once_and_can_claim_to_be_forward_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "forward_only.py").write_text(FORWARD_ONLY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ("--law", "gradient", "--law", "second-order", "--max-examples", "5", "--seed", "0", "--workers", "1")
+    result = run("forward_only:solve", *arguments)
+    said = " ".join(result.output.split())
+    assert result.exit_code == 1, result.output
+    assert said.count("the equilibrium has no graph: no gradient reaches θ or x") == 1
+    assert "claim Claims(backward=None) for a forward pass alone" in said
+    assert "VIOLATED in the same words: " in said
+    assert "does not require grad" not in said
+    result = run("forward_only:solve[backward=none]", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "no graph" not in result.output

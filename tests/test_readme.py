@@ -9,6 +9,7 @@ import pytest
 
 from deqverify import laws
 from deqverify.reporting.explain import page
+from deqverify.reporting.glossary import linked
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,7 +20,9 @@ def table_of_laws() -> str:
     """The table that stands in the README; run this file to print it."""
     rows = ["| law | statement | source |", "|---|---|---|"]
     for law in laws().values():
-        rows.append(f"| `{law.id}` | {law.statement.replace('|', chr(92) + '|')} | {law.source} |")
+        rows.append(
+            f"| `{law.id}` | {law.statement.replace('|', chr(92) + '|')} | {linked(law.source, 'docs/theory.md')} |"
+        )
     return "\n".join(rows)
 
 
@@ -45,6 +48,14 @@ def test_verifying_ones_own_deq_finds_the_one_step_gradient_and_the_silent_cap()
     assert verdicts == {"enclosure": "violated", "gradient-Phi": "violated"}
     exec(SNIPPETS[2], names)
     assert names["test_my_deq"].pytestmark  # type: ignore[attr-defined]
+
+
+def test_a_library_that_takes_parameters_is_wrapped_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(SNIPPETS[3], {})
+    shown = capsys.readouterr().out
+    assert "crash" not in shown
+    assert "could not run" not in shown
+    assert "gradient-A" in shown
 
 
 def test_the_commands_are_those_of_the_makefile() -> None:

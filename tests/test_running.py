@@ -16,7 +16,7 @@ PROFILE = Profile("test", examples=5, seconds=5.0, seed=0, example_seconds=3.0)
 
 
 def verdict_on(target: str, law: str = "answers", hard_seconds: float = 60.0) -> Result:
-    (job,) = make_jobs([target], [law], PROFILE)
+    (job,) = make_jobs([target], [law], PROFILE, ["float64"])
     with Workers(hard_seconds, 1) as workers:
         (result,) = workers.run([job])
     return result
@@ -66,7 +66,7 @@ def test_a_hang_that_ignores_the_clock_is_killed_and_its_example_kept() -> None:
 
 
 def test_a_segmentation_fault_costs_one_worker_and_the_run_goes_on() -> None:
-    jobs = make_jobs(["tests.targets:Dying", "tests.targets:sound"], ["answers"], PROFILE)
+    jobs = make_jobs(["tests.targets:Dying", "tests.targets:sound"], ["answers"], PROFILE, ["float64"])
     with Workers(60.0, 1) as workers:
         found = {result.job.target: result for result in workers.run(jobs)}
     dead = found["tests.targets:Dying"]
@@ -103,16 +103,18 @@ def test_a_target_that_cannot_be_loaded_could_not_run(target: str, said: str) ->
 
 def test_failures_are_kept_for_each_law_and_target_apart(tmp_path: Path) -> None:
     fresh = Profile("test", examples=5, seconds=5.0)
-    jobs = make_jobs(["tests.targets:Raising", "tests.targets:sound"], ["answers"], fresh, database=tmp_path)
+    jobs = make_jobs(
+        ["tests.targets:Raising", "tests.targets:sound"], ["answers"], fresh, ["float64"], database=tmp_path
+    )
     with Workers(60.0, 1) as workers:
         list(workers.run(jobs))
     kept = {Path(job.database or "").relative_to(tmp_path) for job in jobs}
     assert len(kept) == 2
-    assert list((tmp_path / "tests.targets_Raising" / "answers").rglob("*"))
+    assert list((tmp_path / "tests.targets_Raising_float64" / "answers").rglob("*"))
 
 
 def _result(verdict: Verdict) -> Result:
-    (job,) = make_jobs(["reference"], ["mass"], PROFILE)
+    (job,) = make_jobs(["reference"], ["mass"], PROFILE, ["float64"])
     return Result(job, verdict)
 
 

@@ -67,10 +67,10 @@ def soaked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_a_soak_goes_on_where_it_was_interrupted(soaked: Any) -> None:
-    first = soaked(["reference"], ["mass", "answers"], 3)
+    first = soaked(["reference"], ["permutation", "answers"], 3)
     counts = {entry.law: (entry.drawn.examples, entry.pushed.examples) for entry in first.entries.values()}
-    assert counts == {"mass": (10, 10), "answers": (10, 0)}
-    again = soaked(["reference"], ["mass", "answers"], 3)
+    assert counts == {"permutation": (10, 10), "answers": (10, 0)}
+    again = soaked(["reference"], ["permutation", "answers"], 3)
     assert again.seed == first.seed == 7
     assert again.examples == 60
     assert {entry.rounds for entry in again.entries.values()} == {3}
@@ -138,10 +138,10 @@ def test_what_is_not_claimed_leaves_the_table(soaked: Any) -> None:
 
 
 def test_a_write_that_was_cut_off_harms_nothing(soaked: Any, tmp_path: Path) -> None:
-    before = soaked(["reference"], ["mass"], 2)
+    before = soaked(["reference"], ["permutation"], 2)
     (tmp_path / "state.json.new").write_text('{"seed": 7, "entr')
     assert resume(tmp_path)[0].examples == before.examples
-    assert soaked(["reference"], ["mass"], 1).examples == before.examples + 10
+    assert soaked(["reference"], ["permutation"], 1).examples == before.examples + 10
 
 
 def test_a_state_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:

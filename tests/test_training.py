@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import strategies as st
 
 from deqverify import losses
 from deqverify.implementations.subject import Subject
-from deqverify.law import laws
+from deqverify.law import describe, laws
 from deqverify.losses import Loss
 from deqverify.reference import reference
 from deqverify.strategies import well_conditioned_problems
 from deqverify.trial import Effort, run_trial
+from tests.faults.layers import Sound
 
 LOSSES: list[Loss] = [
     losses.Squared(),
@@ -40,3 +43,19 @@ def test_training_ends_at_the_global_optimum_whatever_the_loss(id: str, loss: Lo
     assert trial.failure is None, trial.failure
     assert trial.share >= 0.5  # the loss bends little far from its targets, and the theorem knows the level only
     assert all(seen)
+
+
+class NanGradient(Sound):
+    """The gradient is NaN wherever it is asked for."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        solution, pull = super().vjp(cell, theta, x, z0)
+        return solution, lambda cotangent: pull(cotangent * float("nan"))
+
+
+@pytest.mark.parametrize("law", ["flow", "trajectory"])
+def test_a_gradient_that_is_not_finite_ends_the_integration(law: str) -> None:
+    trial = laws()[law].trial(Subject(NanGradient()), Effort(examples=2, seconds=30, seed=0))
+    assert trial.failure is not None
+    assert trial.failure.kind == "wrong", "the integrator looks for a step for ever, and the layer is called a hang"
+    assert "is finite: got" in describe(trial.failure)

@@ -21,7 +21,7 @@ LAWS = (
     "solver-rate", "objective", "taylor", "adjoint-identity", "second-order", "start-gradient", "projected-floor",
     "quotient-floor", "descent-dissipation", "descent-floor", "global-optimum", "trajectory", "history",
     "answers-kept", "in-place-update", "no-gradient", "modes", "settings-kept", "copies", "pickles", "threads",
-    "memory-layout", "batch-of-one", "empty-batch",
+    "memory-layout", "batch-of-one", "empty-batch", "trace", "solves", "deterministic",
 )  # fmt: skip
 
 

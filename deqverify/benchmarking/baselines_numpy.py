@@ -1,4 +1,4 @@
-"""SciPy's general solvers on ``z = Kz + φ``, and again on the adjoint equation ``λ = Kᵀλ + c`` (THEORY.md §2)."""
+"""SciPy's general solvers on ``z = Kz + φ``, and again on the adjoint equation ``λ = Kᵀλ + c`` (theory: adjoint)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class FixedProblem:
     """Width ``m``, data points ``n``, γ and a kind.
 
     "mixing": bell-shaped logits; S forgets its start within a few products. "sticky": 12 is added along a cyclic
-    permutation, so that S is nearly one, τ ≈ 1, and nothing is gained by correcting the mass (THEORY.md §1 item 8).
+    permutation, so that S is nearly one, τ ≈ 1, and nothing is gained by correcting the mass (theory: zero-mass).
     A problem holds the data points of every smaller n of the same m. ValueError for sizes below one and unknown kinds.
     """
 

@@ -31,6 +31,11 @@ FEATURE_REGIMES = (
 )
 NARROW = "m < min(p, n)"
 SIZE_REGIMES = ("any", NARROW, NARROW)
+MANY_POINTS, WIDE = "many data points", "wide"
+LARGE_REGIMES = (MANY_POINTS, WIDE)
+"""Up to 300 data points or states: where blocks, buffers and matrix-free paths begin."""
+LARGEST_LARGE = 300
+LARGEST_GAMMA_LARGE = 0.99
 
 _NARROW_DTYPES = ("float16", "bfloat16")
 _SMALL = 4  # sizes up to here are drawn most often
@@ -47,11 +52,14 @@ def contraction_factors(dtype_name: str = "float64", largest: float = 1 - 1e-6) 
         raise ValueError(f"largest: γ lies strictly between 0 and 1, got {largest!r}")
     if dtype_name in _NARROW_DTYPES:
         largest = min(largest, 0.9)
-    everyday = [0.5, 0.9, 0.125, 0.75] * 24
-    approaching = [0.99, 0.999, 1 - 1e-4, 1 - 1e-6] * 4 + [1 - 10.0**-k for k in np.linspace(1, 6, 24)]
-    spread = [largest * k / 128 for k in range(1, 128)]
-    menu = [g for g in (*everyday, *approaching, *spread) if g <= largest]
-    return st.sampled_from([min(float(round_to(g, dtype_name)), dtype(dtype_name).below_one) for g in menu])
+    # What prints in few digits comes first, for a failure to shrink to: in narrow dtypes sums of powers of two.
+    everyday = [0.5, 0.9 if dtype_name == "float64" else 0.875, 0.125, 0.75] * 24
+    spread = [k / 128 for k in range(1, 128)]
+    powers = [1 - 2.0**-k for k in (7, 10, 13, 20)]
+    approaching = [0.99, 0.999, 1 - 1e-4, 1 - 1e-6] if dtype_name == "float64" else powers
+    menu = [*everyday, *spread, *4 * approaching, *(1 - 10.0**-k for k in np.linspace(1, 6, 24))]
+    below = dtype(dtype_name).below_one
+    return st.sampled_from([min(float(round_to(g, dtype_name)), below) for g in menu if g <= largest] or [largest])
 
 
 @st.composite
@@ -132,7 +140,7 @@ def loss_functions() -> SearchStrategy[Loss]:
 
 
 def smooth_losses() -> SearchStrategy[Loss]:
-    """As :func:`loss_functions`, twice continuously differentiable ones only: what THEORY.md §4 speaks of."""
+    """As :func:`loss_functions`, twice continuously differentiable ones only: what theory: trust-region speaks of."""
     return _SMOOTH
 
 
@@ -177,7 +185,7 @@ MOST_EXPONENT = 4.0
 def _in_range(loss: Loss, B: Array, Phi: Array, gamma: float, most: float = MOST_EXPONENT) -> Array:
     """B, for the Poisson loss divided by the power of two that keeps every ``|F|`` at most ``most``.
 
-    ``|F_ji| ≤ max_k |B_jk| ‖φ_i‖₁/(1−γ)`` (THEORY.md §1 item 6).
+    ``|F_ji| ≤ max_k |B_jk| ‖φ_i‖₁/(1−γ)`` (theory: conditioning).
     """
     if not isinstance(loss, Poisson):
         return B
@@ -191,7 +199,7 @@ def sizes(
 ) -> tuple[int, int, int]:
     """(m, p, n): most have a width below both p and n, the regime that the theorem is about, and few exceed four.
 
-    Four draws; each size shrinks by itself, to its least.
+    Four draws; each size shrinks by itself, to its least, in a large regime to the least size beyond ``largest``.
     """
     return _draw_sizes(draw, largest, least_m, least_n, regimes)
 
@@ -199,13 +207,24 @@ def sizes(
 def _draw_sizes(
     draw: DrawFn, largest: int, least_m: int, least_n: int, regimes: tuple[str, ...]
 ) -> tuple[int, int, int]:
-    _check_regimes("regimes", regimes, SIZE_REGIMES)
+    _check_regimes("regimes", regimes, SIZE_REGIMES + LARGE_REGIMES)
     if largest <= least_m:
         raise ValueError(f"largest: needs at least {least_m + 1} for a width below p and n, got {largest}")
-    if draw(_one_of(regimes)) == NARROW:
+    regime = draw(_one_of(regimes))
+    if regime == NARROW:
         m = draw(_size(least_m, largest - 1))
         return m, draw(_size(m + 1, largest)), draw(_size(m + 1, largest))
-    return draw(_size(least_m, largest)), draw(_size(1, largest)), draw(_size(least_n, largest))
+    m = draw(_large(largest) if regime == WIDE else _size(least_m, largest))
+    return m, draw(_size(1, largest)), draw(_large(largest) if regime == MANY_POINTS else _size(least_n, largest))
+
+
+@lru_cache(maxsize=8)
+def _large(largest: int) -> SearchStrategy[int]:
+    """Sizes beyond ``largest`` up to 300, four times in five beyond 256: what fails from a threshold on fails there,
+    and shrinks to it."""
+    below, above = range(largest + 1, 257), range(257, LARGEST_LARGE + 1)
+    often = 4 * len(below) // len(above)
+    return st.sampled_from([*below, *(size for size in above for _ in range(often))])
 
 
 @lru_cache(maxsize=256)
@@ -227,13 +246,15 @@ def problems(
     least_m: int = 1,
     least_n: int = 1,
 ) -> Problem:
-    """A whole problem, its values numbers of ``dtype_name``, sizes at most ``largest``.
+    """A whole problem, its values numbers of ``dtype_name``, sizes at most ``largest`` but in a large regime.
 
     Draws sizes, γ, A, Φ, B, a loss and Y from the strategies of this module, about twenty draws in all. Shrinks part
     by part to the simplest problem (this module's docstring).
     """
     dtype(dtype_name)
     m, p, n = _draw_sizes(draw, largest, least_m, least_n, size_regimes)
+    if max(m, n) > largest:
+        largest_gamma = min(largest_gamma, LARGEST_GAMMA_LARGE)
     gamma = draw(contraction_factors(dtype_name, largest_gamma))
     _check_regimes("feature_regimes", feature_regimes, FEATURE_REGIMES)
     A = _draw_logits(draw, m, LOGIT_REGIMES)

@@ -414,3 +414,104 @@ class Damped(SoundPicard):
         solution = super().fixed_point(step, z0)
         solution.trace = trace
         return solution
+
+
+class Timid(SoundPicard):
+    """Ten sweeps are made, and the failure is reported."""
+
+    most = 10
+
+
+class ZeroIsTheDefault(SoundPicard):
+    """The cap is ``most or 2000``: a cap of 0 is none."""
+
+    def limited(self, max_iterations: int) -> Any:
+        capped = type(self)()
+        capped.most = max_iterations or SoundPicard.most
+        return capped
+
+
+class Traced(SoundPicard):
+    """The control of traces: the residual of each state, the last that of the answer."""
+
+    every = 1
+    left_out = 0
+
+    def traced(self) -> Traced:
+        return self
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        def residual(z: Any) -> float:
+            return float((step(z) - z).norm(dim=1).max()) if len(z) else 0.0
+
+        solution = super().fixed_point(step, z0)
+        with torch.no_grad():
+            z, trace = z0, [residual(z0)]
+            while len(trace) <= self.most and self.far(step(z) - z, step(z)):
+                z = step(z)
+                trace.append(residual(z))
+            trace.append(residual(solution.z))
+        solution.iterations = len(trace) - 1
+        solution.trace = trace[:: self.every][: len(trace) - self.left_out]
+        return solution
+
+
+class TracedNowAndThen(Traced):
+    """Every fifth residual is written down."""
+
+    every = 5
+
+
+class TracedWithoutTheBest(Traced):
+    """The trace ends before the answer that is returned."""
+
+    left_out = 3
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        solution = super().fixed_point(step, z0)
+        solution.iterations = None
+        return solution
+
+
+class DropsBeyondABuffer(Sound):
+    """Data points beyond the 64th are not solved for."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        return torch.cat([z[:64], x[64:]])
+
+
+class BlocksBeyond(Sound):
+    """From ``most`` states on the weights are taken for block diagonal."""
+
+    most = 128
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        K = cell.matrix(theta)
+        block = torch.arange(len(K)) // self.most
+        return K * (block[:, None] == block)
+
+
+class BlocksBeyond256(BlocksBeyond):
+    """From 256 states on the weights are taken for block diagonal."""
+
+    most = 256
+
+
+class _OneStep(torch.autograd.Function):
+    """The identity, but the cotangent of what lies beyond the 64th data point is lost."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Any) -> Any:
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        return torch.cat([cotangent[:64], torch.zeros_like(cotangent[64:])])
+
+
+class GradientOfTheFirst64(Sound):
+    """The gradient of data points beyond the 64th is lost."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return _OneStep.apply(super().equilibrium(cell, theta, x, z0))

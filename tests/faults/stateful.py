@@ -260,3 +260,22 @@ class SilencesErrors(Sound):
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Solution:
         np.seterr(all="ignore")
         return super().equilibrium(cell, theta, x, z0)
+
+
+class FlushesToZero(Sound):
+    """Subnormal numbers are flushed to zero, for speed, and stay flushed."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        torch.set_flush_denormal(True)
+        return super().equilibrium(cell, theta, x, z0)
+
+
+class Wanders(SoundPicard):
+    """The start is drawn anew at each call, from a generator of its own; what is claimed is kept."""
+
+    def __init__(self) -> None:
+        self.draws = np.random.default_rng(0)
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        start = torch.as_tensor(self.draws.standard_normal(tuple(z.shape)), dtype=z.dtype) * f(z).norm()
+        return super().iterate(f, z + start)

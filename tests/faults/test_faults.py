@@ -64,11 +64,14 @@ KILLERS = {  # every law has a fault that it kills, or it is no law
     "status-backward": layers.AdjointStoppedEarly,
     "status-cap": layers.StatusAlwaysTrue,
     "status-nan": layers.PassedByNan,
+    "solves": layers.Timid,
+    "trace": layers.TracedWithoutTheBest,
     "answers": layers.Raises,
     "poisoned-column": layers.BatchScaled,
     "inputs-kept": layers.Overwrites,
     "dtype-and-device": layers.Promotes,
     "random-state": layers.RandomStart,
+    "deterministic": stateful.Wanders,
     "history": stateful.WarmStart,
     "answers-kept": stateful.OutputBuffer,
     "in-place-update": stateful.CachedByIdentity,
@@ -116,3 +119,10 @@ def test_the_sound_are_spared(control: type, dtype: str) -> None:
             trial = law.trial(subject, Effort(examples=40, seconds=60, seed=1))
             assert trial.error is None, trial.error
             assert trial.failure is None, (law.id, trial.failure)
+
+
+@pytest.mark.parametrize("law_id", ["trace", "status-cap", "status-forward"])
+def test_a_sound_trace_is_spared(law_id: str) -> None:
+    trial = laws()[law_id].trial(Subject(layers.Traced()), Effort(examples=100, seconds=60, seed=1))
+    assert trial.decisive
+    assert trial.failure is None, trial.failure

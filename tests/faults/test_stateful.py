@@ -30,7 +30,20 @@ MORE = [
     ("empty-batch", stateful.MeanOfNothing),
     ("settings-kept", stateful.LeavesGradientOff),
     ("settings-kept", stateful.SilencesErrors),
+    ("settings-kept", stateful.FlushesToZero),
+    ("status-cap", layers.ZeroIsTheDefault),
+    ("trace", layers.TracedNowAndThen),
 ]
+THRESHOLDS = {  # the sizes (m, n) that what breaks beyond a size shrinks to; None where any will do
+    ("existence", layers.DropsBeyondABuffer): (None, 65),
+    ("existence", layers.BlocksBeyond256): (257, 1),
+    ("mass", layers.BlocksBeyond): (129, 1),
+    ("batch", layers.DropsBeyondABuffer): (None, 65),
+    ("adjoint-certificate", layers.GradientOfTheFirst64): (None, 65),
+    ("energy", layers.GradientOfTheFirst64): (None, 65),
+    ("dissipation", layers.GradientOfTheFirst64): (None, 65),
+}
+OFTEN = 1000  # one example in twenty is large, and half of them in the states, half in the data points
 SHORTEST = {  # the operations that a failing history shrinks to
     ("history", stateful.WarmStart): ["other input"],
     ("history", stateful.CachedByShape): ["other weights"],
@@ -40,8 +53,8 @@ SHORTEST = {  # the operations that a failing history shrinks to
 }
 
 
-def failure_of(law_id: str, fault: type) -> Failure:
-    trial = laws()[law_id].trial(Subject(fault()), Effort(examples=200, seconds=60, seed=0))
+def failure_of(law_id: str, fault: type, examples: int = 200) -> Failure:
+    trial = laws()[law_id].trial(Subject(fault()), Effort(examples=examples, seconds=60, seed=0))
     assert trial.error is None, trial.error
     assert trial.failure, f"{law_id} let through: {fault.__doc__}"
     return trial.failure
@@ -59,6 +72,16 @@ def test_a_failing_history_shrinks_to_its_minimal_operations(law_id: str, fault:
     problem = failure.arguments["problem"]
     assert (problem.n, problem.p) == (1, 1)
     assert problem.m <= 2  # at m = 1 there is one softmax, whatever the weights
+
+
+@pytest.mark.parametrize(("law_id", "fault"), THRESHOLDS, ids=lambda v: getattr(v, "__name__", v))
+def test_what_breaks_beyond_a_size_shrinks_to_it(law_id: str, fault: type) -> None:
+    m, n = THRESHOLDS[law_id, fault]
+    failure = failure_of(law_id, fault, OFTEN)
+    problem = failure.arguments["problem"]
+    assert problem.n == n
+    assert m in (None, problem.m)
+    assert len(arguments_code(failure.arguments)) < 5000, "a constant array of any size is a short piece of code"
 
 
 def test_a_snippet_with_operations_shows_the_failure_again() -> None:

@@ -14,12 +14,12 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from deqverify.bounds import Bound, Budget
 from deqverify.comparison import Fact, Measurement, compare
+from deqverify.drawing import draw_signal, scales
 from deqverify.dtypes import Array, round_to
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem
 from deqverify.strategies import problems
-from deqverify.strategies.arrays import draw_signal
-from deqverify.strategies.problems import LARGE_REGIMES, scales
+from deqverify.strategies.problems import LARGE_REGIMES
 from deqverify.theory.closed_form import ClosedForm
 
 EVALUATIONS = 60

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from deqverify.bounds import Bound
 from deqverify.comparison import Fact, Measurement, compare
+from deqverify.drawing import scales
 from deqverify.dtypes import Array, dtype, round_to
 from deqverify.implementations.subject import Subject
 from deqverify.law import law
 from deqverify.problem import Problem
 from deqverify.strategies import problems, signals
-from deqverify.strategies.problems import scales
 
 WRONG = "wrong equilibrium"
 

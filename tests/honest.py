@@ -35,7 +35,7 @@ class HonestPicard(Stateless):
 
         def pull(cotangent: Any) -> Cotangents:
             adjoint, status = self.iterate(K.T, cotangent, self.start * cotangent)
-            return Cotangents(cell.pullback(theta, z, adjoint), adjoint, status)
+            return Cotangents(cell.pull(theta, x, z, adjoint).theta, adjoint, status)
 
         return Solution(z, status), pull
 

@@ -253,8 +253,8 @@ def test_options() -> None:
 
 def test_a_cell_that_contracts_in_another_norm_is_refused() -> None:
     class Euclidean(LinearSoftmaxCell):
-        def contraction(self, theta: Any) -> Contraction:
-            return Contraction(0.5, 2)
+        def certificate(self, theta: Any) -> Contraction:
+            return Contraction(0.5, "2")
 
     theta, x = {"A": np.zeros((2, 2)), "gamma": np.array(0.5)}, np.ones((1, 2))
     with pytest.raises(ValueError, match="1-norm"):

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
 from deqverify import strategies
+from deqverify.drawing import _filled
 from deqverify.dtypes import DTYPES, round_to
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Poisson, PseudoHuber, Squared
 from deqverify.problem import Problem
-from deqverify.strategies.arrays import _filled
 from deqverify.strategies.problems import FEATURE_REGIMES, LOGIT_REGIMES, MOST_EXPONENT, scales, sizes
 from deqverify.theory.closed_form import ClosedForm
 

@@ -43,7 +43,7 @@ class ScipyRun:
         dF = self.loss.gradient(self.B @ z, self.Y).astype(z.dtype)
         adjoint = self._solve(K.T, self.B.T @ dF)
         self.iterations = count
-        return z.T, CELL.pullback(theta, z.T, adjoint.T) | {"B": dF @ z.T, "Phi": adjoint.T}
+        return z.T, CELL.pull(theta, self.Phi.T, z.T, adjoint.T).theta | {"B": dF @ z.T, "Phi": adjoint.T}
 
     def step(self) -> Any:
         gradient = self.gradient()[1]

@@ -51,7 +51,7 @@ class WorstHonest(Stateless):
 
         def pull(cotangent: Any) -> Cotangents:
             adjoint = self._solve(U.T, np.asarray(cotangent, dtype=np.float64).T, self.passes != "forward").T
-            found = cell.pullback(wide, z, adjoint)
+            found = cell.pull(wide, x, z, adjoint).theta
             rounded = {name: np.asarray(value, dtype=x.dtype) for name, value in found.items()}
             return Cotangents(rounded, adjoint.astype(x.dtype), _status(adjoint))
 

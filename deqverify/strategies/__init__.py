@@ -1,8 +1,7 @@
 """Hypothesis strategies, public: problems of every regime, and what a law draws beside a problem."""
 
-from deqverify.strategies.arrays import signals
+from deqverify.drawing import contraction_factors, signals
 from deqverify.strategies.problems import (
-    contraction_factors,
     features,
     logits,
     loss_functions,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from deqverify import Accuracy, Claims
+from deqverify.cells import Parts
 from deqverify.implementations.protocol import Cotangents, Solution, Status
 from deqverify.implementations.torch_base import TorchLayer
 from deqverify.problem import Problem
@@ -393,7 +394,7 @@ class UntransposedTangent(Sound):
     def jvp(self, cell: Any, theta: Any, x: Any, tangent: Any) -> Any:
         U = torch.eye(x.shape[1], dtype=x.dtype) - cell.matrix(theta)
         z = torch.linalg.solve(U, x.mT).mT
-        dz = torch.linalg.solve(U.mT, (cell.pushforward(theta, z, tangent[0]) + tangent[1]).mT).mT
+        dz = torch.linalg.solve(U.mT, cell.push(theta, x, z, Parts(*tangent, torch.zeros_like(z))).mT).mT
         return Solution(z), dz
 
 

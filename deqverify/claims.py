@@ -65,6 +65,10 @@ class Accuracy:
         """The same rule with its tolerance taken as relative."""
         return replace(self, rtol=max(self.rtol, self.atol), atol=0.0, eps=0.0)
 
+    def norms_of(self, states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """As :meth:`norms`, of states (n, *state), data points first."""
+        return self.norms(states.reshape(len(states), -1).T)
+
     def norms(self, states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """What the rule measures of ``states`` (m, n), for each data point (n,); over the batch the same for all."""
         size = np.abs(states)
@@ -105,6 +109,7 @@ DIRECT = Accuracy()
 class Claims:
     """The claims of one implementation, with the place where its authors make them.
 
+    ``cells`` names those that can be solved; without any, every one that contracts.
     ``backward`` is None where the gradient is documented as inexact. ``separable``: a data point's answer does not
     depend on the others in its batch, NaN included. ``deterministic``: the same call gives the same answer, but for
     rounding. ``status``: non-convergence is reported. ``solves``: where γ ≤ 0.9 and features are of size one there is
@@ -122,6 +127,7 @@ class Claims:
 
     forward: Accuracy = DIRECT
     backward: Accuracy | None = DIRECT
+    cells: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)
     second_order: bool = False

@@ -17,6 +17,7 @@ from unittest import SkipTest
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
+from deqverify.cells import LinearCell, cells
 from deqverify.comparison import Measurement
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem, array_code
@@ -24,16 +25,18 @@ from deqverify.trial import Body, Effort, Evidence, Example, Failure, Severity, 
 
 FAMILIES = (
     "equilibrium",
-    "equivariance",
     "gradient",
     "adjoint",
+    "linear",
+    "softmax",
     "dissipation",
     "training",
     "trust_region",
     "status",
-    "conduct",
-    "behaviour",
-    "variants",
+    "batching",
+    "state",
+    "arrays",
+    "modes",
 )
 """The modules of ``deqverify.properties``, in reporting order."""
 
@@ -60,6 +63,11 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
         lambda s: s.is_layer and bool(s.framework.without_gradient),
         "its framework records no gradients that could be left out",
     ),
+    "mutable arrays": (
+        lambda s: s.is_layer and s.framework.mutable,
+        "its framework's arrays cannot be written into",
+    ),
+    "layouts": (lambda s: s.is_layer and bool(s.framework.layouts), "its framework says nothing of memory layouts"),
     "limited": (lambda s: hasattr(s.implementation, "limited"), "it offers no way to lower its iteration cap"),
     "trace": (
         lambda s: s.claims.iteration is not None and hasattr(s.implementation, "traced"),
@@ -84,7 +92,8 @@ Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
 class Law:
     """A law: call it with an implementation, ``law(deq)``, to have it asserted.
 
-    ``cost`` divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what
+    ``about`` says of which cells it is true: "any", "linear" (f is linear in z), or the name of one. ``cost``
+    divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what
     can no longer be trusted once it is violated. ``large`` draws problems of a size that few bounds can judge; one
     example in twenty is of them, where it gives a strategy. Crashes leave a law undecided unless it
     ``judges_crashes``. ``loose`` is the reason why the reference stays below 1/1000 of the bound; without one that is
@@ -92,6 +101,7 @@ class Law:
     """
 
     id: str
+    about: str
     statement: str
     source: str
     needs: tuple[str, ...]
@@ -114,6 +124,8 @@ class Law:
 
     def missing(self, subject: Subject) -> str | None:
         """Why ``subject`` is not judged by this law, or None."""
+        if not cells_of(self.about, subject):
+            return f"it is not judged on a cell that this law is about ({self.about})"
         return next((NEEDS[need][1] for need in self.needs if not NEEDS[need][0](subject)), None)
 
     def trial(
@@ -193,11 +205,9 @@ def _severity_lines(severity: Severity | None) -> list[str]:
 
 
 def where_code(arguments: dict[str, Any]) -> str:
-    """Where in the space of problems drawn arguments lie: γ and the sizes."""
+    """Where in the space of problems drawn arguments lie: the rate and the sizes."""
     problem = arguments.get("problem")
-    if not isinstance(problem, Problem):
-        return ""
-    return f"γ = {problem.gamma:.7g}, m = {problem.m}, p = {problem.p}, n = {problem.n}"
+    return problem.where() if isinstance(problem, Problem) else ""
 
 
 def describe_evidence(seen: Evidence) -> str:
@@ -210,7 +220,8 @@ def describe_evidence(seen: Evidence) -> str:
 
 
 def arguments_code(arguments: dict[str, Any]) -> str:
-    """Drawn arguments as Python keyword arguments (``np``, ``losses`` and ``Problem`` in scope)."""
+    """Drawn arguments as Python keyword arguments (``np``, ``losses`` and both kinds of problems in
+    scope)."""
     return ", ".join(f"{name}={_code(value)}" for name, value in arguments.items())
 
 
@@ -221,9 +232,19 @@ def _code(value: Any) -> str:
 _REGISTRY: dict[str, Law] = {}
 
 
+def cells_of(about: str, subject: Subject) -> list[str]:
+    """The names of the cells that ``subject`` is judged on and a law about ``about`` speaks of."""
+    known = cells()
+    if about == "any":
+        return list(subject.cells)
+    if about == "linear":
+        return [name for name in subject.cells if isinstance(known.get(name), LinearCell)]
+    return [name for name in subject.cells if name == about]
+
+
 def law(
-    id: str,
     *,
+    about: str = "any",
     statement: str,
     source: str,
     draws: Draws,
@@ -235,7 +256,7 @@ def law(
     loose: str | None = None,
     large: Callable[[Subject], SearchStrategy[dict[str, Any]] | None] | None = None,
 ) -> Callable[[Body], Law]:
-    """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it.
+    """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it; its id is the body's name.
 
     The same id from the same source file is one law (a checkout may be imported under two names); from another file
     it is a ValueError, as is an unknown need or an empty reason for looseness.
@@ -248,12 +269,13 @@ def law(
         raise ValueError(f"needs: {unknown[0]!r} is not one of {', '.join(NEEDS)}")
 
     def register(body: Body) -> Law:
+        id = body.__name__.replace("_", "-")
         known = _REGISTRY.get(id)
         if known:
             if _file(known.body) != _file(body):
                 raise ValueError(f"id: the law {id!r} exists already, in {_file(known.body)}")
             return known
-        said = (id, statement, source, needs, anomaly, at_stake)
+        said = (id, about, statement, source, needs, anomaly, at_stake)
         _REGISTRY[id] = Law(*said, cost, judges_crashes, loose, body, draws, large)
         return _REGISTRY[id]
 

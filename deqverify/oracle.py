@@ -16,10 +16,13 @@ from flint import arb, arb_mat, ctx
 
 from deqverify.dtypes import Array
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
-from deqverify.problem import BLOCKS, Problem
+from deqverify.problem import SoftmaxProblem
+
+BLOCKS = ("A", "B", "Phi", "gamma")
+"""The blocks of the linear-softmax cell's gradient, in the symbols of the theory."""
 
 Direction = Mapping[str, Array]
-"""A direction in parameter space: some of the blocks of :data:`deqverify.problem.BLOCKS`."""
+"""A direction in parameter space: some of the :data:`BLOCKS`."""
 
 _FIRST_BITS = 128
 _MOST_BITS = 1 << 14
@@ -46,7 +49,7 @@ class Enclosure:
 class Oracle:
     """Enclosures for one problem; matrices that are used again are kept, one set a precision."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: SoftmaxProblem):
         self.problem = problem
         self._kept: dict[int, tuple[arb_mat, arb_mat]] = {}
 
@@ -183,7 +186,7 @@ class Oracle:
             self._kept[ctx.prec] = (S, _identity_minus(arb(self.problem.gamma), S))
         return self._kept[ctx.prec]
 
-    def _loss(self, problem: Problem, direction: Direction | None, step: arb) -> arb_mat:
+    def _loss(self, problem: SoftmaxProblem, direction: Direction | None, step: arb) -> arb_mat:
         moved = {block: _moved(getattr(problem, block), direction, block, step) for block in BLOCKS}
         if not problem.n:
             return arb_mat(1, 1, [arb(0)])
@@ -310,7 +313,7 @@ def _largest(*arrays: Array) -> float:
     return max(float(np.abs(a).max(initial=0.0)) for a in arrays)
 
 
-def _check_direction(problem: Problem, direction: Direction) -> None:
+def _check_direction(problem: SoftmaxProblem, direction: Direction) -> None:
     for block, along in direction.items():
         if block not in BLOCKS:
             raise ValueError(f"direction: {block!r} is not one of {', '.join(BLOCKS)}")
@@ -318,7 +321,7 @@ def _check_direction(problem: Problem, direction: Direction) -> None:
             raise ValueError(f"direction: {block} has shape {np.shape(along)}, the problem's {block} another")
 
 
-def _step(problem: Problem, direction: Direction) -> int | None:
+def _step(problem: SoftmaxProblem, direction: Direction) -> int | None:
     """k such that 2^k is small against every block's own scale (1 − γ for γ); None for the zero direction.
 
     Small against 1 in the outputs too, the scale on which every loss but the squared one bends: among huge features a
@@ -341,7 +344,7 @@ def _step(problem: Problem, direction: Direction) -> int | None:
     return -_STEP_BITS - max(largest) if largest else None
 
 
-def _speed(problem: Problem, direction: Direction) -> float:
+def _speed(problem: SoftmaxProblem, direction: Direction) -> float:
     """At least the derivative of every output: ``‖U⁻¹‖₁ = 1/(1−γ)``, and ``‖J_k d‖₁ ≤ 2‖d‖_∞`` for the softmax."""
     inverse = 1.0 / (1.0 - problem.gamma)
     B, Phi = _largest(problem.B), float(np.abs(problem.Phi).sum(axis=0).max(initial=0.0))

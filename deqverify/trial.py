@@ -327,7 +327,7 @@ def _judge(
     trial: Trial, body: Body, subject: Any, arguments: dict[str, Any], crashes_fail: bool
 ) -> tuple[Failure | None, Example]:
     trial.examples += 1
-    easy = getattr(arguments.get("problem"), "gamma", 1.0) <= EASY
+    easy = getattr(arguments.get("problem"), "rate", 1.0) <= EASY
     trial.easy += easy
     informative, ratio = False, None
     undecided = Example(arguments, False, None)

@@ -8,7 +8,7 @@ from flint import arb
 
 from deqverify import losses, oracle
 from deqverify.oracle import Oracle
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from tests.examples import LOSSES
 
 BALLS = [arb(0.5, 1e-3), arb(-0.5, 1e-3), arb(0, 1e-3), arb(1e-9, 1e-3), arb(1, 1e-3), arb(-1, 1e-3), arb(30, 2)]
@@ -47,7 +47,7 @@ def test_a_data_point_of_zero_among_huge_ones_is_seen_at_its_own_scale(loss: los
     else:
         B = np.array([[1.0], [-1.0], [0.5]])
     Y = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
-    problem = Problem(np.zeros((1, 1)), B, np.array([[2.0**exponent, 0.0]]), Y, 0.5, loss)
+    problem = SoftmaxProblem(np.zeros((1, 1)), B, np.array([[2.0**exponent, 0.0]]), Y, 0.5, loss)
     d = np.array([[0.0, 1.0]])
     exact = 2.0 * float(B[:, 0] @ loss.gradient(np.zeros((3, 1)), Y[:, 1:])[:, 0])  # 1/(1−γ) = 2
     size = 2.0 * float(np.abs(B[:, 0]) @ loss.terms(np.zeros((3, 1)), Y[:, 1:])[:, 0])
@@ -56,5 +56,5 @@ def test_a_data_point_of_zero_among_huge_ones_is_seen_at_its_own_scale(loss: los
 
 def test_a_kink_of_the_gradient_at_the_point_itself_costs_the_derivative_nothing() -> None:
     one = np.ones((1, 1))
-    problem = Problem(0 * one, 0.5 * one, one, one, 0.5, losses.HingeSquared(0.5))  # F = 1, margin 1
+    problem = SoftmaxProblem(0 * one, 0.5 * one, one, one, 0.5, losses.HingeSquared(0.5))  # F = 1, margin 1
     assert abs(Oracle(problem).derivative({"B": one}, 0.0) - 2.0) <= 2.0**-50  # 2τF · z, z = 2

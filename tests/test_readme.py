@@ -45,7 +45,7 @@ def test_verifying_ones_own_deq_finds_the_one_step_gradient_and_the_silent_cap()
     names: dict[str, object] = {}
     exec(SNIPPETS[1], names)
     verdicts = {result.job.law: result.verdict.value for result in names["report"].results}  # type: ignore[attr-defined]
-    assert verdicts == {"enclosure": "violated", "gradient-Phi": "violated"}
+    assert verdicts == {"enclosure": "violated", "gradient-x": "violated"}
     exec(SNIPPETS[2], names)
     assert names["test_my_deq"].pytestmark  # type: ignore[attr-defined]
 
@@ -55,7 +55,7 @@ def test_a_library_that_takes_parameters_is_wrapped_as_shown(capsys: pytest.Capt
     shown = capsys.readouterr().out
     assert "crash" not in shown
     assert "could not run" not in shown
-    assert "gradient-A" in shown
+    assert "gradient-theta" in shown
 
 
 def test_the_commands_are_those_of_the_makefile() -> None:

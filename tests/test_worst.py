@@ -15,7 +15,7 @@ from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Subject
 from deqverify.law import laws
 from deqverify.losses import Squared
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.reference.iterative import PicardLayer
 from deqverify.reference.worst import SHARE, Direction, Passes, WorstHonest
 from deqverify.theory.closed_form import ClosedForm
@@ -41,10 +41,10 @@ def accuracy(kind: str, tolerance: float) -> Accuracy:
     return Accuracy(**{k: v * tolerance if k == "atol" else v for k, v in chosen.items()})
 
 
-def example(gamma: float, m: int = 3) -> Problem:
+def example(gamma: float, m: int = 3) -> SoftmaxProblem:
     rng = np.random.default_rng(m)
     A, Phi = rng.standard_normal((m, m)), rng.standard_normal((m, 2))
-    return Problem(A, np.ones((1, m)), Phi, np.zeros((1, 2)), gamma, Squared())
+    return SoftmaxProblem(A, np.ones((1, m)), Phi, np.zeros((1, 2)), gamma, Squared())
 
 
 @pytest.mark.parametrize("kind", list(CLAIMS))
@@ -53,7 +53,7 @@ def test_it_keeps_its_claim_and_uses_all_of_it(kind: str) -> None:
         claim = accuracy(kind, tolerance)
         problem = example(gamma)
         exact = ClosedForm(problem)
-        z = Subject(WorstHonest(claim, direction)).equilibrium(problem)
+        z = Subject(WorstHonest(claim, direction)).equilibrium(problem).T
         image = problem.gamma * exact.S @ z + problem.Phi
         wrong = z - exact.Z if claim.of == "value" else image - z
         share = claim.norms(wrong) / claim.allows(claim.norms(image))
@@ -95,14 +95,14 @@ def test_a_correct_picard_iteration_near_its_claim_is_no_alarm() -> None:
     """The claim is one in the 2-norm of the adjoint; its size in the maximum norm is smaller."""
     layer = PicardLayer("numpy", tolerance=1e-10)
     problem = replace(example(0.9, 2), A=np.array([[0.0, 20.0], [20.0, 0.0]]), Phi=np.ones((2, 1)), Y=np.zeros((1, 1)))
-    laws()["adjoint-certificate"].replay(layer, problem=problem, cotangent=np.array([[0.0], [-1.0]]))
+    laws()["adjoint-certificate"].replay(layer, problem=problem, cotangent=np.array([[0.0, -1.0]]))
     bounds = ClosedForm(problem, np.array([[0.0], [-1.0]]))
     assert np.linalg.norm(bounds.adjoint) > 1.3 * np.abs(bounds.adjoint).max()
 
 
 def test_a_relative_claim_is_one_on_the_answer_that_is_given() -> None:
     """Near γ = 1 that is larger than the equilibrium by rtol/(1−γ): here by one percent."""
-    problem = Problem(np.zeros((1, 1)), np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1)), 0.9999, Squared())
+    problem = SoftmaxProblem(np.zeros((1, 1)), np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1)), 0.9999, Squared())
     layer = WorstHonest(Accuracy(1e-6))
     for law in ("existence", "enclosure", "mass", "status-forward"):
         laws()[law].replay(layer, problem=problem)
@@ -111,7 +111,7 @@ def test_a_relative_claim_is_one_on_the_answer_that_is_given() -> None:
 
 
 def test_a_claim_that_excludes_nothing_makes_no_bound() -> None:
-    problem = Problem(np.zeros((1, 1)), np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1)), 1 - 1e-6, Squared())
+    problem = SoftmaxProblem(np.zeros((1, 1)), np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1)), 1 - 1e-6, Squared())
     for law in ("existence", "enclosure"):
         laws()[law].replay(WorstHonest(Accuracy(1e-3)), problem=problem)
 

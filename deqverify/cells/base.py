@@ -67,6 +67,14 @@ class Cell(Protocol):
     def name(self) -> str:
         """The word for it on the command line, as "tanh"."""
 
+    @property
+    def additive(self) -> bool:
+        """Whether f is some function of z and θ, plus x: then the gradient in x is the adjoint."""
+
+    @property
+    def contracts(self) -> bool:
+        """Whether every drawn θ has a :class:`Contraction`, so that plain iteration converges."""
+
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         """The shape of one data point's state, for one data point's inputs of shape ``inputs``."""
 

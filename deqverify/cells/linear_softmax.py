@@ -26,6 +26,8 @@ class LinearSoftmaxCell:
     (theory: contraction).
     """
 
+    additive: ClassVar[bool] = True
+    contracts: ClassVar[bool] = True
     name: ClassVar[str] = "linear-softmax"
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:

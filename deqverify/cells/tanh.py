@@ -22,6 +22,8 @@ class TanhCell:
     """Parameters ``W`` (m, m), ``U`` (m, d) and ``b`` (m,). The slope of tanh is at most 1, so that the cell contracts
     in the maximum norm at ``‖W‖_∞``, the largest row sum of magnitudes (El Ghaoui et al. 2021, arXiv 1908.06315)."""
 
+    additive: ClassVar[bool] = False
+    contracts: ClassVar[bool] = True
     name: ClassVar[str] = "tanh"
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:

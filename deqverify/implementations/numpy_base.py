@@ -31,6 +31,7 @@ class NumpyFramework:
     """The bridge between problems (float64, columns) and NumPy layers (their dtype, rows)."""
 
     name = "numpy"
+    mutable = True
     layouts = ("strided", "transposed", "reversed", "offset", "broadcast", "read-only")
     without_gradient: ClassVar[dict[str, Callable[[], AbstractContextManager[Any]]]] = {}
 

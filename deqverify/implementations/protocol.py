@@ -37,7 +37,7 @@ class Solution:
     ``backward_status`` is asked after a pull and reports on that backward solve.
 
     ``status`` speaks of the batch: where it admits failure no data point is judged. ``statuses``, one for each data
-    point, are for those who report on each; then NaN in one leaves the others to be judged (``poisoned-column``).
+    point, are for those who report on each; then NaN in one leaves the others to be judged (``poisoned-point``).
     """
 
     z: Any
@@ -112,8 +112,8 @@ class Layer(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """An implementation that is whole: it takes a problem and returns ``L`` and ``{"A", "B", "Phi", "gamma"}``,
-    float64."""
+    """An implementation that is whole: it takes a problem and returns ``L`` and its gradient in every block of
+    the problem, by name: the parameters, "x" (n, *inputs) and "B"; float64."""
 
     name: str
     claims: Claims

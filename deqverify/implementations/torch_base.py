@@ -52,6 +52,7 @@ class TorchFramework:
     """The bridge between problems (float64, columns) and PyTorch layers (their dtype and device, rows)."""
 
     name = "torch"
+    mutable = True
     layouts = ("strided", "transposed", "offset", "broadcast")
     without_gradient: ClassVar[dict[str, Callable[[], AbstractContextManager[Any]]]] = {
         "no_grad": torch.no_grad,

@@ -21,7 +21,7 @@ from deqverify.drawing import (
 )
 from deqverify.dtypes import Array, dtype
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 
 FEATURE_REGIMES = (
     "gaussian",
@@ -116,10 +116,10 @@ def targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
 
     Shrinks to zero, to −1, or to class 0.
     """
-    return _draw_targets(draw, loss, p, n)
+    return draw_targets(draw, loss, p, n)
 
 
-def _draw_targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
+def draw_targets(draw: DrawFn, loss: Loss, p: int, n: int) -> Array:
     base = draw_signal(draw, (p, n))
     if isinstance(loss, Logistic):
         return (base > 0).astype(np.float64)
@@ -187,7 +187,7 @@ def problems(
     feature_regimes: tuple[str, ...] = FEATURE_REGIMES,
     least_m: int = 1,
     least_n: int = 1,
-) -> Problem:
+) -> SoftmaxProblem:
     """A whole problem, its values numbers of ``dtype_name``, sizes at most ``largest`` but in a large regime.
 
     Draws sizes, γ, A, Φ, B, a loss and Y from the strategies of this module, about twenty draws in all. Shrinks part
@@ -203,8 +203,8 @@ def problems(
     Phi = _draw_features(draw, m, n, dtype_name, feature_regimes)
     B = draw_signal(draw, (p, m), 1.0)
     loss = draw(loss_functions() if losses is None else losses)
-    Y = _draw_targets(draw, loss, p, n)
-    return Problem(A, _in_range(loss, B, Phi, gamma), Phi, Y, gamma, loss).rounded_to(dtype_name)
+    Y = draw_targets(draw, loss, p, n)
+    return SoftmaxProblem(A, _in_range(loss, B, Phi, gamma), Phi, Y, gamma, loss).rounded_to(dtype_name)
 
 
 @st.composite
@@ -214,7 +214,7 @@ def well_conditioned_problems(
     largest_gamma: float = 0.9,
     least_m: int = 1,
     losses: SearchStrategy[Loss] | None = None,
-) -> Problem:
+) -> SoftmaxProblem:
     """Problems for training laws: m < min(p, n), γ ≤ ``largest_gamma``, singular values of Φ in [½, 2], every loss."""
     m, p, n = _draw_sizes(draw, 5, least_m, 1, (NARROW,))
     gamma = draw(contraction_factors(dtype_name, largest_gamma))
@@ -223,8 +223,8 @@ def well_conditioned_problems(
     Phi = left * np.linspace(0.5, 2.0, m) @ right.T if m > 1 else right.T
     loss = draw(loss_functions() if losses is None else losses)
     A, B = draw_signal(draw, (m, m)), draw_signal(draw, (p, m), 1.0)
-    Y = _draw_targets(draw, loss, p, n)
-    return Problem(A, _in_range(loss, B, Phi, gamma), Phi, Y, gamma, loss).rounded_to(dtype_name)
+    Y = draw_targets(draw, loss, p, n)
+    return SoftmaxProblem(A, _in_range(loss, B, Phi, gamma), Phi, Y, gamma, loss).rounded_to(dtype_name)
 
 
 def _check_regimes(name: str, regimes: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from deqverify import Accuracy, Claims
 from deqverify.cells import Parts
 from deqverify.implementations.protocol import Cotangents, Solution, Status
 from deqverify.implementations.torch_base import TorchLayer
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
 
 
@@ -232,42 +232,42 @@ class MeanForSum:
     name = "mean for sum"
     claims = Claims()
 
-    def factor(self, problem: Problem) -> float:
+    def factor(self, problem: SoftmaxProblem) -> float:
         return 1.0 / problem.n
 
-    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
         exact, factor = ClosedForm(problem), self.factor(problem)
-        return factor * exact.loss, {block: factor * g for block, g in exact.gradient.items()}
+        return factor * exact.loss, {block: factor * g for block, g in exact.block_gradient.items()}
 
 
 class WrongDirection(MeanForSum):
     """The gradient has the wrong sign."""
 
-    def factor(self, problem: Problem) -> float:
+    def factor(self, problem: SoftmaxProblem) -> float:
         return -1.0
 
 
 class Vanishing(MeanForSum):
     """The gradient is lost on the way."""
 
-    def factor(self, problem: Problem) -> float:
+    def factor(self, problem: SoftmaxProblem) -> float:
         return 0.0
 
 
 class Penalised(MeanForSum):
     """The value holds a penalty that the gradient does not know of."""
 
-    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
         exact = ClosedForm(problem)
-        return exact.loss + 0.1 * float((problem.B**2).sum()), exact.gradient
+        return exact.loss + 0.1 * float((problem.B**2).sum()), exact.block_gradient
 
 
 class Decayed(MeanForSum):
     """The gradient holds a weight decay that the value does not know of."""
 
-    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
         exact = ClosedForm(problem)
-        return exact.loss, exact.gradient | {"B": exact.gradient["B"] + 0.1 * problem.B}
+        return exact.loss, exact.block_gradient | {"B": exact.gradient["B"] + 0.1 * problem.B}
 
 
 class AdjointStoppedEarly(SoundPicard):

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deqverify import losses, oracle
+from deqverify import losses
 from deqverify.oracle import Oracle
+from deqverify.oracle import closed as oracle
 from deqverify.problem import BLOCKS, Problem
 from deqverify.theory.closed_form import ClosedForm
 from tests.examples import LOSSES, random_problem, random_problems

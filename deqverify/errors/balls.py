@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from flint import ctx
@@ -243,9 +244,11 @@ class BallErrors:
     @cached_property
     def _adjoint_moved(self) -> Array:
         """``|c + JᵀΛ − Λ|`` over the box of z, (n, s)."""
-        box = balls(self.exact.candidate, self._box.error.reshape(self._shape))
+        box, adjoint = balls(self.exact.candidate, self._box.error.reshape(self._shape)), balls(self.adjoint)
+        if self._adjoint is not None:
+            adjoint = self._adjoint
         with ctx.workprec(BITS):
-            moved = self._cotangent + self.exact.pull(box, self._adjoint).z - self._adjoint
+            moved = self._cotangent + self.exact.pull(box, adjoint).z - adjoint
         found = magnitude(moved).reshape(self.n, self.s)
         return np.where(np.isnan(found), np.inf, found)
 

@@ -13,10 +13,10 @@ def claimed(claim: Accuracy, arithmetic: Arithmetic, inverse: Array, answer: Arr
     """At least what the claim adds to the error of each entry, (n, s).
 
     The claim holds a residual r to ``‖r‖_p ≤ a + b‖f(ẑ)‖_p``, f(ẑ) being the implementation's own: at most
-    ``‖answer‖ + ‖image‖``, ``answer`` the true one and ``image`` a bound on ``|f(ẑ) − answer|``, both (n, s). Entry k of
-    the error is row k of ``inverse`` (n, s, s) times r, at most ``‖M_k:‖_q ‖r‖_p`` with 1/p + 1/q = 1. A claim over the
-    batch allows each data point all of it. A claim on the value is one on the error itself, no entry of which exceeds
-    its p-norm. A 2-norm is summed with rounding, and says nothing where its squares underflow.
+    ``‖answer‖ + ‖image‖``, ``answer`` the true one and ``image`` a bound on ``|f(ẑ) − answer|``, both (n, s). Entry k
+    of the error is row k of ``inverse`` (n, s, s) times r, at most ``‖M_k:‖_q ‖r‖_p`` with 1/p + 1/q = 1. A claim over
+    the batch allows each data point all of it. A claim on the value is one on the error itself, no entry of which
+    exceeds its p-norm. A 2-norm is summed with rounding, and says nothing where its squares underflow.
     """
     n, s = answer.shape
     if claim.exact or not answer.size:

@@ -1,8 +1,8 @@
 """Krawczyk's test: where the answers lie whose residual is allowed, without a contraction (theory: krawczyk).
 
 With M ≈ (I − J)⁻¹ and the enclosure ``[J]`` of the Jacobian over a box, ``G = |I − M(I − [J])|``: any ẑ in the box has
-``|ẑ − z*| ≤ |M||f(ẑ) − ẑ| + G|ẑ − z*|``. Matrices are float64 midpoints and radii, one a data point, (n, s, s); products
-are rounded, and what that loses is added.
+``|ẑ − z*| ≤ |M||f(ẑ) − ẑ| + G|ẑ − z*|``. Matrices are float64 midpoints and radii, one a data point, (n, s, s);
+products are rounded, and what that loses is added.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from deqverify.oracle.balls import Balls, balls
 from deqverify.oracle.losses import loss_value
 
 _STEP_BITS = 84
+_MOST_BITS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,26 @@ class Objective:
         return loss_value(self.loss, F.tolist(), self.Y)
 
     def gradient(self, F: Balls) -> Balls:
-        """``∂L/∂F``, (p, n), at the midpoints of F: central differences of each output, good to 2⁻¹⁵⁰ of the loss.
+        """``∂L/∂F``, (p, n), at the midpoints of F: central differences of the loss in one output at a time.
 
-        A step of 2⁻⁸⁴ of the output, or of 1, truncates near 2⁻¹⁶⁸; bits are as many as rounding needs to be less.
+        A step of 2⁻⁸⁴ of the output, or of 1, truncates near 2⁻¹⁶⁸ of what the loss bends; bits are doubled until
+        rounding is below 2⁻¹⁰⁰ of the difference, or far below any number that is not 0.
         """
         found = np.empty(F.shape, dtype=object)
         for (j, i), ball in np.ndenumerate(F):
-            exponent = max(0, _exponent(ball))
             column, targets = [[entry.mid()] for entry in F[:, i]], self.Y[:, i : i + 1]
-            with ctx.workprec(256 + 2 * exponent):
-                h = arb(2) ** (exponent - _STEP_BITS)
-                ends = []
-                for moved in (ball.mid() + h, ball.mid() - h):
-                    column[j] = [moved]
-                    ends.append(loss_value(self.loss, column, targets))
-                found[j, i] = (ends[0] - ends[1]) / (2 * h)
+            exponent, bits = max(0, _exponent(ball)) - _STEP_BITS, 256
+            while True:
+                with ctx.workprec(bits):
+                    h = arb(2) ** exponent
+                    ends = []
+                    for moved in (ball.mid() + h, ball.mid() - h):
+                        column[j] = [moved]
+                        ends.append(loss_value(self.loss, column, targets))
+                    found[j, i] = (ends[0] - ends[1]) / (2 * h)
+                bits *= 2
+                if bits > _MOST_BITS or float(found[j, i].rad()) <= 2.0**-100 * float(found[j, i].abs_lower()):
+                    break
         return found
 
 

@@ -34,8 +34,8 @@ _SPARE = 20
 
 
 class Polished:
-    """One equilibrium of ``cell`` at ``theta`` and ``x`` (float64, x with n data points), from ``start`` (n, *state), by
-    default zeros.
+    """One equilibrium of ``cell`` at ``theta`` and ``x`` (float64, x with n data points), from ``start``, by default
+    zeros.
 
     ``z``: balls that hold exactly one equilibrium each, or None where Krawczyk's test fails for a data point: at a
     fold, at a kink, or where Newton and the sweeps behind it found nothing. Without a contraction certificate there
@@ -103,8 +103,8 @@ class Polished:
         return balls(self.candidate, e) if np.all(e <= box) else None
 
     def adjoint(self, z: Balls, cotangent: Balls, J: Jacobian) -> Balls | None:
-        """``Λ = (I − Jᵀ)⁻¹c``, (n, *state), at the equilibrium in the balls z, enclosed; J the Jacobian over a box about
-        it. None where that proves nothing."""
+        """``Λ = (I − Jᵀ)⁻¹c``, (n, *state), at the equilibrium in the balls z, enclosed; J the Jacobian over a box
+        about it. None where that proves nothing."""
         shape = (self.n, *self.state)
         inverse, defect = transposed(self.M), transposed(J.right_defect(self.M))
         first = apply(inverse, middle(cotangent).reshape(self.n, self.s)).reshape(shape)

@@ -77,9 +77,10 @@ class _Line:
             return None
         lengths = [_exponent(along) - _exponent(self.blocks[name], 1.0) + 1 for name, along in self.moves.items()]
         length = max(lengths)
+        flat = (self.polished.n, self.polished.s)
         with np.errstate(all="ignore"):  # how fast z moves, by a difference in float64
             ends = [self._plain(sign * 2.0 ** (-20 - length)) for sign in (1.0, -1.0)]
-            moved = np.abs(ends[0] - ends[1]).reshape(self.polished.n, -1)
+            moved = np.abs(ends[0] - ends[1]).reshape(flat)
             speed = apply(np.abs(self.polished.M), moved) * 2.0 ** (19 + length)
         return -_STEP_BITS - max(length, _exponent(speed[np.isfinite(speed)]))
 
@@ -119,7 +120,7 @@ class _Line:
         wide = {k: balls(self.blocks[k], 2.0 * size * np.abs(along)) for k, along in self.moves.items()}
         theta = {k: wide.get(k, ball) for k, ball in polished.theta_balls.items()}
         apart = np.max([magnitude(z - polished.candidate) for z in states], axis=0)
-        box = balls(polished.candidate, 2.0 * apart + 2.0**-90 * np.abs(middle(polished.candidate)))
+        box = balls(polished.candidate, 2.0 * apart + 2.0**-90 * np.abs(middle(polished.candidate)) + 2.0**-900)
         with ctx.workprec(128):
             pulled = unit_pulls(polished.cell, theta, wide.get("x", polished.x_balls), box)
         rows = np.concatenate([part.reshape(len(part), -1) for part in (pulled.z, pulled.x)], axis=1)

@@ -126,8 +126,11 @@ def settled(allowed: Callable[[Array], Array], start: Array, rounds: int = 16) -
         if np.all((image < e) | np.isinf(image)):
             break
         e = np.maximum(e, above(image))
-    holds = np.all(image < e, axis=-1, keepdims=True)
-    return np.where(holds, np.minimum(allowed(image) * ROUNDED, image), np.inf)
+    proved = np.all(allowed(e) * ROUNDED < e, axis=-1, keepdims=True)
+    e = np.where(proved, e, np.inf)  # which may tell on others, where data points share a claim
+    for _ in range(2):
+        e = np.where(allowed(e) * ROUNDED < e, allowed(e) * ROUNDED, np.inf)
+    return e
 
 
 def above(error: Array) -> Array:

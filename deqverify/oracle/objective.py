@@ -49,9 +49,9 @@ class Objective:
                     for moved in (ball.mid() + h, ball.mid() - h):
                         column[j] = [moved]
                         ends.append(loss_value(self.loss, column, targets))
-                    found[j, i] = (ends[0] - ends[1]) / (2 * h)
+                    slope = found[j, i] = (ends[0] - ends[1]) / (2 * h)
                 bits *= 2
-                if bits > _MOST_BITS or float(found[j, i].rad()) <= 2.0**-100 * float(found[j, i].abs_lower()):
+                if bits > _MOST_BITS or float(slope.rad()) <= 2.0**-100 * float(slope.abs_lower()):
                     break
         return found
 

@@ -88,8 +88,10 @@ class Polished:
     @cached_property
     def _reach(self) -> Array:
         """A box far larger than the candidate's error, and small for float64."""
-        error = 2.0**10 * apply(np.abs(self.M), self._candidate[1]).reshape(self.candidate.shape)
-        return error + 2.0**-90 * np.abs(middle(self.candidate))
+        error = 2.0**10 * apply(np.abs(self.M), self._candidate[1])
+        size = np.abs(middle(self.candidate)).reshape(error.shape)
+        width = (error + 2.0**-90 * size).max(axis=-1, initial=0.0) + 2.0**-900
+        return np.broadcast_to(width.reshape(-1, *[1] * len(self.state)), self.candidate.shape)
 
     def jacobian(self, box: Balls) -> Jacobian:
         """∂f/∂z over ``box`` (n, *state), at 53 bits."""
@@ -135,13 +137,11 @@ def refined(residual: Callable[[Balls], Balls], start: Balls, inverse: Array, bi
     Each step, ``z ← z + M r`` with M in float64, gains a dozen digits. For linear r, ``residual`` of the adjoint, as
     for any other.
     """
-    z, n = centres(start), len(start)
+    z, flat = centres(start), (len(start), math.prod(start.shape[1:]))
     for _ in range(bits // 8):
         r = residual(z)
-        value, wide, size = (part(r).reshape(n, -1) for part in (middle, radius, magnitude))
-        noise = wide + 2.0 ** (_SPARE - bits) * np.abs(middle(z)).reshape(n, -1).max(
-            axis=-1, keepdims=True, initial=0.0
-        )
+        value, wide, size = (part(r).reshape(flat) for part in (middle, radius, magnitude))
+        noise = wide + 2.0 ** (_SPARE - bits) * np.abs(middle(z)).reshape(flat).max(axis=-1, keepdims=True, initial=0.0)
         if np.all((np.abs(value) <= noise) | ~np.isfinite(size)):
             break
         z = centres(z + balls(apply(inverse, value).reshape(z.shape)))

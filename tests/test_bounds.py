@@ -13,7 +13,7 @@ from deqverify.claims import Accuracy, Claims
 from deqverify.comparison import compare
 from deqverify.implementations.subject import Subject
 from deqverify.losses import Poisson
-from deqverify.oracle import BLOCKS, Oracle
+from deqverify.oracle.closed import BLOCKS, Oracle
 from deqverify.problem import SoftmaxProblem
 from deqverify.reference import reference
 from deqverify.theory.closed_form import ClosedForm

@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deqverify import losses, oracle
-from deqverify.oracle import BLOCKS, Oracle
+from deqverify import losses
+from deqverify.oracle import Oracle
+from deqverify.oracle import closed as oracle
+from deqverify.oracle.closed import BLOCKS
 from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
 from tests.examples import LOSSES, random_problem, random_problems

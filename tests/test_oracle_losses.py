@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flint import arb
 
-from deqverify import losses, oracle
+from deqverify import losses
 from deqverify.oracle import Oracle
+from deqverify.oracle.losses import _positive, loss_value
 from deqverify.problem import SoftmaxProblem
 from tests.examples import LOSSES
 
@@ -20,22 +21,22 @@ def test_the_loss_of_a_ball_holds_the_loss_of_each_of_its_points(loss: losses.Lo
     """Balls that straddle 0, a kink of the hinge (margin 1) and a change of formula included."""
     for y in (1.0, 0.0) if loss.smooth else (1.0, -1.0):
         Y = np.array([[y]])
-        image = oracle._loss_value(loss, [[ball]], Y)
+        image = loss_value(loss, [[ball]], Y)
         low, high = float(ball.lower()), float(ball.upper())
         for f in (low, high, *np.linspace(low, high, 11)[1:-1], 0.0, 1.0, -1.0):
             if low <= f <= high:
-                assert image.overlaps(oracle._loss_value(loss, [[arb(f)]], Y))
-                narrow = oracle._loss_value(loss, [[arb(f)]], Y)
+                assert image.overlaps(loss_value(loss, [[arb(f)]], Y))
+                narrow = loss_value(loss, [[arb(f)]], Y)
                 assert float(image.lower()) <= float(narrow.mid()) <= float(image.upper())
 
 
 def test_the_positive_part_of_a_ball_about_zero_is_enclosed() -> None:
     for x in (arb(0, 1), arb(0.25, 1), arb(-0.25, 1)):
-        part = oracle._positive(x)
+        part = _positive(x)
         assert part.contains(arb(0))
         assert part.contains(x.mid() + arb(1)) or float(part.upper()) >= float(x.upper())
-    assert oracle._positive(arb(-2, 1)) == 0
-    assert float(oracle._positive(arb(2, 1)).lower()) >= 0.99
+    assert _positive(arb(-2, 1)) == 0
+    assert float(_positive(arb(2, 1)).lower()) >= 0.99
 
 
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.smooth], ids=repr)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deqverify import SoftmaxProblem, losses, oracle
+from deqverify import SoftmaxProblem, losses
 from deqverify.bounds import FLOAT64, Arithmetic, Errors
 from deqverify.claims import DIRECT, Accuracy
-from deqverify.oracle import Oracle
+from deqverify.oracle import Oracle, closed
 from deqverify.tangent_errors import Inexact, TangentErrors
 from deqverify.theory.closed_form import ClosedForm
 
@@ -193,5 +193,5 @@ def test_the_adjoint_swings_less_than_it_errs() -> None:
 def test_a_precision_too_low_to_invert_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     problem, cotangent, (d, e) = instance(2, gamma=1 - 2.0**-40)
     fine = Oracle(problem).second_derivative(cotangent, d, e, accuracy=0.0)
-    monkeypatch.setattr(oracle, "_FIRST_BITS", 8)  # U is singular, as far as 16 bits can tell
+    monkeypatch.setattr(closed, "_FIRST_BITS", 8)  # U is singular, as far as 16 bits can tell
     assert Oracle(problem).second_derivative(cotangent, d, e, accuracy=0.0) == pytest.approx(fine, rel=2.0**-50)

@@ -166,7 +166,7 @@ def worst(given: Given, dtype: str, claim: Accuracy, entry: int, exact: Array, s
 
 def _allowed(claim: Accuracy, image: Array) -> Array:
     flat = image.reshape(len(image), -1).T
-    root = claim.root_count(flat.shape) if claim.norm == "rms" and claim.of == "residual" else 1.0
+    root = claim.root_count(flat.shape) if claim.norm == "rms" else 1.0
     return root * claim.allows(claim.norms(flat))
 
 

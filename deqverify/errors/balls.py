@@ -13,6 +13,7 @@ States are (n, *state) outside and (n, s) inside, s entries a data point.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +24,7 @@ from flint import ctx
 from deqverify.bounds import Arithmetic, Bound
 from deqverify.cells import Cell, Parts, Theta
 from deqverify.claims import DIRECT, Claims
-from deqverify.dtypes import Array
+from deqverify.dtypes import Array, dtype
 from deqverify.errors.claimed import claimed
 from deqverify.oracle.balls import Balls, balls, magnitude, middle, precision, radius
 from deqverify.oracle.krawczyk import ROUNDED, Jacobian, above, apply, settled, transposed
@@ -81,6 +82,8 @@ class BallErrors:
         objective: Objective | None = None,
         start: Array | None = None,
     ):
+        if (cotangent is None) == (objective is None):
+            raise ValueError("cotangent: pass either a cotangent or an objective, whose readout makes one")
         self.claims, self.dtype_name, self.objective = claims, dtype_name, objective
         self.computed = claims.computes_in.get(dtype_name, dtype_name)
         self.arithmetic = Arithmetic.of(dtype_name, self.computed)
@@ -118,19 +121,25 @@ class BallErrors:
         def claim(e: Array, J: Jacobian) -> Array:
             return claimed(self.claims.forward, self.arithmetic, M, z, apply(J.size, e) + noise)
 
+        def allow(J: Jacobian, defect: Array) -> Callable[[Array], Array]:
+            return lambda e: rounding + claim(e, J) + apply(defect, e)
+
         J = Jacobian(exact.J, np.zeros_like(exact.J))
-        e = above(settled(lambda e: rounding + claim(e, J), rounding))
+        e = above(settled(allow(J, J.value * 0.0), rounding))
         for attempt in range(ROUNDS):
             J = exact.jacobian(balls(exact.candidate, e.reshape(self.shape)))
             defect = J.defect(exact.M)
-            allowed = (rounding + claim(e, J) + apply(defect, e)) * ROUNDED
+            allowed = allow(J, defect)(e) * ROUNDED
             failed = ~np.all(allowed < e, axis=-1, keepdims=True)
             if not failed.any():
                 break
-            e = np.where(failed, above(allowed) if attempt < ROUNDS - 1 else np.inf, e)
+            # Over a larger box the defect is no smaller: what it allows now is the least that may be proved.
+            more = settled(allow(J, defect), allowed)
+            e = np.where(failed, above(more) if attempt < ROUNDS - 1 else np.inf, e)
         wide = e
-        for _ in range(2):  # any allowed error is below what this allows
-            e = np.minimum(e, (rounding + claim(e, J) + apply(defect, e)) * ROUNDED)
+        for _ in range(2):  # what e allows is a bound too, and smaller; where a batch shares a claim, all or none
+            allowed = allow(J, defect)(e) * ROUNDED
+            e = np.where(np.isfinite(allowed), np.minimum(allowed, e), np.inf)
         return Box(rounding * ROUNDED, claim(e, J) * ROUNDED, apply(defect, e) * ROUNDED, wide, J)
 
     def solve_rounding(self, growth: Array, solution: Array) -> Array:
@@ -139,15 +148,16 @@ class BallErrors:
 
     @cached_property
     def _underflow(self) -> float:
-        """``(n + s + p) tiny`` times the largest number that it may be multiplied by."""
+        """``(n + s + p)`` times what one operation may lose by underflow, times the largest number in reach."""
         exact = self.exact
         largest = max([1.0, *(float(np.abs(a).max(initial=0.0)) for a in (*exact.theta.values(), exact.x, self.z))])
         outputs = len(self.objective.B) if self.objective else 0
-        return (self.n + self.s + outputs) * self.arithmetic.tiny * largest
+        return (self.n + self.s + outputs) * _lost(self.computed) * largest
 
     def stored(self, value: Array) -> Array:
         """Of an answer rounded for storage in a narrower dtype, and of the truth rounded to float64."""
-        return (self.arithmetic.storage + 2.0**-53) * np.abs(value)
+        underflow = _lost(self.dtype_name) if self.arithmetic.storage else 0.0
+        return (self.arithmetic.storage + 2.0**-53) * np.abs(value) + underflow
 
     def bound(self, rounding: Array, claim: Array, curvature: Array, cotangent: Array | None = None) -> Bound:
         terms = {self._rounding: rounding, CLAIMED: claim, CURVATURE: curvature, COTANGENT: cotangent}
@@ -314,6 +324,11 @@ class BallErrors:
         return of.loss.spread(F, of.Y, self.F) + rounding + self._underflow
 
     @cached_property
+    def cotangent(self) -> Array:
+        """c, (n, *state): as given, or ``Bᵀ∂L/∂F``."""
+        return middle(self._cotangent)
+
+    @cached_property
     def cotangent_error(self) -> Array:
         """Of ``Bᵀ∂L/∂F``, (n, *state): ``|B|ᵀ(e_dF + ((p + 1) u + u')|∂L/∂F|) + t``."""
         B = np.abs(self._of.B)
@@ -359,6 +374,13 @@ class BallErrors:
         sizes += [float((np.abs(value) + bound.total).sum()) for value, bound in blocks.values()]
         with np.errstate(over="ignore", invalid="ignore"):
             return max(cotangent * max(sizes[0], 1.0), *sizes) < self.arithmetic.largest / 64  # false for NaN
+
+
+def _lost(dtype_name: str) -> float:
+    """What underflow may take of a number: all below the normal ones, but in float16 half the spacing of its subnormal
+    numbers, which are kept wherever it is computed in."""
+    fmt = dtype(dtype_name)
+    return fmt.smallest if dtype_name == "float16" else fmt.tiny
 
 
 def _blocks(parts: Parts) -> dict[str, Any]:

@@ -67,8 +67,9 @@ _EXACT = np.frompyfunc(arb, 1, 1)
 _WIDE = np.frompyfunc(lambda x, r: arb(x.mid() if isinstance(x, arb) else x, r), 2, 1)
 _CENTRE = np.frompyfunc(arb.mid, 1, 1)
 _MIDDLE = np.frompyfunc(float, 1, 1)
-_RADIUS = np.frompyfunc(lambda ball: _up(ball.rad()), 1, 1)
-_MAGNITUDE = np.frompyfunc(lambda ball: _up(ball.abs_upper()), 1, 1)
+# NumPy's sum of no balls is the integer 0.
+_RADIUS = np.frompyfunc(lambda ball: _up(ball.rad()) if isinstance(ball, arb) else 0.0, 1, 1)
+_MAGNITUDE = np.frompyfunc(lambda ball: _up(ball.abs_upper()) if isinstance(ball, arb) else float(abs(ball)), 1, 1)
 
 
 def _floats(function: Callable[[Any], Any], array: Any) -> Array:

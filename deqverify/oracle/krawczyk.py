@@ -129,7 +129,8 @@ def settled(allowed: Callable[[Array], Array], start: Array, rounds: int = 16) -
     proved = np.all(allowed(e) * ROUNDED < e, axis=-1, keepdims=True)
     e = np.where(proved, e, np.inf)  # which may tell on others, where data points share a claim
     for _ in range(2):
-        e = np.where(allowed(e) * ROUNDED < e, allowed(e) * ROUNDED, np.inf)
+        image = allowed(e) * ROUNDED
+        e = np.where(np.isfinite(image), np.minimum(image, e), np.inf)
     return e
 
 

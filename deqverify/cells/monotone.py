@@ -58,7 +58,8 @@ class MonotoneCell(ReluCell):
 
     def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
         """1 − μ is a drawn contraction factor. P and Q Gaussian, a quarter of that over m (nearly contracting), P = 0
-        (rotating, far from symmetric), Q = 0, or both 0. Shrinks to m = d = 1, P = Q = 0, μ = ½, U = 1, b = 0,
+        (rotating, far from symmetric), Q = 0, or both 0. If ``large`` P and Q are small enough for L ≤ 7μ, hence for a
+        rate of at most .99. Shrinks to m = d = 1, P = Q = 0, μ = ½, U = 1, b = 0,
         x = 1."""
         theta, x = draw_dense(draw, dtype, n, large, REGIMES)
         m = theta.pop("W").shape[0]
@@ -68,7 +69,12 @@ class MonotoneCell(ReluCell):
             P, Q = shrink * P, shrink * Q
         P = 0.0 * P if operator == "skew" else P
         Q = 0.0 * Q if operator == "symmetric" else Q
-        return {"P": P, "Q": Q, "mu": np.asarray(1.0 - draw_rate(draw, dtype, large)), **theta}, x
+        mu = 1.0 - draw_rate(draw, dtype, large)
+        if large:
+            size = matrix_norms(P.T @ P - Q + Q.T)["2"]
+            shrink = min(1.0, 6.0 * mu / size) if size else 1.0
+            P, Q = shrink**0.5 * P, shrink * Q
+        return {"P": P, "Q": Q, "mu": np.asarray(mu), **theta}, x
 
 
 CELL = MonotoneCell()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -36,8 +38,8 @@ from tests.cell_examples import (
 every_cell = pytest.mark.parametrize("name", list(CELLS))
 FORGIVEN = 6
 """What float64 may do: a sum of up to 2⁶ terms in any order, fused or not, is exact for inputs each moved by at most 2⁶
-units; so inputs are balls of that radius. A function good to 2⁶ units in the last place, and a sum of its values, err no
-more than balls with six bits fewer do in each operation."""
+units; so inputs are balls of that radius. A function good to 2⁶ units in the last place, and a sum of its values, err
+no more than balls with six bits fewer do in each operation."""
 NARROW = 2.0**-100  # of the sizes met, at 200 bits: hundreds of operations, each of 2⁻²⁰⁰, with room for cancellation
 
 
@@ -183,7 +185,7 @@ def test_a_contraction_contracts(name: str) -> None:
                 f = cell.step({k: to_balls(v) for k, v in theta.items()}, to_balls(at.x))
                 assert not norm(f(w) - f(z), certificate.norm) > certificate.rate * norm(w - z, certificate.norm)
     # Every one but the attention's, the lattice's where it is nonlinear, and monotone ones.
-    assert certified >= {"attention": 0, "monotone": 0, "lattice": 2}.get(name, 40)
+    assert certified >= {"attention": 0, "monotone": 0, "lattice": 1}.get(name, len(sample(name)))
 
 
 def units(z: np.ndarray) -> np.ndarray:
@@ -217,7 +219,8 @@ SHEAR, ROOT = (
 ONE = {"U": np.ones((2, 1)), "b": np.zeros(2)}
 CERTIFICATES: list[tuple[str, dict[str, Any], Contraction | Monotone | None]] = [
     ("linear", {"A": SHEAR, "B": np.ones((2, 1))}, Contraction(ROOT + 0.125, "2")),
-    ("linear", {"A": np.array([[0.5, 0.25], [0.125, 0.25]]).T, "B": np.ones((2, 1))}, Contraction(0.6127, "2")),
+    ("linear", {"A": np.array([[0.5, 0.5], [0.0, 0.0]]), "B": np.ones((2, 1))}, Contraction(0.5, "1")),
+    ("linear", {"A": np.array([[0.5, 0.0], [0.5, 0.0]]), "B": np.ones((2, 1))}, Contraction(0.5, "max")),
     ("linear", {"A": np.array([[0.5, 0.5], [0.5, -0.5]]), "B": np.ones((2, 1))}, Contraction(np.sqrt(0.5), "2")),
     ("linear", {"A": np.array([[0.5]]), "B": np.ones((1, 1))}, Contraction(0.5, "max")),
     ("linear", {"A": 2.0 * SHEAR, "B": np.ones((2, 1))}, None),
@@ -263,13 +266,13 @@ def test_certificates_worked_out_on_paper(name: str, theta: dict[str, Any], expe
 @pytest.mark.parametrize("large", [False, True])
 def test_a_certificate_survives_rounding(name: str, dtype: str, large: bool) -> None:
     cell = CELLS[name]
-    for theta, _ in sample(name, 8 if large else 30, dtype, 1, large):
+    for theta, _ in sample(name, 6 if large else 30, dtype, 1, large):
         drawn = cell.certificate(theta)
         kept = cell.certificate({key: round_to(value, dtype) for key, value in theta.items()})
         assert type(kept) is type(drawn)
         if large and drawn is not None:
-            # The hopfield cell's damping of ⅛ takes a rate of .99 to .99875.
-            assert drawn.rate <= (1 - 0.01 / 8 if name == "hopfield" else 1 - 1e-5)
+            # The damping of ⅛ takes the page's cell from .99 to .99875.
+            assert drawn.rate <= 1 - (0.01 / 8 if name == "hopfield" else 0.01) * (1 - 2.0**-30)
 
 
 @every_cell
@@ -290,7 +293,7 @@ def test_a_linear_cell_is_its_matrix_and_its_offset(name: str) -> None:
 
 
 def test_an_open_gate_holds_both_slopes() -> None:
-    balls = np.array([arb(0, 1), arb(1), arb(-1), arb(0), arb(1, 0.5), arb(-1, 1)], dtype=object)
+    balls = np.array([arb(0, 1), arb(1), arb(-1), arb(0), arb(1, 0.5), arb(-2, 1)], dtype=object)
     slopes, values = gate(balls), relu(balls)
     assert [ball.contains(0) for ball in slopes] == [True, False, True, True, False, True]
     assert [ball.contains(1) for ball in slopes] == [True, True, False, False, True, False]
@@ -345,11 +348,11 @@ def test_picards_iteration_on_the_lattice_contracts_from_psi_and_from_zero() -> 
                 steps.append(float(np.linalg.norm(last - before)))
             # Each step is shorter than the one before it, but for rounding of numbers of the size of ψ, 2⁶ times.
             allowed = 2.0 ** (FORGIVEN - 53) * np.linalg.norm(psi) * (1 + np.abs(theta["V"]).max())
-            assert all(after <= before + allowed for before, after in zip(steps, steps[1:], strict=False))
+            assert all(after <= before + allowed for before, after in itertools.pairwise(steps))
 
 
 def moved(name: str, at: Any, function: Callable[[Any], Any]) -> Any:
-    """The point with its sites, nodes or tokens moved by ``function``, which acts on axis 1 (and on a graph's matrix)."""
+    """The point with its sites, nodes or tokens moved by ``function``, which acts on axis 1; a graph's matrix too."""
     theta = dict(at.theta)
     if name == "graph":
         theta["adjacency"] = function(function(theta["adjacency"][None])[0].T[None])[0].T
@@ -396,24 +399,25 @@ SIMPLEST: dict[str, tuple[dict[str, Any], Any]] = {
 
 @every_cell
 def test_it_shrinks_to_its_simplest_instance(name: str) -> None:
-    theta, x = find(instances(name), lambda _: True, settings=QUIET)
+    theta, x = find(instances(name), lambda _: True, settings=QUIET, random=Random(0))
     assert all(value.dtype == np.float64 for value in (*theta.values(), x))
     if name in SIMPLEST:
         assert ({key: value.tolist() for key, value in theta.items()}, x.tolist()) == SIMPLEST[name]
 
 
 @every_cell
-def test_a_failure_in_large_shrinks_to_a_simple_one(name: str) -> None:
-    """An x with an entry that is not 1 and a state with more than one entry: nothing else stays."""
+def test_a_failure_shrinks_to_a_simple_one(name: str) -> None:
+    """A state of three entries, and an x that is not 1 everywhere: nothing else stays."""
     cell = CELLS[name]
 
     def fails(drawn: Any) -> bool:
         theta, x = drawn
         return int(np.prod(cell.state(theta, x.shape[1:]))) > 2 and bool(np.any(x != 1.0))
 
-    theta, x = find(instances(name), fails, settings=QUIET)
+    theta, x = find(instances(name), fails, settings=QUIET, random=Random(0))
     assert int(np.prod(cell.state(theta, x.shape[1:]))) <= 4
-    assert np.all(np.rint(2 * x) == 2 * x), "x is of multiples of ½"
+    significands = 4 * np.frexp(x)[0]
+    assert np.all(np.rint(significands) == significands), "x is of 0, 1, 2, 3 times a power of two"
 
 
 @every_cell
@@ -422,9 +426,9 @@ def test_sizes_stay_small_for_balls_and_cross_thresholds_when_large(name: str) -
     states = [int(np.prod(cell.state(theta, x.shape[1:]))) for theta, x in sample(name, 200)]
     assert max(states) <= 16
     assert min(states) <= 2
-    large = [(theta, x, cell.state(theta, x.shape[1:])) for theta, x in sample(name, 12, "float64", 1, True)]
+    large = [(theta, x, cell.state(theta, x.shape[1:])) for theta, x in sample(name, 6, "float64", 1, True)]
     assert max(max(state) for *_, state in large) > 256
-    for theta, x, state in large[:4]:
+    for theta, x, state in large[:2]:
         at = point(cell, (theta, x))
         assert all(np.isfinite(value).all() for value in evaluated(cell, at).values())
         assert at.z.shape == (1, *state)
@@ -436,10 +440,10 @@ def rate(name: str, theta: dict[str, Any]) -> float:
 
 
 def equilibrium(name: str, drawn: Any) -> np.ndarray:
-    """Picard's iteration, 200 steps."""
+    """Picard's iteration, 30 steps: which arguments are negative seldom changes later, and a zero row stays one."""
     theta, x = drawn
     f, z = CELLS[name].step(theta, x), np.zeros((len(x), *CELLS[name].state(theta, x.shape[1:])))
-    for _ in range(200):
+    for _ in range(30):
         z = f(z)
     return z
 
@@ -556,7 +560,7 @@ def test_the_cell_of_the_page_is_found_by_its_file_alone(tmp_path: Path, monkeyp
     cells.cache_clear()
     try:
         assert set(cells()) == set(CELLS)
-        assert list(cells())[0] == "linear-softmax"
+        assert next(iter(cells())) == "linear-softmax"
     finally:
         monkeypatch.undo()
         cells.cache_clear()

@@ -53,7 +53,7 @@ def instances(draw: DrawFn, name: str, dtype: str = "float64", largest_n: int = 
 
 @lru_cache(maxsize=64)
 def sample(
-    name: str, count: int = 40, dtype: str = "float64", largest_n: int = 3, large: bool = False
+    name: str, count: int = 30, dtype: str = "float64", largest_n: int = 3, large: bool = False
 ) -> tuple[Drawn, ...]:
     found: list[Drawn] = []
 

@@ -118,6 +118,16 @@ def large_size(largest: int) -> SearchStrategy[int]:
     return st.sampled_from([*below, *(size for size in above for _ in range(often))])
 
 
+def draw_size(draw: DrawFn, least: int, largest: int, large: bool = False) -> int:
+    """A size up to ``largest``, or if ``large`` beyond it. One draw."""
+    return draw(large_size(largest) if large else size_up_to(least, largest))
+
+
+def draw_rate(draw: DrawFn, dtype_name: str, large: bool = False) -> float:
+    """As :func:`contraction_factors`; if ``large`` at most .99. One draw."""
+    return draw(contraction_factors(dtype_name, 0.99) if large else contraction_factors(dtype_name))
+
+
 @lru_cache(maxsize=64)
 def one_of(regimes: tuple[str, ...]) -> SearchStrategy[str]:
     """One of some words, the first the simplest. One draw."""

@@ -61,5 +61,16 @@ def softmax_slope(s: Any, along: Any, axis: int) -> Any:
     return s * (along - xp.sum(s * along, axis=axis, keepdims=True))
 
 
+def root(count: int, like: Any) -> Any:
+    """√count beside ``like``: a ball that holds it where ``like`` holds balls, else a float, rounded."""
+    return type(like.flat[0])(count).sqrt() if are_balls(like) else count**0.5
+
+
+def identity_like(square: Any) -> Any:
+    """The identity of the size, dtype and device of ``square``."""
+    xp = array_namespace(square)
+    return xp.triu(xp.tril(xp.ones_like(square)))
+
+
 def _entrywise(array: Any, function: Any) -> Any:
     return np.frompyfunc(function, 1, 1)(array)

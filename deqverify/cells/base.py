@@ -91,8 +91,12 @@ class Cell(Protocol):
     def certificate(self, theta: Theta) -> Certificate | None:
         """Why there is exactly one equilibrium whatever x is; None where nothing is known. θ in NumPy."""
 
-    def draw(self, draw: DrawFn, dtype: str, n: int) -> tuple[dict[str, Array], Array]:
-        """θ and x of n data points, float64, drawn: every regime, and shrinking to the cell's simplest instance."""
+    def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
+        """θ and x of n data points, float64, drawn: every regime, and shrinking to the cell's simplest instance.
+
+        A state has at most 16 entries; if ``large``, up to 300 states, sites, nodes, tokens or pixels, mostly more
+        than 256, and a contraction rate of at most .99. A certificate survives rounding to ``dtype``.
+        """
 
 
 @runtime_checkable

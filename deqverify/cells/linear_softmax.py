@@ -12,7 +12,7 @@ from hypothesis.strategies import DrawFn
 
 from deqverify.cells.arithmetic import softmax, softmax_slope
 from deqverify.cells.base import Contraction, Parts, Shape, Theta
-from deqverify.drawing import contraction_factors, draw_signal, one_of, scales, size_up_to
+from deqverify.drawing import draw_rate, draw_signal, draw_size, one_of, scales
 from deqverify.dtypes import Array
 
 LOGIT_REGIMES = ("gaussian", "gaussian", "constant columns", "wide", "one-hot", "permutation", "identity")
@@ -68,10 +68,10 @@ class LinearSoftmaxCell:
         dS = softmax_slope(S, tangent.theta["A"], axis=0)
         return z @ (gamma * dS + tangent.theta["gamma"] * S).T + tangent.x + gamma * (tangent.z @ S.T)
 
-    def draw(self, draw: DrawFn, dtype: str, n: int) -> tuple[dict[str, Array], Array]:
+    def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
         """Gaussian features at a scale of any power of two; shrinks to m = 1, A = 0, γ = ½, x = 1."""
-        m = draw(size_up_to(1, 8))
-        theta = {"A": draw_logits(draw, m), "gamma": np.asarray(draw(contraction_factors(dtype)))}
+        m = draw_size(draw, 1, 8, large)
+        theta = {"A": draw_logits(draw, m), "gamma": np.asarray(draw_rate(draw, dtype, large))}
         return theta, draw_signal(draw, (n, m), 1.0) * 2.0 ** draw(scales(dtype))
 
 

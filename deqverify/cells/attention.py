@@ -28,6 +28,8 @@ class AttentionCell:
     """
 
     name: ClassVar[str] = "attention"
+    additive: ClassVar[bool] = False
+    contracts: ClassVar[bool] = False
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return inputs

@@ -31,6 +31,8 @@ class ConvCell:
     """
 
     name: ClassVar[str] = "conv"
+    additive: ClassVar[bool] = False
+    contracts: ClassVar[bool] = True
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return inputs

@@ -29,6 +29,8 @@ class GraphCell:
     """
 
     name: ClassVar[str] = "graph"
+    additive: ClassVar[bool] = False
+    contracts: ClassVar[bool] = True
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return (inputs[0], theta["W"].shape[0])

@@ -41,6 +41,8 @@ class LatticeCell:
     power: float = 1.0
     delta: float = 2.0**-8
     name: ClassVar[str] = "lattice"
+    additive: ClassVar[bool] = False
+    contracts: ClassVar[bool] = False
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return inputs

@@ -21,6 +21,8 @@ class PlainLinearCell:
     (n, d). Contracts at ‖A‖ in the maximum, the 1- and the 2-norm, where that is below 1."""
 
     name: ClassVar[str] = "linear"
+    additive: ClassVar[bool] = False
+    contracts: ClassVar[bool] = True
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return (theta["A"].shape[0],)

@@ -26,9 +26,9 @@ class LinearSoftmaxCell:
     (theory: contraction).
     """
 
+    name: ClassVar[str] = "linear-softmax"
     additive: ClassVar[bool] = True
     contracts: ClassVar[bool] = True
-    name: ClassVar[str] = "linear-softmax"
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return inputs

@@ -29,6 +29,8 @@ class MonotoneCell(ReluCell):
     """
 
     name: ClassVar[str] = "monotone"
+    additive: ClassVar[bool] = False
+    contracts: ClassVar[bool] = False
 
     def weight(self, theta: Theta) -> Any:
         P, Q = theta["P"], theta["Q"]

@@ -24,6 +24,8 @@ class ReluCell(DenseCell):
     """
 
     name: ClassVar[str] = "relu"
+    additive: ClassVar[bool] = False
+    contracts: ClassVar[bool] = True
 
     def activation(self, v: Any) -> Any:
         return arithmetic.relu(v)

@@ -26,6 +26,8 @@ class GaoReluCell(ReluCell):
     """
 
     name: ClassVar[str] = "relu-gao"
+    additive: ClassVar[bool] = False
+    contracts: ClassVar[bool] = True
 
     def weight(self, theta: Theta) -> Any:
         A = theta["A"]

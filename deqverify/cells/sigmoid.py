@@ -20,6 +20,8 @@ class SigmoidCell(DenseCell):
     ‖W‖/4."""
 
     name: ClassVar[str] = "sigmoid"
+    additive: ClassVar[bool] = False
+    contracts: ClassVar[bool] = True
 
     def activation(self, v: Any) -> Any:
         """``(1 + tanh(v/2))/2``, which neither overflows nor needs to know the sign of v."""

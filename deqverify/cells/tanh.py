@@ -17,9 +17,9 @@ class TanhCell(DenseCell):
     """Parameters ``W`` (m, m), ``U`` (m, d) and ``b`` (m,). The slope of tanh is at most 1, so that the cell contracts
     at ‖W‖ in the maximum, the 1- and the 2-norm, where that is below 1 (El Ghaoui et al. 2021, arXiv 1908.06315)."""
 
+    name: ClassVar[str] = "tanh"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = True
-    name: ClassVar[str] = "tanh"
 
     def activation(self, v: Any) -> Any:
         return array_namespace(v).tanh(v)

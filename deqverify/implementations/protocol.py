@@ -66,8 +66,6 @@ Pull = Callable[[Any], Cotangents]
 """Pulls a cotangent (n, m) back through the equilibrium; where ``repeated_pulls`` is claimed it may be called again."""
 
 
-FRAMEWORKS = ("numpy", "torch")
-
 OPTIONAL = {
     "limited": "has no cap to lower",
     "at_tolerance": "has no tolerance to set",
@@ -82,7 +80,8 @@ OPTIONAL = {
 
 @runtime_checkable
 class Layer(Protocol):
-    """An implementation that solves for an equilibrium. ``framework`` is ``"numpy"`` or ``"torch"``.
+    """An implementation that solves for an equilibrium. ``framework`` names one of
+    :mod:`deqverify.frameworks`: ``"numpy"``, ``"torch"`` or ``"jax"``.
 
     Optional methods, each asked for by the laws that need it; θ, x and z0 as in ``vjp``, ``tangent`` and ``direction``
     a pair of what θ and x are:

@@ -17,7 +17,7 @@ from deqverify.cells.base import Theta
 from deqverify.claims import Accuracy, Claims
 from deqverify.frameworks import framework
 from deqverify.frameworks.jax_bridge import computing, named_leaves, recording
-from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
+from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status, worst
 
 _STATUSES = list(Status)
 _CONVERGED, _CAPPED, _DIVERGED = (_STATUSES.index(s) for s in (Status.CONVERGED, Status.CAPPED, Status.DIVERGED))
@@ -232,9 +232,3 @@ def _reported(z: Any, reports: Reports) -> Solution:
     if "trace" in reports:
         solution.trace = reports["trace"].tolist()
     return solution
-
-
-def worst(statuses: list[Status]) -> Status:
-    """What is true of a batch whose data points have ``statuses``."""
-    order = (Status.DIVERGED, Status.CAPPED, Status.NOT_REPORTED)
-    return next((status for status in order if status in statuses), Status.CONVERGED)

@@ -27,6 +27,12 @@ class Status(enum.Enum):
         return self in (Status.CAPPED, Status.DIVERGED)
 
 
+def worst(statuses: list[Status]) -> Status:
+    """What is true of a batch whose data points have ``statuses``."""
+    order = (Status.DIVERGED, Status.CAPPED, Status.NOT_REPORTED)
+    return next((status for status in order if status in statuses), Status.CONVERGED)
+
+
 @dataclass
 class Solution:
     """An equilibrium and what was reported with it.

@@ -14,8 +14,8 @@ import torch
 import deqverify.reference.iterative as iterative
 from deqverify.cells import Contraction, LinearSoftmaxCell
 from deqverify.claims import DIRECT, Accuracy
+from deqverify.frameworks import framework
 from deqverify.implementations.protocol import Status
-from deqverify.implementations.torch_base import TorchFramework
 from deqverify.reference import reference
 from deqverify.reference.iterative import MassCorrectedLayer, PicardLayer, iterate
 from deqverify.reference.numpy_direct import NumpyDirect
@@ -276,7 +276,7 @@ def test_the_hand_over_is_where_two_hundred_sweeps_do_not_suffice() -> None:
 @pytest.fixture(autouse=True)
 def keeping_graph() -> Iterator[None]:
     """These tests pull more than once, and say so."""
-    with TorchFramework().keeping_graph():
+    with framework("torch").keeping_graph():
         yield
 
 

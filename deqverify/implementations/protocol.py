@@ -27,6 +27,12 @@ class Status(enum.Enum):
         return self in (Status.CAPPED, Status.DIVERGED)
 
 
+def worst(statuses: list[Status]) -> Status:
+    """What is true of a batch whose data points have ``statuses``."""
+    order = (Status.DIVERGED, Status.CAPPED, Status.NOT_REPORTED)
+    return next((status for status in order if status in statuses), Status.CONVERGED)
+
+
 @dataclass
 class Solution:
     """An equilibrium and what was reported with it.
@@ -66,8 +72,6 @@ Pull = Callable[[Any], Cotangents]
 """Pulls a cotangent (n, m) back through the equilibrium; where ``repeated_pulls`` is claimed it may be called again."""
 
 
-FRAMEWORKS = ("numpy", "torch")
-
 OPTIONAL = {
     "limited": "has no cap to lower",
     "at_tolerance": "has no tolerance to set",
@@ -82,7 +86,8 @@ OPTIONAL = {
 
 @runtime_checkable
 class Layer(Protocol):
-    """An implementation that solves for an equilibrium. ``framework`` is ``"numpy"`` or ``"torch"``.
+    """An implementation that solves for an equilibrium. ``framework`` names one of
+    :mod:`deqverify.frameworks`: ``"numpy"``, ``"torch"`` or ``"jax"``.
 
     Optional methods, each asked for by the laws that need it; θ, x and z0 as in ``vjp``, ``tangent`` and ``direction``
     a pair of what θ and x are:

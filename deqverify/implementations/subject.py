@@ -22,15 +22,13 @@ import numpy as np
 from deqverify.cells import cells
 from deqverify.cells.probed import PROBE, ProbedCell
 from deqverify.claims import Claims
+from deqverify.clock import Interrupted
 from deqverify.dtypes import Array
 from deqverify.dtypes import dtype as known_dtype
+from deqverify.frameworks import FRAMEWORKS, Framework, framework
 from deqverify.implementations.devices import check_device
-from deqverify.implementations.protocol import FRAMEWORKS, OPTIONAL, Cotangents, Layer, Model, Pull, Solution, Status
+from deqverify.implementations.protocol import OPTIONAL, Cotangents, Layer, Model, Pull, Solution, Status
 from deqverify.problem import Problem
-
-
-class Interrupted(BaseException):
-    """Raised by the suite's own clock; passes through everything."""
 
 
 class TargetFailure(Exception):
@@ -122,15 +120,9 @@ class Subject:
         return isinstance(self.implementation, Layer)
 
     @cached_property
-    def framework(self) -> Any:
+    def framework(self) -> Framework:
         """The bridge of the layer's framework, imported when first needed."""
-        if self.implementation.framework == "numpy":
-            from deqverify.implementations.numpy_base import NumpyFramework
-
-            return NumpyFramework()
-        from deqverify.implementations.torch_base import TorchFramework
-
-        return TorchFramework()
+        return framework(self.implementation.framework)
 
     def native(self, values: Any) -> Any:
         return self.framework.native(values, self.dtype, self.device)
@@ -299,8 +291,9 @@ class Subject:
         return self.framework.to_numpy(array)
 
 
-def as_implementation(candidate: Any) -> Any:
-    """``candidate`` itself if it is a layer or a model; a PyTorch layer around it if it is a plain function.
+def as_implementation(candidate: Any, framework: str = "torch") -> Any:
+    """``candidate`` itself if it is a layer or a model; a layer of ``framework``, PyTorch or JAX, around it if it is a
+    plain function.
 
     TypeError, with what to pass instead, for anything else and for attributes that are not what the protocol says.
     """
@@ -319,10 +312,14 @@ def as_implementation(candidate: Any) -> Any:
         missing = [name for name in ("name", "framework", "claims") if not hasattr(candidate, name)]
         raise TypeError(
             f"deq: {type(candidate).__name__} has vjp and lacks {' and '.join(missing)}; "
-            'a layer has name = "mine", framework = "torch" or "numpy", and claims = Claims(…)'
+            'a layer has name = "mine", framework = "torch", "jax" or "numpy", and claims = Claims(…)'
         )
     if callable(candidate):
         _check_call(candidate)
+        if framework == "jax":
+            from deqverify.implementations.jax_base import JaxFixedPoint
+
+            return JaxFixedPoint(candidate)
         from deqverify.implementations.torch_base import TorchFixedPoint
 
         return TorchFixedPoint(candidate)

@@ -1,0 +1,73 @@
+"""The clock of one example: it rings after a limit, and time that is nobody's fault, as compiling, does not count."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+GRACE = 0.1
+"""Seconds between the limit and the alarm. Compiling is C++ that no signal interrupts, and how long it took is said
+right after it: an alarm that was due meanwhile has to wait for that."""
+
+
+class Interrupted(BaseException):
+    """Raised by the suite's own clock; passes through everything."""
+
+
+class Hang(Interrupted):
+    """One example ran past its limit."""
+
+
+@dataclass
+class _Running:
+    """When the example in the main thread is over; ``warned`` once that was so and the grace period began."""
+
+    deadline: float
+    warned: bool = False
+
+
+_running: _Running | None = None
+
+
+def forgive(seconds: float) -> None:
+    """Lets the running example, if there is one, take ``seconds`` more. May be called from any thread."""
+    if running := _running:
+        running.deadline += seconds
+
+
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Raises :class:`Hang` in the main thread after ``seconds``, not counting what was forgiven; elsewhere, and where
+    there are no signals, nothing. Loops in C that never return to Python are left to the worker's hard limit.
+    """
+    global _running
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    running = _Running(time.monotonic() + seconds)
+
+    def ring(signum: int, frame: Any) -> None:
+        left = running.deadline - time.monotonic()
+        if left > 0.0:
+            running.warned = False
+            signal.setitimer(signal.ITIMER_REAL, left)
+        elif not running.warned:
+            running.warned = True
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
+        else:
+            raise Hang(f"no answer within {seconds:g} s")
+
+    outer, before = _running, signal.signal(signal.SIGALRM, ring)
+    _running = running
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+        _running = outer

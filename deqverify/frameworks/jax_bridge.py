@@ -1,0 +1,137 @@
+"""The bridge to JAX.
+
+64-bit mode is a flag of JAX that changes what arrays are. Here it is on while something is computed in float64, in the
+thread that computes, and otherwise what the user made it: the global flag is never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deqverify import clock
+from deqverify.dtypes import Array
+from deqverify.frameworks.base import PROCESS_SETTINGS, Framework, Setting, rows, unknown_layout
+from deqverify.losses import Loss
+
+_RECORDING = ContextVar("a pull will be asked for", default=True)
+
+
+def recording() -> bool:
+    """Whether ``jax.vjp`` belongs around a solve now; if not, it is called plainly and its pull may raise."""
+    return _RECORDING.get()
+
+
+@contextmanager
+def _no_vjp() -> Iterator[None]:
+    token = _RECORDING.set(False)
+    try:
+        yield
+    finally:
+        _RECORDING.reset(token)
+
+
+def _forgive_compiling(event: str, seconds: float, **more: Any) -> None:
+    if event.startswith("/jax/core/compile/"):  # tracing, lowering and compiling
+        clock.forgive(seconds)
+
+
+# Whoever compiles, a layer of ours, a user's own vjp or a single operation, the time is not the solver's.
+jax.monitoring.register_event_duration_secs_listener(_forgive_compiling)
+
+
+def computing(dtype: str) -> AbstractContextManager[Any]:
+    """64-bit mode for float64; for any other dtype JAX as the user has set it."""
+    return jax.enable_x64(True) if dtype == "float64" else nullcontext()
+
+
+def _setting(name: str) -> Setting:
+    return lambda: getattr(jax.config, name), lambda value: jax.config.update(name, value)
+
+
+_NAMES = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_default_device",
+    "jax_disable_jit",
+    "jax_debug_nans",
+)
+
+
+class JaxFramework(Framework):
+    """JAX arrays, in their dtype and on their device."""
+
+    name = "jax"
+    layouts = ()
+    mutable, because = False, "JAX arrays are immutable, and how they lie in memory is not a program's to choose"
+    without_gradient: ClassVar = {"no vjp": _no_vjp}
+    """A call without ``jax.vjp`` around it: some solvers stop elsewhere once they are differentiated."""
+    global_settings: ClassVar = {name: _setting(name) for name in _NAMES} | PROCESS_SETTINGS
+
+    def computing(self, dtype: str) -> AbstractContextManager[Any]:
+        return computing(dtype)
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` under ``jax.jit``, its first argument static: compiled once for each and all shapes."""
+        return _compiled(function)
+
+    def native(self, values: Any, dtype: str, device: str) -> jax.Array:
+        with computing(dtype):
+            return jax.device_put(jnp.asarray(np.array(values, order="C"), dtype=dtype), _device(device))
+
+    def to_numpy(self, array: jax.Array) -> Array:
+        return np.array(np.asarray(array), dtype=np.float64)
+
+    def kind(self, array: jax.Array) -> tuple[str, str]:
+        (platform,) = {device.platform for device in array.devices()}
+        return str(array.dtype), {"gpu": "cuda"}.get(platform, platform)
+
+    def readout(self, loss: Loss, z: jax.Array, B: jax.Array, Y: jax.Array) -> tuple[float, Any, Any]:
+        with computing(str(z.dtype)):
+            value, (dz, dB) = _readout(loss, z, B, Y)
+            return float(value), dz, dB
+
+    def laid_out(self, array: jax.Array, layout: str) -> jax.Array:
+        raise unknown_layout(layout, self.layouts)
+
+    def random_state(self) -> str:
+        return "JAX has none: keys are arguments"
+
+
+@lru_cache(maxsize=64)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = jax.jit(function, static_argnums=0)
+    return compiled
+
+
+def _device(device: str) -> Any:
+    """JAX's device called "cpu", "cuda" or "cuda:1". ValueError where JAX sees none."""
+    platform, _, number = device.partition(":")
+    try:
+        return jax.devices(platform)[int(number or 0)]
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"device: JAX sees no {device} here ({error}); use cpu, or a build of JAX for it") from None
+
+
+def _loss(loss: Loss, z: jax.Array, B: jax.Array, Y: jax.Array) -> Any:
+    wide = jnp.promote_types(z.dtype, jnp.float32)
+    return loss.value(B.astype(wide) @ rows(z).astype(wide).T, Y.astype(wide))
+
+
+_readout = jax.jit(jax.value_and_grad(_loss, argnums=(1, 2)), static_argnums=0)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The arrays of a pytree by name: a dictionary of arrays as it is, ``{"cell": {"W": …}}`` as ``{"cell.W": …}``."""
+    if isinstance(tree, Mapping) and not any(isinstance(value, Mapping | list | tuple) for value in tree.values()):
+        return dict(tree)
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}

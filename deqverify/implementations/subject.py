@@ -63,7 +63,7 @@ def _calling(what: str) -> Iterator[None]:
 
 def claimed_cells(claims: Claims) -> tuple[str, ...]:
     """The names of the cells that ``claims`` speak of: without any, those that contract."""
-    return claims.cells or tuple(cells())[:1]
+    return claims.cells or tuple(name for name, cell in cells().items() if cell.contracts)
 
 
 @dataclass

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from deqverify.cells import LinearCell
 from deqverify.cells.base import Theta
 from deqverify.implementations.jax_base import JaxLayer
-from deqverify.reference.stateless import STATELESS, Stateless
+from deqverify.reference.stateless import LINEAR, STATELESS, Stateless
 
 
 class JaxDirect(Stateless, JaxLayer):
@@ -19,7 +19,12 @@ class JaxDirect(Stateless, JaxLayer):
 
     name = "reference[jax]"
     claims = replace(
-        STATELESS, starts=False, second_order=True, compiles=True, where="deqverify/reference/jax_direct.py"
+        STATELESS,
+        cells=LINEAR,
+        starts=False,
+        second_order=True,
+        compiles=True,
+        where="deqverify/reference/jax_direct.py",
     )
     jvp = JaxLayer.forward_mode
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from deqverify.cells import Cell
+from deqverify.cells import Cell, cells
 from deqverify.cells.base import Parts, Theta
 from deqverify.dtypes import Array
 from deqverify.dtypes import dtype as known_dtype
@@ -49,6 +49,7 @@ class NewtonLayer(Stateless):
         self.name = "reference[newton]"
         self.claims = replace(
             STATELESS,
+            cells=tuple(cells()),
             devices=("cpu", "cuda") if framework == "torch" else ("cpu",),
             compiles=framework == "jax",
             where="deqverify/reference/newton.py",

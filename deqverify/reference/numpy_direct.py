@@ -12,7 +12,7 @@ import scipy.linalg
 from deqverify.cells import LinearCell
 from deqverify.cells.base import Parts, Theta
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
-from deqverify.reference.stateless import STATELESS, Stateless
+from deqverify.reference.stateless import LINEAR, STATELESS, Stateless
 
 
 class NumpyDirect(Stateless):
@@ -20,7 +20,7 @@ class NumpyDirect(Stateless):
 
     framework = "numpy"
     name = "reference[numpy]"
-    claims = replace(STATELESS, starts=False, where="deqverify/reference/numpy_direct.py")
+    claims = replace(STATELESS, cells=LINEAR, starts=False, where="deqverify/reference/numpy_direct.py")
 
     def vjp(self, cell: LinearCell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
         solve = _solver(cell.matrix(theta))

@@ -11,7 +11,7 @@ from deqverify.cells import LinearCell
 from deqverify.cells.base import Parts, Theta
 from deqverify.implementations.protocol import Solution, Status
 from deqverify.implementations.torch_base import TorchLayer
-from deqverify.reference.stateless import STATELESS, Stateless
+from deqverify.reference.stateless import LINEAR, STATELESS, Stateless
 
 
 class _Solve(torch.autograd.Function):
@@ -44,6 +44,7 @@ class TorchDirect(Stateless, TorchLayer):
     name = "reference"
     claims = replace(
         STATELESS,
+        cells=LINEAR,
         dtypes=("float64", "float32", "float16", "bfloat16"),
         devices=("cpu", "cuda"),
         starts=False,

@@ -22,7 +22,15 @@ class Sound(TorchLayer):
     """The direct solve with autograd: the control that no law may reject."""
 
     name = "sound"
-    claims = Claims(starts=False, threads=True, copies=True, pickles=True, modes=True, evaluation_gradient=True)
+    claims = Claims(
+        cells=("linear-softmax",),
+        starts=False,
+        threads=True,
+        copies=True,
+        pickles=True,
+        modes=True,
+        evaluation_gradient=True,
+    )
 
     def mode(self, training: bool) -> Any:
         return self
@@ -230,7 +238,7 @@ class MeanForSum:
     """The loss is averaged over data points instead of summed."""
 
     name = "mean for sum"
-    claims = Claims()
+    claims = Claims(cells=("linear-softmax",))
 
     def factor(self, problem: SoftmaxProblem) -> float:
         return 1.0 / problem.n
@@ -379,7 +387,7 @@ class DetachedAdjoint(SoundPicard):
 class UnrolledFromStart(Sound):
     """Twenty steps are unrolled from the start, which is not detached."""
 
-    claims = Claims()
+    claims = Claims(cells=("linear-softmax",))
 
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         step, z = cell.step(theta, x), torch.zeros_like(x) if z0 is None else z0

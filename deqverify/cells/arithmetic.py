@@ -23,7 +23,7 @@ def relu(v: Any) -> Any:
     if are_balls(v):
         return _entrywise(v, lambda ball: ball.max(ball * 0))
     xp = array_namespace(v)
-    return xp.where(v > 0, v, xp.zeros_like(v))
+    return xp.where(v <= 0, xp.zeros_like(v), v)  # NaN stays NaN
 
 
 def gate(v: Any) -> Any:

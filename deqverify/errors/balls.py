@@ -377,8 +377,8 @@ class BallErrors:
 
 
 def _lost(dtype_name: str) -> float:
-    """What underflow may take of a number: all below the normal ones, but in float16 half the spacing of its subnormal
-    numbers, which are kept wherever it is computed in."""
+    """What underflow may take of a number: all below the normal ones, but in float16 the spacing of its subnormal numbers,
+    which are kept wherever it is computed in."""
     fmt = dtype(dtype_name)
     return fmt.smallest if dtype_name == "float16" else fmt.tiny
 

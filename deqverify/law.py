@@ -17,7 +17,7 @@ from unittest import SkipTest
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
-from deqverify.cells import LinearCell, cells
+from deqverify.cells import LinearCell, LinearSoftmaxCell, cells
 from deqverify.comparison import Measurement
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem, array_code
@@ -82,6 +82,9 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
 """What a law may need of an implementation: how that is seen, and the sentence for when it is missing."""
 
 
+OTHER_CELLS_SHARE = 2
+"""The other cells have one example for so many on the linear-softmax cell, of which most is known."""
+
 LARGE_SHARE = 20
 """One example in so many is large, for the laws that draw such."""
 
@@ -135,24 +138,37 @@ class Law:
         announce: Callable[[dict[str, Any]], None] | None = None,
         observe: Callable[[Example], None] | None = None,
     ) -> Trial:
-        """Tries the law on ``subject``; a seed is mixed with the law's id, so that laws see different problems."""
-        seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id}".encode())
+        """Tries the law on ``subject``; a seed is mixed with the law's id and the dtype, which see different
+        problems."""
+        seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id} {subject.dtype}".encode())
         own = replace(effort, examples=max(1, -(-effort.examples // self.cost)), seed=seed)
-        trial = run_trial(self.body, self.draws(subject), subject, own, self.judges_crashes, announce, observe)
+        first, others = self._parts(subject)
+        trial = run_trial(self.body, self.draws(first), first, own, self.judges_crashes, announce, observe)
+
+        def more(draws: SearchStrategy[dict[str, Any]] | None, on: Subject | None, examples: int, name: str) -> None:
+            """Adds a run of its own: among others Hypothesis would draw these in clusters, or not at all."""
+            if draws is None or on is None or trial.failure or trial.error or trial.stopped:
+                return
+            seconds, database = max(1.0, own.seconds - trial.seconds), own.database and own.database / name
+            few = replace(own, examples=examples, seconds=seconds, database=database)
+            trial.add(run_trial(self.body, draws, on, few, self.judges_crashes, announce, observe))
+
+        more(self.draws(others) if others else None, others, 1 + own.examples // OTHER_CELLS_SHARE, "cells")
         if trial.crashed and not trial.failure and not trial.decisive:
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
             return run_trial(self.body, self.draws(subject), subject, own, True, announce, observe)
-        large = self.large(subject) if self.large else None
-        if large is not None and not (trial.failure or trial.error or trial.stopped):
-            # In a run of their own: among others Hypothesis draws them in clusters of one size, or not at all.
-            few = replace(
-                own,
-                examples=2 + own.examples // LARGE_SHARE,  # the first is the least of them
-                seconds=max(1.0, own.seconds - trial.seconds),
-                database=own.database and own.database / "large",
-            )
-            trial.add(run_trial(self.body, large, subject, few, self.judges_crashes, announce, observe))
+        large = self.large(first) if self.large else None
+        more(large, first, 2 + own.examples // LARGE_SHARE, "large")  # the first is the least of them
         return trial
+
+    def _parts(self, subject: Subject) -> tuple[Subject, Subject | None]:
+        """The subject on the linear-softmax cell, which has all the examples, and on the others that this law is
+        about, which share half as many; or the subject itself, where it is not judged on both."""
+        chosen = cells_of(self.about, subject)
+        others = [name for name in chosen if name != LinearSoftmaxCell.name]
+        if not others or len(others) == len(chosen):
+            return subject, None
+        return subject.on((LinearSoftmaxCell.name,)), subject.on(others)
 
     def __call__(self, deq: Any, examples: int = 100, dtype: str | None = None, device: str = "cpu") -> None:
         """Asserts the law on ``deq`` (a layer, a model or ``solve(step, z0)``): AssertionError with the smallest

@@ -160,7 +160,7 @@ class CellProblem(Problem):
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxProblem(Problem):
-    """A problem of the linear-softmax cell, in the symbols of the theory: weights A (m, m) and B (p, m), features Φ
+    """A problem of the linear-softmax cell, in the symbols of docs/theory.md. Weights A (m, m) and B (p, m), features Φ
     (m, n), targets Y (p, n), γ in (0, 1) and a loss. Here data points are columns: Φ is xᵀ.
 
     The equilibrium is ``Z = γSZ + Φ`` with S the softmax of every column of A, the outputs ``F = BZ``, the objective

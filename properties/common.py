@@ -121,7 +121,7 @@ def directions(draw: DrawFn, values: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def in_columns(direction: Mapping[str, Array]) -> dict[str, Array]:
-    """Blocks of the linear-softmax cell in the symbols of the theory: x (n, m) as Φ (m, n)."""
+    """Blocks of the linear-softmax cell in the symbols of docs/theory.md, x (n, m) as Φ (m, n)."""
     return {"Phi" if block == "x" else block: d.T if block == "x" else d for block, d in direction.items()}
 
 

@@ -44,8 +44,8 @@ def test_the_violation_shown_is_real() -> None:
 def test_verifying_ones_own_deq_finds_the_one_step_gradient_and_the_silent_cap() -> None:
     names: dict[str, object] = {}
     exec(SNIPPETS[1], names)
-    verdicts = {result.job.law: result.verdict.value for result in names["report"].results}  # type: ignore[attr-defined]
-    assert verdicts == {"enclosure": "violated", "gradient-x": "violated"}
+    results = names["report"].results  # type: ignore[attr-defined]
+    assert {r.job.law for r in results if r.verdict.value == "violated"} == {"enclosure", "gradient-x"}
     exec(SNIPPETS[2], names)
     assert names["test_my_deq"].pytestmark  # type: ignore[attr-defined]
 

@@ -377,7 +377,7 @@ class BallErrors:
 
 
 def _lost(dtype_name: str) -> float:
-    """What underflow may take of a number: all below the normal ones, but in float16 the spacing of its subnormal numbers,
+    """What underflow may take of a number: all below the normal ones, but in float16 the spacing of its subnormal ones,
     which are kept wherever it is computed in."""
     fmt = dtype(dtype_name)
     return fmt.smallest if dtype_name == "float16" else fmt.tiny

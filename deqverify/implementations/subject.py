@@ -281,6 +281,12 @@ class Subject:
         twin.implementation = implementation
         return twin
 
+    def on(self, names: Sequence[str]) -> Subject:
+        """The same subject, judged on some of its cells only."""
+        twin = self._around(self.implementation)
+        twin.cells = tuple(names)
+        return twin
+
     def limited(self, max_iterations: int) -> Any:
         with _calling("limited"):
             return self.implementation.limited(max_iterations)

@@ -15,6 +15,7 @@ from flint import arb, ctx
 
 from deqverify.cells import Cell, Contraction, LinearCell, Monotone, cells
 from deqverify.cells.arithmetic import gate, relu, root
+from deqverify.cells.conv import convolve
 from deqverify.dtypes import round_to
 from tests.cell_examples import (
     CELLS,
@@ -65,8 +66,17 @@ def differentiated(cell: Cell, at: Any) -> dict[str, Any]:
 
 @every_cell
 def test_float64_stays_in_the_balls_and_so_do_automatic_derivatives(name: str) -> None:
-    cell, narrow = CELLS[name], 0
-    for noise, drawn in enumerate(sample(name)):
+    stays_in_the_balls(CELLS[name], sample(name))
+
+
+@pytest.mark.parametrize("power", [0.5, 1.5])
+def test_so_it_does_for_other_powers_of_the_lattice(power: float) -> None:
+    stays_in_the_balls(dataclasses.replace(CELLS["lattice"], power=power), sample("lattice"))  # type: ignore[type-var]
+
+
+def stays_in_the_balls(cell: Cell, examples: Any) -> None:
+    narrow = 0
+    for noise, drawn in enumerate(examples):
         at = point(cell, drawn, noise)
         with ctx.workprec(53 - FORGIVEN):
             balls = evaluated(cell, at.mapped(lambda v: to_balls(v, 2.0 ** (FORGIVEN - 53))))
@@ -78,7 +88,7 @@ def test_float64_stays_in_the_balls_and_so_do_automatic_derivatives(name: str) -
         size = max(np.abs(mid(part)).max() for part in balls.values())
         # 2⁻⁴⁷ for rounding, times a condition number: where the argument of a ReLU is open it is not met.
         narrow += all(radii(part).max() <= 2.0**-30 * size for part in balls.values())
-    assert narrow >= 0.8 * len(sample(name)), "the balls must be narrow, or they say nothing"
+    assert narrow >= 0.8 * len(examples), "the balls must be narrow, or they say nothing"
 
 
 @every_cell
@@ -219,6 +229,7 @@ CERTIFICATES: list[tuple[str, dict[str, Any], Contraction | Monotone | None]] = 
     ("tanh", {"W": SHEAR, **ONE}, Contraction(ROOT + 0.125, "2")),
     ("relu", {"W": SHEAR, **ONE}, Contraction(ROOT + 0.125, "2")),
     ("relu", {"W": np.eye(2), **ONE}, None),
+    ("relu", {"W": np.eye(1), "U": np.ones((1, 1)), "b": np.zeros(1)}, None),
     ("sigmoid", {"W": 4.0 * SHEAR, **ONE}, Contraction(ROOT + 0.125, "2")),
     ("sigmoid", {"W": 4.0 * np.eye(2), **ONE}, None),
     ("relu-gao", {"A": SHEAR, "gamma": np.asarray(1.0), **ONE}, Contraction((ROOT + 0.125) / np.sqrt(2), "2")),
@@ -317,6 +328,18 @@ def test_a_box_over_a_kink_holds_the_pull_from_both_sides(name: str) -> None:
                 assert all(ball.contains(float(value)) for value, ball in inside)
         decided += bool(np.any(sides[0].x != sides[1].x))
     assert decided >= 10
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (2, 3), (5, 4)])
+def test_a_convolution_is_the_sum_that_its_docstring_says(k: int, shape: tuple[int, int]) -> None:
+    """Integers, so that every sum is exact."""
+    rng, (h, w) = np.random.default_rng(k), shape
+    K, z = rng.integers(-4, 5, size=(2, 2, k, k)).astype(float), rng.integers(-4, 5, size=(3, 2, h, w)).astype(float)
+    expected = np.zeros_like(z)
+    for n, o, c, y, x, i, j in np.ndindex(3, 2, 2, h, w, k, k):
+        expected[n, o, y, x] += K[o, c, i, j] * z[n, c, (y + i - k // 2) % h, (x + j - k // 2) % w]
+    assert np.array_equal(convolve(K, z), expected)
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 1.5])

@@ -151,6 +151,7 @@ REGIMES: dict[str, Regimes] = {
         "one node": lambda d: len(d[0]["adjacency"]) == 1,
         "disconnected": lambda d: components(d[0]["adjacency"]) > 1,
         "a node that hears nobody": lambda d: bool(np.any(~d[0]["adjacency"].any(axis=1))),
+        "not symmetric": lambda d: bool(np.any(d[0]["adjacency"] != d[0]["adjacency"].T)),
         "connected": lambda d: len(d[0]["adjacency"]) > 2 and components(d[0]["adjacency"]) == 1,
     },
     "attention": {

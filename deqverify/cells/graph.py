@@ -16,6 +16,7 @@ from deqverify.cells.norms import contraction
 from deqverify.drawing import draw_rate, draw_signal, draw_size, one_of, size_up_to
 from deqverify.dtypes import Array
 
+NORMALISATIONS = ("loops", "loops", "no loops", "random walk")
 GRAPHS = ("ring", "path", "star", "complete", "no edges", "isolated node", "two components", "random")
 
 
@@ -70,7 +71,7 @@ class GraphCell:
         """A graph of :data:`GRAPHS`, some disconnected or without edges, Â as :func:`normalised` makes it; ‖Â‖ ‖W‖ is a
         drawn contraction factor. Shrinks to one node, f = d = 1, Â = 1, W = ½, U = 1, b = 0, x = 1."""
         nodes, f, d = draw_size(draw, 1, 6, large), draw(size_up_to(1, 2)), draw(size_up_to(1, 2))
-        adjacency = normalised(draw_graph(draw, nodes), bool(draw(one_of(("loops", "loops", "")))))
+        adjacency = normalised(draw_graph(draw, nodes), draw(one_of(NORMALISATIONS)))
         W = scaled_to(draw_rate(draw, dtype, large), draw_weight(draw, f), adjacency)
         theta = {"adjacency": adjacency, "W": W, "U": draw_signal(draw, (f, d), 1.0), "b": draw_signal(draw, (f,))}
         return theta, draw_signal(draw, (n, nodes, d), 1.0)
@@ -94,12 +95,12 @@ def draw_graph(draw: DrawFn, nodes: int) -> Array:
     return np.where(i == j, 0.0, edges)
 
 
-def normalised(edges: Array, loops: bool) -> Array:
-    """``D^(−1/2) (E + I) D^(−1/2)`` (Kipf & Welling, arXiv 1609.02907), without ``loops`` E in place of E + I, where a
-    node without neighbours has a row of zeros."""
-    edges = edges + np.eye(len(edges)) if loops else edges
-    scale = np.maximum(edges.sum(axis=1), 1.0) ** -0.5
-    return scale[:, None] * edges * scale
+def normalised(edges: Array, how: str) -> Array:
+    """With "loops" ``D^(−1/2) (E + I) D^(−1/2)`` (Kipf & Welling, arXiv 1609.02907), with "no loops" E in place of E +
+    I, as "random walk" ``D⁻¹E``, which is not symmetric. Without loops a node without neighbours has a row of zeros."""
+    edges = edges + np.eye(len(edges)) if how == "loops" else edges
+    degree = np.maximum(edges.sum(axis=1), 1.0)
+    return edges / degree[:, None] if how == "random walk" else degree[:, None] ** -0.5 * edges * degree**-0.5
 
 
 CELL = GraphCell()

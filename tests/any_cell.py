@@ -135,7 +135,9 @@ def meets(claim: Accuracy, image: Any, z: Any) -> Any:
     return claim.norms(wrong) <= claim.allows(claim.norms(flat))
 
 
-def worst(given: Given, dtype: str, claim: Accuracy, entry: int, exact: Array, share: float = 0.999) -> Answer:
+def worst(
+    given: Given, dtype: str, claim: Accuracy, entry: int, exact: Array, share: float = 0.999, rounds: int = 4
+) -> Answer:
     """The equilibrium ``exact`` plus an error whose residual is ``share`` of the claim, in the direction that moves one
     entry of the state most, and likewise the adjoint; found in float64, rounded to ``dtype``.
 
@@ -152,12 +154,12 @@ def worst(given: Given, dtype: str, claim: Accuracy, entry: int, exact: Array, s
         return (share * _allowed(claim, image)[:, None] * along).reshape(exact.shape)
 
     z = exact
-    for _ in range(4):
+    for _ in range(rounds):
         off = spent(given.f(z), M[:, entry, :])
         z = exact + off if of_value else given.newton(exact, off)
     z = np.asarray(z, dtype=dtype).astype(np.float64)
     adjoint = true = given.adjoint(exact, given.cotangent)
-    for _ in range(4):
+    for _ in range(rounds):
         image = given.cotangent + given.cell.pull(given.theta, given.x, z, adjoint).z
         off = spent(image, M[:, :, entry])
         adjoint = true + off if of_value else given.adjoint(z, given.cotangent + off)

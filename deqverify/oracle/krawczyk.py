@@ -105,7 +105,7 @@ def growths(J: Array) -> Array:
 def apply(matrices: Array, vectors: Array) -> Array:
     """Each data point's matrix times its vector, (n, s); ``0 · ∞ = ∞``."""
     with np.errstate(invalid="ignore", over="ignore"):
-        found = np.einsum("nij,nj->ni", matrices, vectors)
+        found = np.matmul(matrices, vectors[..., None])[..., 0]
     return np.where(np.isnan(found), np.inf, found)
 
 

@@ -59,6 +59,9 @@ def test_there_and_back(bridge: Framework, dtype: str, shape: tuple[int, ...]) -
     native = bridge.native(values, dtype, "cpu")
     assert bridge.kind(native) == (dtype, "cpu")
     assert tuple(native.shape) == shape
+    other = bridge.like(values + 1.0, native)
+    assert bridge.kind(other) == bridge.kind(native)
+    np.testing.assert_array_equal(bridge.to_numpy(other), values + 1.0)
     back = bridge.to_numpy(native)
     assert back.dtype == np.float64
     np.testing.assert_array_equal(back, values)

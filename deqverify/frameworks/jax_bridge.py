@@ -88,6 +88,11 @@ class JaxFramework(Framework):
         with computing(dtype):
             return jax.device_put(jnp.asarray(np.array(values, order="C"), dtype=dtype), _device(device))
 
+    def like(self, values: Any, array: jax.Array) -> jax.Array:
+        with computing(str(array.dtype)):
+            (device,) = array.devices()
+            return jax.device_put(jnp.asarray(np.array(values, order="C"), dtype=array.dtype), device)
+
     def to_numpy(self, array: jax.Array) -> Array:
         return np.array(np.asarray(array), dtype=np.float64)
 

@@ -87,7 +87,7 @@ class NewtonLayer(Stateless):
         u, entries = known_dtype(dtype).unit_roundoff, math.prod(shape[1:])
 
         def native(z: Array) -> Any:
-            return array_namespace(x).asarray(z, dtype=x.dtype, device=device(x))
+            return framework(self.framework).like(z, x)
 
         def image(z: Array) -> Array:
             return self._numpy(self._compute(_image, cell, theta, x, native(z)))

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 GRACE = 0.1
-"""Seconds between the limit and the alarm. Compiling is C++ that no signal interrupts, and how long it took is said
-right after it: an alarm that was due meanwhile has to wait for that."""
+"""Seconds between the limit and the alarm: what is forgiven is said right after it was spent."""
+
+MOST_COMPILING = 300.0
+"""After so many seconds compiling is a hang too."""
+
+_POLL = 1.0
 
 
 class Interrupted(BaseException):
@@ -29,6 +33,7 @@ class _Running:
 
     deadline: float
     warned: bool = False
+    compiling: bool = False
 
 
 _running: _Running | None = None
@@ -36,8 +41,25 @@ _running: _Running | None = None
 
 def forgive(seconds: float) -> None:
     """Lets the running example, if there is one, take ``seconds`` more. May be called from any thread."""
-    if running := _running:
-        running.deadline += seconds
+    if _running and not _running.compiling:
+        _running.deadline += seconds
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """What is done in this context does not count against the running example, as long as it is not endless. May be
+    entered in any thread."""
+    running = _running
+    if running is None or running.compiling:
+        yield
+        return
+    started, running.compiling = time.monotonic(), True
+    running.deadline += MOST_COMPILING
+    try:
+        yield
+    finally:
+        running.deadline += time.monotonic() - started - MOST_COMPILING
+        running.compiling = False
 
 
 @contextmanager
@@ -55,7 +77,7 @@ def alarm(seconds: float) -> Iterator[None]:
         left = running.deadline - time.monotonic()
         if left > 0.0:
             running.warned = False
-            signal.setitimer(signal.ITIMER_REAL, left)
+            signal.setitimer(signal.ITIMER_REAL, min(left, _POLL))  # the deadline may be moved back again
         elif not running.warned:
             running.warned = True
             signal.setitimer(signal.ITIMER_REAL, GRACE)

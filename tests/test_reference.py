@@ -103,7 +103,7 @@ def test_each_name_is_its_own_method() -> None:
         ): r"reference\[fast\] has no option 'numpy'; use one of lu, mass, mixed, mixedlu, batched, or none",
         ("fast", "lu", "mass"): "one of lu and mass, not both",
         ("torch", "numpy"): "one of numpy and torch, not both",
-        ("slow",): "^reference has no option 'slow'; use some of torch, numpy, picard, mass, fast, worst$",
+        ("slow",): "^reference has no option 'slow'; use some of torch, numpy, jax, picard, mass, newton, fast, worst$",
     }.items():
         with pytest.raises(ValueError, match=said):
             reference(*options)

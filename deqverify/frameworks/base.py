@@ -47,6 +47,10 @@ class Framework(Protocol):
         """A native array of ``values``, of any shape, its entries in memory row by row, as users hold their data."""
 
     @abstractmethod
+    def like(self, values: Any, array: Any) -> Any:
+        """A native array of ``values`` in the dtype and on the device of ``array``, of any shape."""
+
+    @abstractmethod
     def to_numpy(self, array: Any) -> Array:
         """A float64 copy of a native array."""
 

@@ -25,6 +25,9 @@ class NumpyFramework(Framework):
     def native(self, values: Any, dtype: str, device: str) -> Any:
         return np.array(values, dtype=dtype, order="C")
 
+    def like(self, values: Any, array: Any) -> Any:
+        return np.array(values, dtype=array.dtype, order="C")
+
     def to_numpy(self, array: Any) -> Array:
         return np.array(array, dtype=np.float64)
 

@@ -67,6 +67,9 @@ class TorchFramework(Framework):
         # Row by row in memory, as users hold their data; a transposed array would keep its strides.
         return torch.tensor(np.array(values, order="C"), dtype=getattr(torch, dtype), device=device)
 
+    def like(self, values: Any, array: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(np.array(values, order="C"), dtype=array.dtype, device=array.device)
+
     def to_numpy(self, array: torch.Tensor) -> Array:
         return np.array(array.detach().to("cpu", torch.float64).numpy())
 

@@ -91,12 +91,12 @@ class JaxLayer:
             jax.errors.TracerArrayConversionError,
             jax.errors.TracerIntegerConversionError,
         ) as error:
-            if not self.claims.compiles:
-                raise
-            raise TypeError(
-                f"{self.name} cannot be compiled: {error}\nclaim compiles=False for a solver that looks at values in "
-                "Python (option compiles=no of a function), or use jax.lax.while_loop"
-            ) from error
+            fix = (
+                "claim compiles=False (option compiles=no of a function), or use jax.lax.while_loop"
+                if self.claims.compiles
+                else "inside jax.vjp it can look at jax.lax.stop_gradient(value)"
+            )
+            raise TypeError(f"{self.name} looks at values in Python: {fix}. JAX says: {error}") from error
 
 
 class JaxFixedPoint(JaxLayer):

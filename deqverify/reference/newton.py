@@ -72,7 +72,9 @@ class NewtonLayer(Stateless):
 
     def start_gradient(self, cell: Cell, theta: Theta, x: Any, z0: Any, cotangent: Any) -> Any:
         """Zero: the equilibrium does not depend on where it was looked for."""
-        return array_namespace(z0).zeros_like(_plain(z0))
+        bridge = framework(self.framework)
+        with bridge.computing(bridge.kind(z0)[0]):
+            return array_namespace(z0).zeros_like(_plain(z0))
 
     def limited(self, max_iterations: int) -> NewtonLayer:
         """The same layer, its cap lowered; the adjoint has none."""
@@ -86,7 +88,7 @@ class NewtonLayer(Stateless):
         u, entries = known_dtype(dtype).unit_roundoff, math.prod(shape[1:])
 
         def native(z: Array) -> Any:
-            return array_namespace(x).asarray(z, dtype=x.dtype, device=device(x))
+            return framework(self.framework).like(z, x)
 
         def image(z: Array) -> Array:
             return self._numpy(self._compute(_image, cell, theta, x, native(z)))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deqverify.cells import Cell, Certificate, LinearSoftmaxCell, cells
+from deqverify.cells.probed import PROBE
 from deqverify.dtypes import Array, dtype, round_to
 from deqverify.losses import Loss
 
@@ -120,6 +121,8 @@ class CellProblem(Problem):
             if self.cell not in cells():
                 raise ValueError(f"cell: {self.cell!r} is not one of {', '.join(cells())}")
             object.__setattr__(self, "cell", cells()[self.cell])
+        if taken := {"x", "B", PROBE} & set(self.theta):
+            raise ValueError(f"theta: {min(taken)!r} is the name of another block; call the parameter otherwise")
         theta = {name: _finite_array(f"theta[{name!r}]", value) for name, value in self.theta.items()}
         object.__setattr__(self, "theta", theta)
         for name in ("x", "B", "Y"):

@@ -220,12 +220,12 @@ SHEAR, ROOT = (
 )  # its singular values are ROOT ± ⅛, ROOT² = ¼ + 1/64
 ONE = {"U": np.ones((2, 1)), "b": np.zeros(2)}
 CERTIFICATES: list[tuple[str, dict[str, Any], Contraction | Monotone | None]] = [
-    ("linear", {"A": SHEAR, "B": np.ones((2, 1))}, Contraction(ROOT + 0.125, "2")),
-    ("linear", {"A": np.array([[0.5, 0.5], [0.0, 0.0]]), "B": np.ones((2, 1))}, Contraction(0.5, "1")),
-    ("linear", {"A": np.array([[0.5, 0.0], [0.5, 0.0]]), "B": np.ones((2, 1))}, Contraction(0.5, "max")),
-    ("linear", {"A": np.array([[0.5, 0.5], [0.5, -0.5]]), "B": np.ones((2, 1))}, Contraction(np.sqrt(0.5), "2")),
-    ("linear", {"A": np.array([[0.5]]), "B": np.ones((1, 1))}, Contraction(0.5, "max")),
-    ("linear", {"A": 2.0 * SHEAR, "B": np.ones((2, 1))}, None),
+    ("linear", {"A": SHEAR, "U": np.ones((2, 1))}, Contraction(ROOT + 0.125, "2")),
+    ("linear", {"A": np.array([[0.5, 0.5], [0.0, 0.0]]), "U": np.ones((2, 1))}, Contraction(0.5, "1")),
+    ("linear", {"A": np.array([[0.5, 0.0], [0.5, 0.0]]), "U": np.ones((2, 1))}, Contraction(0.5, "max")),
+    ("linear", {"A": np.array([[0.5, 0.5], [0.5, -0.5]]), "U": np.ones((2, 1))}, Contraction(np.sqrt(0.5), "2")),
+    ("linear", {"A": np.array([[0.5]]), "U": np.ones((1, 1))}, Contraction(0.5, "max")),
+    ("linear", {"A": 2.0 * SHEAR, "U": np.ones((2, 1))}, None),
     ("tanh", {"W": SHEAR, **ONE}, Contraction(ROOT + 0.125, "2")),
     ("relu", {"W": SHEAR, **ONE}, Contraction(ROOT + 0.125, "2")),
     ("relu", {"W": np.eye(2), **ONE}, None),

@@ -20,7 +20,7 @@ every_cell = pytest.mark.parametrize("name", list(CELLS))
 
 SIMPLEST: dict[str, tuple[dict[str, Any], Any]] = {
     "linear-softmax": ({"A": [[0.0]], "gamma": 0.5}, [[1.0]]),
-    "linear": ({"A": [[0.5]], "B": [[1.0]]}, [[1.0]]),
+    "linear": ({"A": [[0.5]], "U": [[1.0]]}, [[1.0]]),
     "tanh": ({"W": [[0.5]], "U": [[1.0]], "b": [0.0]}, [[1.0]]),
     "sigmoid": ({"W": [[2.0]], "U": [[1.0]], "b": [0.0]}, [[1.0]]),
     "relu": ({"W": [[0.5]], "U": [[1.0]], "b": [0.0]}, [[1.0]]),

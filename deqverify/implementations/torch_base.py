@@ -30,8 +30,11 @@ class TorchLayer:
 
     def equilibrium(self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor | None) -> Any:
         """Override this instead where more than the step is needed, as a direct solver does."""
-        start = x.new_zeros((x.shape[0], *cell.state(theta, tuple(x.shape[1:])))) if z0 is None else z0
-        return self.fixed_point(cell.step(theta, x), start)
+        return self.fixed_point(cell.step(theta, x), self.start(cell, theta, x) if z0 is None else z0)
+
+    def start(self, cell: Cell, theta: Theta, x: torch.Tensor) -> torch.Tensor:
+        """Zeros of the shape of all states, (n, *state)."""
+        return x.new_zeros((x.shape[0], *cell.state(theta, tuple(x.shape[1:]))))
 
     def vjp(self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor | None = None) -> tuple[Solution, Pull]:
         solution, leaves, inputs = self._solve(cell, theta, x, z0)

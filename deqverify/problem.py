@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from deqverify.cells import Cell, Certificate, LinearSoftmaxCell, cells
+from deqverify.cells import Cell, Certificate, LinearSoftmaxCell, cells, check_cells
 from deqverify.cells.probed import PROBE
 from deqverify.dtypes import Array, dtype, round_to
 from deqverify.losses import Loss
@@ -118,8 +118,7 @@ class CellProblem(Problem):
 
     def __post_init__(self) -> None:
         if isinstance(self.cell, str):
-            if self.cell not in cells():
-                raise ValueError(f"cell: {self.cell!r} is not one of {', '.join(cells())}")
+            check_cells([self.cell])
             object.__setattr__(self, "cell", cells()[self.cell])
         if taken := {"x", "B", PROBE} & set(self.theta):
             raise ValueError(f"theta: {min(taken)!r} is the name of another block; call the parameter otherwise")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from functools import lru_cache
 
 from deqverify.cells.base import Cell, Certificate, Contraction, LinearCell, Monotone, Parts, Theta
@@ -22,6 +23,13 @@ def cells() -> dict[str, Cell]:
     return {cell.name: cell for cell in found}
 
 
+def check_cells(names: Iterable[str]) -> None:
+    """ValueError, with the known ones, for a name that no cell has."""
+    for name in names:
+        if name not in cells():
+            raise ValueError(f"cell: {name!r} is not one of {', '.join(cells())}")
+
+
 __all__ = [
     "Cell",
     "Certificate",
@@ -32,4 +40,5 @@ __all__ = [
     "Parts",
     "Theta",
     "cells",
+    "check_cells",
 ]

@@ -45,6 +45,8 @@ class Job:
     """The implementation is an object of the caller's, ``target`` only its name."""
     push: bool = False
     """Half of the examples climb towards a larger measured/allowed."""
+    cells: tuple[str, ...] = ()
+    """The cells to be judged on; all that are claimed, without any."""
     found: tuple[str, ...] = ()
     """The lines of Python that find an object in hand again."""
 

@@ -383,7 +383,7 @@ def test_laws_judge_it() -> None:
         assert (trial.failure, trial.error, trial.crashed) == (None, None, 0)
 
 
-@pytest.mark.parametrize("law", ["existence", "gradient-A", "second-order", "adjoint-identity", "empty-batch"])
+@pytest.mark.parametrize("law", ["existence", "euler", "second-order", "adjoint-identity", "empty-batch"])
 def test_no_law_rejects_the_direct_reference(law: str) -> None:
     trial = laws()[law].trial(Subject(reference("jax")), Effort(4, 60.0, seed=0))
     assert (trial.failure, trial.error, trial.crashed) == (None, None, 0)

@@ -242,8 +242,8 @@ def test_options() -> None:
         reference("newton", "picard")
 
 
-QUICK = ("existence", "restart", "gradient-A", "adjoint-certificate", "adjoint-identity", "status-cap",
-         "poisoned-column", "memory-layout", "batch-of-one", "empty-batch")  # fmt: skip
+QUICK = ("existence", "restart", "euler", "adjoint-certificate", "adjoint-identity", "status-cap",
+         "status-nan", "memory-layout", "batch-of-one", "empty-batch")  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

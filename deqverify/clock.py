@@ -38,17 +38,27 @@ class _Running:
 
 _running: _Running | None = None
 
+_forgiven = 0.0
+
+
+def now() -> float:
+    """The time in seconds, less what was forgiven in this process so far."""
+    return time.monotonic() - _forgiven
+
 
 def forgive(seconds: float) -> None:
     """Lets the running example, if there is one, take ``seconds`` more. May be called from any thread."""
+    global _forgiven
     if _running and not _running.compiling:
         _running.deadline += seconds
+        _forgiven += seconds
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
     """What is done in this context does not count against the running example, as long as it is not endless. May be
     entered in any thread."""
+    global _forgiven
     running = _running
     if running is None or running.compiling:
         yield
@@ -58,8 +68,9 @@ def compiling() -> Iterator[None]:
     try:
         yield
     finally:
-        running.deadline += time.monotonic() - started - MOST_COMPILING
-        running.compiling = False
+        spent = time.monotonic() - started
+        running.deadline += spent - MOST_COMPILING
+        running.compiling, _forgiven = False, _forgiven + spent
 
 
 @contextmanager

@@ -11,7 +11,9 @@ without the array's becoming another.
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -102,17 +104,44 @@ def scales(dtype_name: str = "float64") -> SearchStrategy[int]:
     return st.sampled_from([*[0] * 40, *sorted(rare, key=lambda k: (abs(k), k))])
 
 
-@lru_cache(maxsize=256)
+_STEP: ContextVar[int | None] = ContextVar("the step of a menu of shapes", default=None)
+
+
+@st.composite
+def few_shapes(draw: DrawFn, strategy: SearchStrategy[Any]) -> Any:
+    """As ``strategy``, every size in it one of three, and all of them the same: least, one more, or two more. For what
+    is compiled anew for each shape. One draw more."""
+    token = _STEP.set(draw(st.sampled_from((0, 1, 2))))
+    try:
+        return draw(strategy)
+    finally:
+        _STEP.reset(token)
+
+
 def size_up_to(least: int, largest: int) -> SearchStrategy[int]:
-    """Sizes up to four stand six times in the menu; the first is the simplest."""
+    """Sizes up to four stand six times in the menu; the first is the simplest. Asked while something is drawn."""
+    step = _STEP.get()
+    return _sizes(least, largest) if step is None else st.just(min(largest, least + step))
+
+
+@lru_cache(maxsize=256)
+def _sizes(least: int, largest: int) -> SearchStrategy[int]:
     menu = [size for size in range(least, largest + 1) for _ in range(6 if size <= _SMALL else 1)]
     return st.sampled_from(menu if len(menu) > 1 else 2 * menu)  # a menu of one draws nothing: shrinking would misalign
 
 
-@lru_cache(maxsize=8)
+_LARGE_STEPS = (65, 129, 257)
+
+
 def large_size(largest: int) -> SearchStrategy[int]:
     """Sizes beyond ``largest`` up to 300, four times in five beyond 256: what fails from a threshold on fails there,
-    and shrinks to it."""
+    and shrinks to it. Asked while something is drawn."""
+    step = _STEP.get()
+    return _large_sizes(largest) if step is None else st.just(_LARGE_STEPS[step])
+
+
+@lru_cache(maxsize=8)
+def _large_sizes(largest: int) -> SearchStrategy[int]:
     below, above = range(largest + 1, 257), range(257, LARGEST_LARGE + 1)
     often = 4 * len(below) // len(above)
     return st.sampled_from([*below, *(size for size in above for _ in range(often))])

@@ -19,6 +19,7 @@ from hypothesis.strategies import SearchStrategy
 
 from deqverify.cells import LinearCell, LinearSoftmaxCell, cells
 from deqverify.comparison import Measurement
+from deqverify.drawing import few_shapes
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem, array_code
 from deqverify.trial import Body, Effort, Evidence, Example, Failure, Severity, Trial, replay, run_trial
@@ -143,7 +144,7 @@ class Law:
         seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id} {subject.dtype}".encode())
         own = replace(effort, examples=max(1, -(-effort.examples // self.cost)), seed=seed)
         first, others = self._parts(subject)
-        trial = run_trial(self.body, self.draws(first), first, own, self.judges_crashes, announce, observe)
+        trial = run_trial(self.body, self._drawn(first), first, own, self.judges_crashes, announce, observe)
 
         def more(draws: SearchStrategy[dict[str, Any]] | None, on: Subject | None, examples: int, name: str) -> None:
             """Adds a run of its own: among others Hypothesis would draw these in clusters, or not at all."""
@@ -153,13 +154,19 @@ class Law:
             few = replace(own, examples=examples, seconds=seconds, database=database)
             trial.add(run_trial(self.body, draws, on, few, self.judges_crashes, announce, observe))
 
-        more(self.draws(others) if others else None, others, 1 + own.examples // OTHER_CELLS_SHARE, "cells")
+        more(self._drawn(others) if others else None, others, 1 + own.examples // OTHER_CELLS_SHARE, "cells")
         if trial.crashed and not trial.failure and not trial.decisive:
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
-            return run_trial(self.body, self.draws(subject), subject, own, True, announce, observe)
+            return run_trial(self.body, self._drawn(subject), subject, own, True, announce, observe)
         large = self.large(first) if self.large else None
+        large = few_shapes(large) if large is not None and subject.claims.compiles else large
         more(large, first, 2 + own.examples // LARGE_SHARE, "large")  # the first is the least of them
         return trial
+
+    def _drawn(self, subject: Subject) -> SearchStrategy[dict[str, Any]]:
+        """What is drawn for ``subject``: few shapes where it compiles for each."""
+        draws = self.draws(subject)
+        return few_shapes(draws) if subject.claims.compiles else draws
 
     def _parts(self, subject: Subject) -> tuple[Subject, Subject | None]:
         """The subject on the linear-softmax cell, which has all the examples, and on the others that this law is

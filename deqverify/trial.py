@@ -15,6 +15,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
+from deqverify import clock
 from deqverify.clock import Hang, Interrupted, alarm
 from deqverify.comparison import Fact, Measurement
 from deqverify.implementations.subject import Reported, TargetFailure
@@ -187,12 +188,12 @@ def run_trial(
     """
     trial = Trial()
     severity = Severity()
-    started = time.monotonic()
+    started = clock.now()
     enough = effort.seconds
 
     def example(arguments: dict[str, Any]) -> None:
         nonlocal enough
-        if time.monotonic() - started > enough:
+        if clock.now() - started > enough:
             raise Interrupted("time limit")
         if announce:
             announce(arguments)
@@ -204,7 +205,7 @@ def run_trial(
             raise
         if failure:
             if trial.failure is None:
-                enough = min(effort.seconds, time.monotonic() - started + effort.seconds / SHRINKING)
+                enough = min(effort.seconds, clock.now() - started + effort.seconds / SHRINKING)
             trial.failure = failure
             severity.see(failure.seen, arguments)
             raise _ViolatedError(failure.message)
@@ -227,7 +228,7 @@ def run_trial(
             trial.error = "".join(traceback.format_exception(error)[-8:])
     if trial.failure and trial.failure.kind != "hang":
         _weigh(trial.failure, severity, body, strategy, subject, effort, crashes_fail)
-    trial.seconds = time.monotonic() - started
+    trial.seconds = clock.now() - started
     return trial
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from deqverify.bounds import Bound
 from deqverify.comparison import Fact, Measurement, compare
+from deqverify.drawing import size_up_to
 from deqverify.errors.judge import astray, gradient_astray
 from deqverify.implementations.subject import Reported, Subject
 from deqverify.law import law
@@ -21,7 +22,8 @@ WRONG = "wrong equilibrium"
 
 
 def _points(problem: Problem) -> st.SearchStrategy[list[int]]:
-    return st.lists(st.integers(0, problem.n - 1), min_size=1, max_size=min(2 * problem.n, 16))
+    few = size_up_to(1, min(2 * problem.n, 16))
+    return few.flatmap(lambda size: st.lists(st.integers(0, problem.n - 1), min_size=size, max_size=size))
 
 
 @law(

@@ -124,6 +124,12 @@ class Subject:
         """The bridge of the layer's framework, imported when first needed."""
         return framework(self.implementation.framework)
 
+    @contextmanager
+    def _calling(self, what: str) -> Iterator[None]:
+        """As the module's own, in the framework's context for this dtype."""
+        with _calling(what), self.framework.computing(self.dtype):
+            yield
+
     def native(self, values: Any) -> Any:
         return self.framework.native(values, self.dtype, self.device)
 
@@ -141,7 +147,7 @@ class Subject:
         self, problem: Problem, theta: dict[str, Any], x: Any, z0: Any = None, layer: Any = None, cell: Any = None
     ) -> Answer:
         """Solves ``problem`` with native parameters and inputs; ``cell`` stands in for its cell."""
-        with _calling("vjp"):
+        with self._calling("vjp"):
             solution, pull = (layer or self.implementation).vjp(cell or problem.cell, theta, x, z0)
             z = self._given(solution.z, (int(x.shape[0]), *problem.state), "z")
         return Answer(problem, z, solution, pull)
@@ -161,7 +167,7 @@ class Subject:
         return found
 
     def pull_native(self, answer: Answer, cotangent: Any, again: bool = False) -> Cotangents:
-        with _calling("pull"), self.framework.keeping_graph() if again else nullcontext():
+        with self._calling("pull"), self.framework.keeping_graph() if again else nullcontext():
             found = answer.native_pull(cotangent)
         for name in found.unreached:
             said = f"no gradient reached {name}: zeros stand in its place"
@@ -219,7 +225,7 @@ class Subject:
     def jvp(self, problem: Problem, tangent: dict[str, Array]) -> Array:
         """The equilibrium's derivative (n, *state) along a tangent in every parameter and "x"; heeds the status."""
         theta, x = self.parameters(problem), self.native(problem.x)
-        with _calling("jvp"):
+        with self._calling("jvp"):
             solution, dz = self.implementation.jvp(problem.cell, theta, x, self._directed(problem, tangent))
             found = self._given(dz, problem.states, "the derivative along a tangent")
         heed(solution.status)
@@ -231,14 +237,14 @@ class Subject:
         """
         theta, x = self.parameters(problem), self.native(problem.x)
         given = self.native(cotangent), self._directed(problem, direction)
-        with _calling("second_order"):
+        with self._calling("second_order"):
             found = self.implementation.second_order(problem.cell, theta, x, *given)
         return self.unpack(problem, found, problem.n)[0]
 
     def start_gradient(self, problem: Problem, z0: Array, cotangent: Array) -> Array:
         """What a pull says of the start, (n, *state)."""
         theta, x = self.parameters(problem), self.native(problem.x)
-        with _calling("start_gradient"):
+        with self._calling("start_gradient"):
             given = self.native(z0), self.native(cotangent)
             found = self.implementation.start_gradient(problem.cell, theta, x, *given)
             return self._given(found, problem.states, "the gradient in the start")

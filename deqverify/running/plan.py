@@ -120,7 +120,7 @@ def make_jobs(
                 if "float64" not in laws()[law].needs:
                     share = min(share, max(LEAST_EXAMPLES, -(-share // len(chosen))))
                 job = Job(law, target, dtype, device, share, profile.seconds, profile.example_seconds, profile.seed)
-                job = dataclasses.replace(job, cells=tuple(only))
+                job = dataclasses.replace(job, cells=tuple(only), compiles=_compiles(target, asked))
                 if database is not None and profile.seed is None:
                     job = dataclasses.replace(job, database=str(database_folder(database, job)))
                 jobs.append(job)
@@ -130,6 +130,11 @@ def make_jobs(
 def _claimed_dtypes(target: str, asked: Asked | None) -> tuple[str | None, ...]:
     claims = asked[target] if asked else ask(target)
     return (None,) if isinstance(claims, str) else claims.dtypes
+
+
+def _compiles(target: str, asked: Asked | None) -> bool:
+    claims = asked[target] if asked else ask(target)
+    return not isinstance(claims, str) and claims.compiles
 
 
 def untried(jobs: Sequence[Job], law_ids: Sequence[str], asked: Asked | None = None) -> list[str]:

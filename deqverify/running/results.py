@@ -47,6 +47,8 @@ class Job:
     """Half of the examples climb towards a larger measured/allowed."""
     cells: tuple[str, ...] = ()
     """The cells to be judged on; all that are claimed, without any."""
+    compiles: bool = False
+    """The implementation compiles for each shape, which takes time that is not the law's."""
     found: tuple[str, ...] = ()
     """The lines of Python that find an object in hand again."""
 

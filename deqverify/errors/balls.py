@@ -26,7 +26,7 @@ from deqverify.cells import Cell, Parts, Theta
 from deqverify.claims import DIRECT, Claims
 from deqverify.dtypes import Array, dtype
 from deqverify.errors.claimed import claimed
-from deqverify.oracle.balls import Balls, balls, magnitude, middle, precision, radius
+from deqverify.oracle.balls import Balls, balls, beside, magnitude, middle, precision, radius
 from deqverify.oracle.krawczyk import ROUNDED, Jacobian, above, apply, settled, transposed
 from deqverify.oracle.objective import Objective
 from deqverify.oracle.polished import BITS, Polished
@@ -114,7 +114,7 @@ class BallErrors:
     def _box(self) -> Box:
         exact, z, M = self.exact, np.abs(self.z).reshape(self.n, self.s), np.abs(self.exact.M)
         with precision(self.computed):
-            image = exact.cell.step(exact.theta_balls, exact.x_balls)(balls(self.z))
+            image = exact.cell.step(exact.theta_balls, exact.x_balls)(beside(self.z, self.arithmetic.unit))
         noise = 2.0 * radius(image).reshape(z.shape)
         rounding = apply(M, noise + self._solve_rounding(exact.growth, z)) + self._stored(z)
 
@@ -247,9 +247,9 @@ class BallErrors:
 
     @cached_property
     def _points(self) -> Parts:
-        """The pull-back of the adjoint at the equilibrium, in balls of the dtype."""
+        """The pull-back of the adjoint beside the equilibrium, in balls of the dtype."""
         with precision(self.computed):
-            return self.exact.pull(balls(self.z), balls(self.adjoint))
+            return self.exact.pull(beside(self.z, self.arithmetic.unit), beside(self.adjoint, self.arithmetic.unit))
 
     @cached_property
     def _adjoint_moved(self) -> Array:
@@ -377,8 +377,8 @@ class BallErrors:
 
 
 def _lost(dtype_name: str) -> float:
-    """What underflow may take of a number: all below the normal ones, but in float16 the spacing of its subnormal numbers,
-    which are kept wherever it is computed in."""
+    """What underflow may take of a number: all below the normal ones, but in float16 the spacing of its subnormal
+    numbers, which are kept wherever it is computed in."""
     fmt = dtype(dtype_name)
     return fmt.smallest if dtype_name == "float16" else fmt.tiny
 

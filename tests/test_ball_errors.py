@@ -24,7 +24,7 @@ from deqverify.dtypes import round_to
 from deqverify.errors import BallErrors, Objective
 from deqverify.errors.claimed import claimed
 from deqverify.losses import LogCosh
-from deqverify.oracle.balls import balls, middle, precision, radius
+from deqverify.oracle.balls import balls, beside, middle, precision, radius
 from deqverify.theory.closed_form import ClosedForm
 from tests.any_cell import Answer, Given, SmallRelu, direct, meets, picard, worst
 from tests.examples import LOSSES, random_problem
@@ -411,7 +411,7 @@ def test_rounding_is_its_formula(dtype: str) -> None:
         errors = errors_of(given, DIRECT, dtype)
         n, s, unit = errors.n, errors.s, errors.arithmetic.unit
         theta, x = {k: balls(v) for k, v in given.theta.items()}, balls(given.x)
-        z, adjoint = balls(errors.z), balls(errors.adjoint)
+        z, adjoint = beside(errors.z, unit), beside(errors.adjoint, unit)
         with precision(dtype):
             image, pulled = given.cell.step(theta, x)(z), given.cell.pull(theta, x, z, adjoint)
         for i in range(n):
@@ -430,6 +430,19 @@ def test_rounding_is_its_formula(dtype: str) -> None:
                 assert np.all(np.abs(found - expected) <= 1e-9 * expected)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_equilibrium_at_which_nothing_rounds_is_forgiven_its_neighbours(dtype: str) -> None:
+    """``31/32 z + 1`` has z* = 32, where no operation rounds. Some twenty units in the last place beside it there are
+    other numbers that the rounded map keeps: half a unit lost, amplified by 32. All of IEEE arithmetic, on any
+    processor."""
+    given = Given(LINEAR, {"A": np.zeros((1, 1)), "gamma": np.asarray(31 / 32)}, np.ones((1, 1)), np.ones((1, 1)))
+    errors = errors_of(given, DIRECT, dtype)
+    f, spacing = given.cast(dtype).f, float(np.spacing(np.asarray(32.0, dtype=dtype)))
+    kept = [k for k in range(-40, 41) if np.all(f(z := np.full((1, 1), 32.0 + k * spacing, dtype=dtype)) == z)]
+    assert max(kept) >= 15
+    assert max(np.abs(kept)) * spacing <= errors.z_error.total[0, 0]
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_the_gradients_bound_is_its_formula(dtype: str) -> None:
     """Both ends of the pull-back over the boxes, and once more its radius at the point."""
@@ -440,7 +453,8 @@ def test_the_gradients_bound_is_its_formula(dtype: str) -> None:
         with precision(dtype):
             boxes = balls(errors.z, errors.z_error.total), balls(errors.adjoint, errors.adjoint_error().total)
             wide = given.cell.pull(theta, x, *boxes)
-            point = given.cell.pull(theta, x, balls(errors.z), balls(errors.adjoint))
+            unit = errors.arithmetic.unit
+            point = given.cell.pull(theta, x, beside(errors.z, unit), beside(errors.adjoint, unit))
         for name, (value, bound) in errors.pulled().items():
             ends, still = (parts.x if name == "x" else parts.theta[name] for parts in (wide, point))
             off = radius(ends) + np.abs(middle(ends) - value) + radius(still)

@@ -17,7 +17,7 @@ from deqverify.cells import LinearSoftmaxCell
 from deqverify.cells.tanh import TanhCell
 from deqverify.dtypes import DTYPES, round_to
 from deqverify.losses import Loss
-from deqverify.oracle import Objective, Oracle, OracleError, Polished, derivative
+from deqverify.oracle import Objective, Oracle, OracleError, Polished, derivative, differences
 from deqverify.oracle.balls import balls, centres, magnitude, middle, precision, radius
 from deqverify.oracle.krawczyk import Jacobian, jacobian_over, settled
 from tests.any_cell import Given, Grid, SmallRelu
@@ -283,6 +283,20 @@ def test_directions_are_checked() -> None:
     with pytest.raises(ValueError, match=r"^direction: b has shape \(99,\), the problem's b \(\d,\)$"):
         derivative(found, c, {"b": np.ones(99)}, 0.0)
     assert derivative(found, c, {"b": np.zeros_like(given.theta["b"])}, 0.0) == 0.0
+
+
+def test_two_steps_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of ⅛, and no test for kinks, which would see its width first."""
+    given = linear_problem(1)
+    found = polished(given)
+    objective = objective_of(LOSSES[4], found.n, found.s, 1)
+    direction = {"x": np.ones_like(given.x)}
+    right = derivative(found, objective, direction, 0.0)
+    monkeypatch.setattr(differences._Line, "exponent", lambda self: -3)
+    monkeypatch.setattr(differences, "_sharp", lambda rows, scale: True)
+    with pytest.raises(OracleError, match="no derivative to within"):
+        derivative(found, objective, direction, 1e-9)
+    assert 1e-9 < abs(derivative(found, objective, direction, 0.1) - right) <= 0.1
 
 
 RELU = SmallRelu()

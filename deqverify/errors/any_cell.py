@@ -136,7 +136,7 @@ class BallJudge:
         exact = self.errors.exact
         with ctx.workprec(BITS):
             given = balls(adjoint)
-            return middle(self.errors._cotangent + exact.pull(exact.candidate, given).z - given)
+            return middle(self.errors.cotangent_balls + exact.pull(exact.candidate, given).z - given)
 
     def certificate(self, z: Array) -> tuple[Array, Bound]:
         """``|M||f(ẑ) − ẑ|``, at most what the allowed residual makes of it (theory: krawczyk)."""

@@ -26,7 +26,7 @@ from deqverify.cells import Cell, Parts, Theta
 from deqverify.claims import DIRECT, Claims
 from deqverify.dtypes import Array, dtype
 from deqverify.errors.claimed import claimed
-from deqverify.oracle.balls import Balls, balls, magnitude, middle, precision, radius
+from deqverify.oracle.balls import Balls, balls, beside, magnitude, middle, precision, radius
 from deqverify.oracle.krawczyk import ROUNDED, Jacobian, above, apply, settled, transposed
 from deqverify.oracle.objective import Objective
 from deqverify.oracle.polished import BITS, Polished
@@ -114,7 +114,7 @@ class BallErrors:
     def box(self) -> Box:
         exact, z, M = self.exact, np.abs(self.z).reshape(self.n, self.s), np.abs(self.exact.M)
         with precision(self.computed):
-            image = exact.cell.step(exact.theta_balls, exact.x_balls)(balls(self.z))
+            image = exact.cell.step(exact.theta_balls, exact.x_balls)(beside(self.z, self.arithmetic.unit))
         noise = 2.0 * radius(image).reshape(z.shape)
         rounding = apply(M, noise + self.solve_rounding(exact.growth, z)) + self.stored(z)
 
@@ -187,7 +187,7 @@ class BallErrors:
         return self._of.gradient(self.outputs)
 
     @cached_property
-    def _cotangent(self) -> Balls:
+    def cotangent_balls(self) -> Balls:
         """c, (n, *state): as given, or ``Bᵀ∂L/∂F``."""
         if self._given is not None:
             return balls(self._given)
@@ -196,14 +196,14 @@ class BallErrors:
 
     @cached_property
     def _adjoint(self) -> Balls | None:
-        return None if self._star is None else self.exact.adjoint(self._star, self._cotangent, self.box.J)
+        return None if self._star is None else self.exact.adjoint(self._star, self.cotangent_balls, self.box.J)
 
     @cached_property
     def adjoint(self) -> Array:
         """``Λ = (I − Jᵀ)⁻¹c``, (n, *state)."""
         if self._adjoint is not None:
             return middle(self._adjoint)
-        c = middle(self._cotangent).reshape(self.n, self.s)
+        c = middle(self.cotangent_balls).reshape(self.n, self.s)
         return np.nan_to_num(apply(transposed(self.exact.M), c), posinf=0.0).reshape(self.shape)
 
     def adjoint_error(self, given: Array | float = 0.0) -> Bound:
@@ -247,9 +247,9 @@ class BallErrors:
 
     @cached_property
     def _points(self) -> Parts:
-        """The pull-back of the adjoint at the equilibrium, in balls of the dtype."""
+        """The pull-back of the adjoint beside the equilibrium, in balls of the dtype."""
         with precision(self.computed):
-            return self.exact.pull(balls(self.z), balls(self.adjoint))
+            return self.exact.pull(beside(self.z, self.arithmetic.unit), beside(self.adjoint, self.arithmetic.unit))
 
     @cached_property
     def adjoint_moved(self) -> Array:
@@ -258,7 +258,7 @@ class BallErrors:
         if self._adjoint is not None:
             adjoint = self._adjoint
         with ctx.workprec(BITS):
-            moved = self._cotangent + self.exact.pull(box, adjoint).z - adjoint
+            moved = self.cotangent_balls + self.exact.pull(box, adjoint).z - adjoint
         found = magnitude(moved).reshape(self.n, self.s)
         return np.where(np.isnan(found), np.inf, found)
 
@@ -326,7 +326,7 @@ class BallErrors:
     @cached_property
     def cotangent(self) -> Array:
         """c, (n, *state): as given, or ``Bᵀ∂L/∂F``."""
-        return middle(self._cotangent)
+        return middle(self.cotangent_balls)
 
     @cached_property
     def cotangent_error(self) -> Array:
@@ -377,8 +377,8 @@ class BallErrors:
 
 
 def _lost(dtype_name: str) -> float:
-    """What underflow may take of a number: all below the normal ones, but in float16 the spacing of its subnormal ones,
-    which are kept wherever it is computed in."""
+    """What underflow may take of a number: all below the normal ones, but in float16 the spacing of its subnormal
+    numbers, which are kept wherever it is computed in."""
     fmt = dtype(dtype_name)
     return fmt.smallest if dtype_name == "float16" else fmt.tiny
 

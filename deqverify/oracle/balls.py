@@ -19,6 +19,8 @@ from flint import arb, ctx
 
 from deqverify.dtypes import Array, dtype
 
+_BESIDE_BITS = 128
+
 Balls = npt.NDArray[np.object_]
 
 
@@ -49,6 +51,18 @@ def radius(array: Any) -> Array:
 def magnitude(array: Any) -> Array:
     """The least float64 that no point of each ball exceeds in magnitude, or the next; 0 below the range of float64."""
     return _floats(_MAGNITUDE, array)
+
+
+def beside(array: Array, unit: float) -> Balls:
+    """``array`` (n, …) moved by a third of ``unit`` of each entry and of its data point's largest, as exact points.
+
+    At a number of the dtype an operation may happen to be exact that rounds at every neighbour, ``¾ · 4 + 1`` for one;
+    at a point with digits without end none is (theory: rounding-of-a-cell).
+    """
+    size = np.abs(array)
+    largest = size.max(axis=tuple(range(1, array.ndim)), keepdims=True, initial=0.0)
+    with ctx.workprec(_BESIDE_BITS):
+        return centres(balls(array) + balls(unit * (size + largest)) / 3)
 
 
 @contextmanager

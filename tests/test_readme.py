@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deqverify import laws
+from deqverify.cells import cells
 from deqverify.reporting.explain import page
 from deqverify.reporting.glossary import linked
 
@@ -56,6 +57,17 @@ def test_a_library_that_takes_parameters_is_wrapped_as_shown(capsys: pytest.Capt
     assert "crash" not in shown
     assert "could not run" not in shown
     assert "gradient-theta" in shown
+
+
+def test_a_layer_in_jax_is_verified_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("jax")
+    exec(SNIPPETS[4], {})
+    assert "VIOLATED  gradient-x × mine float64  (crash)" in capsys.readouterr().out
+
+
+def test_the_cells_are_those_that_there_are() -> None:
+    table = README[README.index("| cell | f(z)") : README.index("Bounds for the linear-softmax cell")]
+    assert set(re.findall(r"`([a-z-]+)`", table)) == set(cells())
 
 
 def test_the_commands_are_those_of_the_makefile() -> None:

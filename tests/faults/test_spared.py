@@ -92,5 +92,5 @@ def test_that_no_gradient_reached_a_parameter_is_said_in_the_violation() -> None
     assert failure
     assert "no gradient reached A: zeros stand in its place" in describe(failure)
     sound = Subject(layers.Sound())
-    sound.pull(sound.solve(failure.arguments["problem"]), np.ones(failure.arguments["problem"].Phi.shape))
+    sound.pull(sound.solve(failure.arguments["problem"]), np.ones(failure.arguments["problem"].states))
     assert not sound.notes

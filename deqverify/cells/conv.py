@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 from hypothesis.strategies import DrawFn
 
+from deqverify.cells.arithmetic import are_balls
 from deqverify.cells.base import Contraction, Parts, Shape, Theta
 from deqverify.cells.norms import matrix_norms, product, raised
 from deqverify.drawing import draw_rate, draw_signal, draw_size, one_of, size_up_to
@@ -53,9 +55,8 @@ class ConvCell:
         e = cotangent * (1 - f * f)
         a = _normalise_slope(u, r, g * e)
         flat = (z.shape[0], K.shape[0], z.shape[2] * z.shape[3])
-        rows = xp.reshape(a, flat)
-        per_offset = [xp.sum(rows @ xp.matrix_transpose(patch), axis=0) for patch in _patches(z, K.shape[2])]
-        parts = {"K": xp.reshape(xp.stack(per_offset, axis=-1), K.shape), "gain": xp.sum(e * u, axis=(0, 2, 3))}
+        to = xp.sum(xp.reshape(a, flat) @ xp.matrix_transpose(_patches(z, K.shape[2])), axis=0)
+        parts = {"K": xp.reshape(to, K.shape), "gain": xp.sum(e * u, axis=(0, 2, 3))}
         turned = xp.flip(xp.permute_dims(K, (1, 0, 2, 3)), axis=(2, 3))
         return Parts(parts, e, convolve(turned, a, centre=(K.shape[2] - 1) // 2))
 
@@ -90,21 +91,28 @@ def _channels(gain: Any) -> Any:
     return gain[:, None, None]
 
 
-def _patches(z: Any, k: int, centre: int | None = None) -> list[Any]:
-    """For each offset of the kernel z rolled by it, (n, c, h·w), rows of the kernel first."""
-    xp, shift = array_namespace(z), k // 2 if centre is None else centre
-    rolled = [xp.roll(z, (shift - i, shift - j), axis=(2, 3)) for i in range(k) for j in range(k)]
-    return [xp.reshape(part, (*z.shape[:2], z.shape[2] * z.shape[3])) for part in rolled]
+@lru_cache(maxsize=256)
+def _places(h: int, w: int, k: int, shift: int) -> Any:
+    """For each offset of the kernel, rows first, where in the flattened image each site's neighbour is, (k·k·h·w,)."""
+    rows = (np.arange(h)[None, :] + np.arange(k)[:, None] - shift) % h
+    columns = (np.arange(w)[None, :] + np.arange(k)[:, None] - shift) % w
+    return (rows[:, None, :, None] * w + columns[None, :, None, :]).ravel()
+
+
+def _patches(z: Any, k: int, centre: int | None = None) -> Any:
+    """z at every offset of the kernel from every site, (n, c·k·k, h·w): the channels' offsets one after another."""
+    xp, (n, c, h, w) = array_namespace(z), z.shape
+    places = _places(h, w, k, k // 2 if centre is None else centre)
+    if not are_balls(z):
+        places = xp.asarray(places, device=device(z))
+    return xp.reshape(xp.take(xp.reshape(z, (n, c, h * w)), places, axis=2), (n, c * k * k, h * w))
 
 
 def convolve(K: Any, z: Any, centre: int | None = None) -> Any:
     """``(K ∗ z)[n, o, y, x] = Σ K[o, c, i, j] z[n, c, y + i − s, x + j − s]`` on the torus, s = ⌊k/2⌋ or ``centre``."""
-    k = K.shape[2]
-    found = None
-    for place, patch in enumerate(_patches(z, k, centre)):
-        term = K[:, :, place // k, place % k] @ patch
-        found = term if found is None else found + term
-    return array_namespace(z).reshape(found, z.shape)
+    xp, o = array_namespace(z), K.shape[0]
+    weights = xp.reshape(K, (o, K.shape[1] * K.shape[2] * K.shape[3]))
+    return xp.reshape(weights @ _patches(z, K.shape[2], centre), (z.shape[0], o, *z.shape[2:]))
 
 
 def _normalise(v: Any) -> tuple[Any, Any]:

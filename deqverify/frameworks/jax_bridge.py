@@ -105,7 +105,8 @@ class JaxFramework(Framework):
 
     def readout(self, loss: Loss, z: jax.Array, B: jax.Array, Y: jax.Array) -> tuple[float, Any, Any]:
         # By NumPy, derivative written out: differentiating each loss for each shape would be compiled, for seconds.
-        value, dz, dB = _NUMPY.readout(loss, *(np.asarray(array) for array in (z, B, Y)))
+        wide = "float64" if str(z.dtype) == "float64" else "float32"
+        value, dz, dB = _NUMPY.readout(loss, *(np.asarray(array).astype(wide) for array in (z, B, Y)))
         return value, self.like(dz, z), self.like(dB, B)
 
     def laid_out(self, array: jax.Array, layout: str) -> jax.Array:

@@ -18,6 +18,7 @@ import numpy as np
 from hypothesis.strategies import SearchStrategy
 
 from deqverify.cells import LinearCell, LinearSoftmaxCell, cells
+from deqverify.cells.relu import ReluCell
 from deqverify.comparison import Measurement
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem, array_code
@@ -28,6 +29,11 @@ FAMILIES = (
     "gradient",
     "adjoint",
     "linear",
+    "conservation",
+    "relu",
+    "monotone",
+    "symmetry",
+    "lattice",
     "softmax",
     "dissipation",
     "training",
@@ -88,6 +94,11 @@ OTHER_CELLS_SHARE = 2
 LARGE_SHARE = 20
 """One example in so many is large, for the laws that draw such."""
 
+ANY_LINEAR, ANY_RELU = "any linear", "any relu"
+
+GROUPS: dict[str, type] = {ANY_LINEAR: LinearCell, ANY_RELU: ReluCell}
+"""What a law may be about beside one cell: f is linear in z; f is ``relu(Wz + Ux + b)``, W made of any parameters."""
+
 Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
 
 
@@ -95,7 +106,7 @@ Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
 class Law:
     """A law: call it with an implementation, ``law(deq)``, to have it asserted.
 
-    ``about`` says of which cells it is true: "any", "linear" (f is linear in z), or the name of one. ``cost``
+    ``about`` says of which cells it is true: "any", one of :data:`GROUPS`, or the name of one. ``cost``
     divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what
     can no longer be trusted once it is violated. ``large`` draws problems of a size that few bounds can judge; one
     example in twenty is of them, where it gives a strategy. Crashes leave a law undecided unless it
@@ -253,8 +264,8 @@ def cells_of(about: str, subject: Subject) -> list[str]:
     known = cells()
     if about == "any":
         return list(subject.cells)
-    if about == "linear":
-        return [name for name in subject.cells if isinstance(known.get(name), LinearCell)]
+    if about in GROUPS:
+        return [name for name in subject.cells if isinstance(known.get(name), GROUPS[about])]
     return [name for name in subject.cells if name == about]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from deqverify.implementations.subject import Subject
-from deqverify.law import laws
+from deqverify.law import ANY_LINEAR, Law, laws
 from deqverify.trial import Effort
-from tests.faults import layers, stateful
+from tests.faults import any_cell, layers, stateful
 
 NAMED = {  # the eight faults that the laws must be proven on
     layers.MissingTranspose: "adjoint-certificate",
@@ -82,6 +82,10 @@ KILLERS = {  # every law has a fault that it kills, or it is no law
     "batch-of-one": stateful.Squeezes,
     "empty-batch": stateful.MaximumOfNothing,
     "settings-kept": stateful.SetsThreads,
+    "input-balance": any_cell.GradientAtTheStart,
+    "output-balance": any_cell.OneStep,
+    "balance-descent": any_cell.FactorsKept,
+    "balance-flow": any_cell.FactorsKept,
 }
 
 
@@ -117,6 +121,21 @@ def test_the_sound_are_spared(control: type, dtype: str) -> None:
             trial = law.trial(subject, Effort(examples=40, seconds=60, seed=1))
             assert trial.error is None, trial.error
             assert trial.failure is None, (law.id, trial.failure)
+
+
+OF_PARTICULAR_CELLS = [law for law in laws().values() if law.about not in ("any", ANY_LINEAR, "linear-softmax")]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("law", OF_PARTICULAR_CELLS, ids=lambda law: law.id)
+def test_sound_solvers_of_particular_cells_are_spared(law: Law, dtype: str) -> None:
+    subject = Subject(any_cell.SoundNewton(), dtype)
+    if law.missing(subject):
+        return
+    trial = law.trial(subject, Effort(examples=30 * law.cost, seconds=60, seed=1))
+    assert trial.error is None, trial.error
+    assert trial.failure is None, trial.failure
+    assert trial.decisive, trial.undecided
 
 
 @pytest.mark.parametrize("law_id", ["trace", "status-cap", "status-forward"])

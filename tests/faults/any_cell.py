@@ -1,0 +1,65 @@
+"""Faults of layers that solve any cell: Newton's method in NumPy, broken in one line each; the docstring is the fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deqverify.implementations.protocol import Cotangents, Pull, Solution
+from deqverify.reference.newton import NewtonLayer, _matrix, _pulled, _solved
+
+
+class SoundNewton(NewtonLayer):
+    """The control that no law may reject."""
+
+    def __init__(self) -> None:
+        super().__init__("numpy")
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        solution, _ = super().vjp(cell, theta, x, z0)
+
+        def pull(cotangent: Any) -> Cotangents:
+            return Cotangents(*self.gradients(cell, theta, x, solution.z, cotangent))
+
+        return solution, pull
+
+    def gradients(self, cell: Any, theta: Any, x: Any, z: Any, cotangent: Any) -> tuple[Any, Any]:
+        """In θ and in x."""
+        found = _pulled(cell, theta, x, z, cotangent)
+        return found.theta, found.x
+
+
+class OneStep(SoundNewton):
+    """The gradient is that of one step at the equilibrium (the phantom gradient)."""
+
+    def gradients(self, cell: Any, theta: Any, x: Any, z: Any, cotangent: Any) -> tuple[Any, Any]:
+        return cell.pull(theta, x, z, cotangent)[:2]
+
+
+class GradientAtTheStart(SoundNewton):
+    """The adjoint is right, but θ's gradient is formed with the first iterate in place of the equilibrium."""
+
+    def gradients(self, cell: Any, theta: Any, x: Any, z: Any, cotangent: Any) -> tuple[Any, Any]:
+        adjoint = _pulled(cell, theta, x, z, cotangent).z
+        first = cell.step(theta, x)(np.zeros_like(z))
+        return cell.pull(theta, x, first, adjoint).theta, cell.pull(theta, x, z, adjoint).x
+
+
+class FactorsKept(SoundNewton):
+    """The factors of I − A are used again for the adjoint as long as A has moved by less than a half."""
+
+    kept: tuple[Any, Any] | None = None
+
+    def gradients(self, cell: Any, theta: Any, x: Any, z: Any, cotangent: Any) -> tuple[Any, Any]:
+        A = theta["A"]
+        if self.kept is None or not self.near(A, z):
+            self.kept = A, _matrix(cell, theta, x, z)
+        adjoint = _solved(np.swapaxes(self.kept[1], 1, 2), cotangent)
+        return cell.pull(theta, x, z, adjoint)[:2]
+
+    def near(self, A: Any, z: Any) -> bool:
+        assert self.kept is not None
+        before, matrix = self.kept
+        same = before.shape == A.shape and len(matrix) == len(z)
+        return same and bool(np.abs(A - before).max() < 0.5 * np.abs(before).max())

@@ -247,7 +247,7 @@ def balance_flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]
     matrices. Catches what balance-descent catches.
     """
     drift, here, eta = _Drift(problem), problem, 0.0
-    for step in range(STEPS - 1):
+    for _ in range(STEPS - 1):
         middle = here
         for _ in range(MOST_TURNS):
             asked = middle.rounded_to(deq.dtype)

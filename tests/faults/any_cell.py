@@ -1,4 +1,4 @@
-"""Faults of layers that solve any cell: Newton's method in NumPy, broken in one line each; the docstring is the fault."""
+"""Faults of layers that solve any cell: Newton's method in NumPy with one line broken. The docstring is the fault."""
 
 from __future__ import annotations
 
@@ -63,3 +63,50 @@ class FactorsKept(SoundNewton):
         before, matrix = self.kept
         same = before.shape == A.shape and len(matrix) == len(z)
         return same and bool(np.abs(A - before).max() < 0.5 * np.abs(before).max())
+
+
+class Altered(SoundNewton):
+    """Solves for other inputs than those given."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        return super().vjp(cell, theta, self.altered(x), z0)
+
+    def altered(self, x: Any) -> Any:
+        raise NotImplementedError
+
+
+class Padded(Altered):
+    """The first row of an image is taken for padding: it is zero."""
+
+    def altered(self, x: Any) -> Any:
+        return np.concatenate([0 * x[:, :, :1], x[:, :, 1:]], axis=2)
+
+
+class RootedGraph(Altered):
+    """The first node counts double."""
+
+    def altered(self, x: Any) -> Any:
+        return np.concatenate([2 * x[:, :1], x[:, 1:]], axis=1)
+
+
+class Positions(Altered):
+    """Positions are added to the tokens."""
+
+    def altered(self, x: Any) -> Any:
+        return x + np.arange(x.shape[1], dtype=x.dtype)[:, None] / 8
+
+
+class PaddedGradient(SoundNewton):
+    """No gradient reaches the first row of an image, as with padding."""
+
+    def gradients(self, cell: Any, theta: Any, x: Any, z: Any, cotangent: Any) -> tuple[Any, Any]:
+        parameters, along = super().gradients(cell, theta, x, z, cotangent)
+        return parameters, Padded.altered(self, along)  # type: ignore[arg-type]
+
+
+class CausalGradient(SoundNewton):
+    """The gradient of the first token, or node, is lost."""
+
+    def gradients(self, cell: Any, theta: Any, x: Any, z: Any, cotangent: Any) -> tuple[Any, Any]:
+        parameters, along = super().gradients(cell, theta, x, z, cotangent)
+        return parameters, np.concatenate([0 * along[:, :1], along[:, 1:]], axis=1)

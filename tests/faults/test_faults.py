@@ -86,6 +86,12 @@ KILLERS = {  # every law has a fault that it kills, or it is no law
     "output-balance": any_cell.OneStep,
     "balance-descent": any_cell.FactorsKept,
     "balance-flow": any_cell.FactorsKept,
+    "shift": any_cell.Padded,
+    "shift-gradient": any_cell.PaddedGradient,
+    "node-order": any_cell.RootedGraph,
+    "node-order-gradient": any_cell.CausalGradient,
+    "token-order": any_cell.Positions,
+    "token-order-gradient": any_cell.CausalGradient,
 }
 
 

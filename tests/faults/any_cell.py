@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from deqverify import Claims
 from deqverify.implementations.protocol import Cotangents, Pull, Solution
+from deqverify.implementations.subject import Subject
+from deqverify.problem import CellProblem
 from deqverify.reference.newton import NewtonLayer, _matrix, _pulled, _solved
 
 
@@ -122,3 +125,14 @@ class Trapezoid(SoundNewton):
             z = x + ((cell.step(theta, x)(x) - x) + (cell.step(theta, z)(z) - z)) / 2
         solution.z = z
         return solution, pull
+
+
+class HalvedLoss:
+    """The gradient is that of half the loss."""
+
+    name = "halved loss"
+    claims = Claims(cells=("relu",))
+
+    def value_and_grad(self, problem: CellProblem) -> tuple[float, dict[str, Any]]:
+        value, found = Subject(SoundNewton()).value_and_grad(problem)
+        return value, {block: gradient / 2 for block, gradient in found.items()}

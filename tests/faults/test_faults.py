@@ -92,6 +92,8 @@ KILLERS = {  # every law has a fault that it kills, or it is no law
     "node-order-gradient": any_cell.CausalGradient,
     "token-order": any_cell.Positions,
     "token-order-gradient": any_cell.CausalGradient,
+    "relu-euler": any_cell.OneStep,
+    "readout-floor": any_cell.HalvedLoss,
     "norm-kept": any_cell.Trapezoid,
     "symplectic": any_cell.OneStep,
 }

@@ -105,10 +105,10 @@ def least_singular_value(Z: Array) -> tuple[float, float]:
     draws=_regressions,
 )
 def readout_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
-    """Whenever the states of n data points are independent the readout alone has a gradient, so that no stationary point
-    with L > 0 exists. Ling et al. take ``½‖F−Y‖²``, whose floor is ``2 λ_min L``. An equality for n = 1.
+    """Whenever the states of n data points are independent the readout alone has a gradient, so that L > 0 at no
+    stationary point. Ling et al. take ``½‖F−Y‖²``, whose floor is ``2 λ_min L``. An equality for n = 1.
 
-    Bound: ``2|g|e + e²`` for ∂L/∂B (p, m), the errors of Z and of L in float64 on the other side. Catches a loss that is
+    Bound: ``2|g|e + e²`` for ∂L/∂B (p, m); on the other side the errors of Z and L in float64. Catches a loss that is
     halved or averaged in the gradient, and a readout that is trained on other states than the equilibria. Blind to the
     adjoint.
     """
@@ -119,7 +119,7 @@ def readout_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
     yield finite("∂L/∂B", found["B"])
     sigma, off = least_singular_value(truth.z.reshape(problem.n, -1))
     value, radius = truth.objective()
-    promised = 4.0 * max(0.0, sigma - off) ** 2 * max(0.0, value - radius)
-    squared = float(np.sum(found["B"] ** 2))
-    own = own_rounding("both sides", (found["B"].size + 8) * FLOAT64.unit * (squared + promised))
+    promised, squared = 4.0 * sigma**2 * value, float(np.sum(found["B"] ** 2))
+    above = 4.0 * (sigma + off) ** 2 * (value + radius) - promised
+    own = own_rounding("both sides", above + (found["B"].size + 8) * FLOAT64.unit * (squared + promised))
     yield compare("4 λ_min(ZᵀZ) L − ‖∂L/∂B‖²", max(0.0, promised - squared), _squared_error(truth, "B") + own, promised)

@@ -46,6 +46,9 @@ FAMILIES = (
 )
 """The modules of ``deqverify.properties``, in reporting order."""
 
+SPLITTINGS = ("forward-backward", "peaceman-rachford")
+"""The iterations that a monotone cell may be claimed to be solved by."""
+
 NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "equilibrium": (lambda s: s.is_layer, "it is a whole model and shows no equilibrium"),
     "pull": (lambda s: s.is_layer and s.claims.backward is not None, "no exact pull-back is claimed"),
@@ -76,8 +79,12 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "layouts": (lambda s: s.is_layer and bool(s.framework.layouts), "its framework says nothing of memory layouts"),
     "limited": (lambda s: hasattr(s.implementation, "limited"), "it offers no way to lower its iteration cap"),
     "trace": (
-        lambda s: s.claims.iteration is not None and hasattr(s.implementation, "traced"),
+        lambda s: s.claims.iteration in ("picard", "mass-corrected") and hasattr(s.implementation, "traced"),
         "no iteration of a known rate is claimed, or it offers no trace",
+    ),
+    "splitting": (
+        lambda s: s.claims.iteration in SPLITTINGS and s.claims.starts and hasattr(s.implementation, "traced"),
+        "no operator splitting is claimed, or it takes no start or offers no trace",
     ),
     "traced": (lambda s: hasattr(s.implementation, "traced"), "it offers no trace"),
     "jvp": (lambda s: hasattr(s.implementation, "jvp"), "it offers no derivative along a tangent"),

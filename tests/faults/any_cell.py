@@ -11,6 +11,7 @@ from deqverify.implementations.protocol import Cotangents, Pull, Solution
 from deqverify.implementations.subject import Subject
 from deqverify.problem import CellProblem
 from deqverify.reference.newton import NewtonLayer, _matrix, _pulled, _solved
+from deqverify.reference.splitting import SplittingLayer
 
 
 class SoundNewton(NewtonLayer):
@@ -136,3 +137,21 @@ class HalvedLoss:
     def value_and_grad(self, problem: CellProblem) -> tuple[float, dict[str, Any]]:
         value, found = Subject(SoundNewton()).value_and_grad(problem)
         return value, {block: gradient / 2 for block, gradient in found.items()}
+
+
+class HalfSweeps(SplittingLayer):
+    """Every sweep of the splitting goes half the way."""
+
+    def __init__(self) -> None:
+        super().__init__("numpy", "forward-backward")
+
+    def _sweep(self, *given: Any) -> Any:
+        sweep, alpha = super()._sweep(*given)
+        return lambda u: (u + sweep(u)) / 2, alpha
+
+
+class HalfReflections(HalfSweeps):
+    """The reflections of Peaceman–Rachford are averaged, which is Douglas–Rachford splitting."""
+
+    def __init__(self) -> None:
+        SplittingLayer.__init__(self, "numpy", "peaceman-rachford")

@@ -115,8 +115,9 @@ class Claims:
     rounding. ``status``: non-convergence is reported. ``solves``: where γ ≤ 0.9 and features are of size one there is
     nothing to report, the default cap suffices. ``starts``: the start
     z₀ is used, and the answer does not depend on it. ``iteration``: the trace is that of Picard's iteration, which
-    contracts at γ, or of the mass-corrected one, at γτ. ``computes_in`` names a wider dtype that a narrow one is
-    computed in before rounding.
+    contracts at γ, or of the mass-corrected one, at γτ; of forward–backward or Peaceman–Rachford splitting, where z₀ is
+    what is iterated first, and a solution says its step (theory: splittings). ``computes_in`` names a wider dtype that
+    a narrow one is computed in before rounding.
 
     ``empty``: a batch of no data points is a legal one. ``threads``: two threads may call at once. ``copies`` and
     ``pickles``: ``copy.deepcopy`` and ``pickle`` make another of the same behaviour and without shared state.
@@ -136,7 +137,7 @@ class Claims:
     status: bool = True
     solves: bool = True
     starts: bool = True
-    iteration: Literal["picard", "mass-corrected"] | None = None
+    iteration: Literal["picard", "mass-corrected", "forward-backward", "peaceman-rachford"] | None = None
     compiles: bool = False
     empty: bool = True
     threads: bool = False

@@ -18,6 +18,7 @@ import numpy as np
 from hypothesis.strategies import SearchStrategy
 
 from deqverify.cells import LinearCell, LinearSoftmaxCell, cells
+from deqverify.cells.relu import ReluCell
 from deqverify.comparison import Measurement
 from deqverify.drawing import few_shapes
 from deqverify.implementations.subject import Subject
@@ -29,6 +30,11 @@ FAMILIES = (
     "gradient",
     "adjoint",
     "linear",
+    "conservation",
+    "relu",
+    "monotone",
+    "symmetry",
+    "lattice",
     "softmax",
     "dissipation",
     "training",
@@ -40,6 +46,9 @@ FAMILIES = (
     "modes",
 )
 """The modules of ``deqverify.properties``, in reporting order."""
+
+SPLITTINGS = ("forward-backward", "peaceman-rachford")
+"""The iterations that a monotone cell may be claimed to be solved by."""
 
 NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "equilibrium": (lambda s: s.is_layer, "it is a whole model and shows no equilibrium"),
@@ -71,8 +80,12 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "layouts": (lambda s: s.is_layer and bool(s.framework.layouts), "its framework says nothing of memory layouts"),
     "limited": (lambda s: hasattr(s.implementation, "limited"), "it offers no way to lower its iteration cap"),
     "trace": (
-        lambda s: s.claims.iteration is not None and hasattr(s.implementation, "traced"),
+        lambda s: s.claims.iteration in ("picard", "mass-corrected") and hasattr(s.implementation, "traced"),
         "no iteration of a known rate is claimed, or it offers no trace",
+    ),
+    "splitting": (
+        lambda s: s.claims.iteration in SPLITTINGS and s.claims.starts and hasattr(s.implementation, "traced"),
+        "no operator splitting is claimed, or it takes no start or offers no trace",
     ),
     "traced": (lambda s: hasattr(s.implementation, "traced"), "it offers no trace"),
     "jvp": (lambda s: hasattr(s.implementation, "jvp"), "it offers no derivative along a tangent"),
@@ -89,6 +102,11 @@ OTHER_CELLS_SHARE = 2
 LARGE_SHARE = 20
 """One example in so many is large, for the laws that draw such."""
 
+ANY_LINEAR, ANY_RELU = "any linear", "any relu"
+
+GROUPS: dict[str, type] = {ANY_LINEAR: LinearCell, ANY_RELU: ReluCell}
+"""What a law may be about beside one cell: f is linear in z; f is ``relu(Wz + Ux + b)``, W made of any parameters."""
+
 Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
 
 
@@ -96,7 +114,7 @@ Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
 class Law:
     """A law: call it with an implementation, ``law(deq)``, to have it asserted.
 
-    ``about`` says of which cells it is true: "any", "linear" (f is linear in z), or the name of one. ``cost``
+    ``about`` says of which cells it is true: "any", one of :data:`GROUPS`, or the name of one. ``cost``
     divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what
     can no longer be trusted once it is violated. ``large`` draws problems of a size that few bounds can judge; one
     example in twenty is of them, where it gives a strategy. Crashes leave a law undecided unless it
@@ -260,8 +278,8 @@ def cells_of(about: str, subject: Subject) -> list[str]:
     known = cells()
     if about == "any":
         return list(subject.cells)
-    if about == "linear":
-        return [name for name in subject.cells if isinstance(known.get(name), LinearCell)]
+    if about in GROUPS:
+        return [name for name in subject.cells if isinstance(known.get(name), GROUPS[about])]
     return [name for name in subject.cells if name == about]
 
 

@@ -13,21 +13,21 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.drawing import scales, signals
 from deqverify.dtypes import Array, round_to
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
+from deqverify.law import ANY_LINEAR, law
 from deqverify.problem import Problem
 
 WRONG = "wrong equilibrium"
 
 
 @law(
-    about="linear",
+    about=ANY_LINEAR,
     statement="x ↦ z* is linear",
     source="theory: equivariance",
     needs=("equilibrium",),
     anomaly=WRONG,
     at_stake="The answer depends on how large the data are, not only on what they say.",
     draws=any_problem(
-        about="linear",
+        about=ANY_LINEAR,
         other=lambda problem: signals(problem.x.shape, background=1.0),
         weights=lambda problem: PAIRS,
     ),
@@ -61,7 +61,7 @@ def linearity(deq: Subject, problem: Problem, other: Array, weights: tuple[int, 
 
 
 @law(
-    about="linear",
+    about=ANY_LINEAR,
     statement="ẑ(2ᵏx) = 2ᵏ ẑ(x) over the dtype's usable range, where accuracy is claimed as relative",
     source="theory: equivariance",
     needs=("equilibrium", "relative"),
@@ -71,7 +71,7 @@ def linearity(deq: Subject, problem: Problem, other: Array, weights: tuple[int, 
         "a power of two changes no significand, so that the reference gives the same bits; who scales the data first "
         "is forgiven the rounding."
     ),
-    draws=lambda deq: any_problem(about="linear", exponent=lambda problem: scales(deq.dtype))(deq),
+    draws=lambda deq: any_problem(about=ANY_LINEAR, exponent=lambda problem: scales(deq.dtype))(deq),
 )
 def scale(deq: Subject, problem: Problem, exponent: int) -> Iterator[Measurement | Fact]:
     """Multiplying the inputs by a power of two, which rounds nothing, multiplies the equilibrium by it.

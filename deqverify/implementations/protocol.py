@@ -40,7 +40,8 @@ class Solution:
     ``z`` is native, (n, m). ``residual`` and ``trace`` are in the norm that the library uses; a trace holds the largest
     residual over the data points that are still iterated, at the start and after each iteration, and ends in that of
     ``z``. ``iterations`` is as long, or one less where the start is not counted.
-    ``backward_status`` is asked after a pull and reports on that backward solve.
+    ``backward_status`` is asked after a pull and reports on that backward solve. ``step`` is the step size α where a
+    splitting is claimed as the iteration.
 
     ``status`` speaks of the batch: where it admits failure no data point is judged. ``statuses``, one for each data
     point, are for those who report on each; then NaN in one leaves the others to be judged (``poisoned-point``).
@@ -53,6 +54,7 @@ class Solution:
     trace: list[float] | None = None
     backward_status: Callable[[], Status] | None = None
     statuses: list[Status] | None = None
+    step: float | None = None
 
 
 @dataclass

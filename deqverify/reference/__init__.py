@@ -7,7 +7,8 @@ from typing import Any
 __all__ = ["reference", "solve"]
 
 FRAMEWORKS = ("torch", "numpy", "jax")
-METHODS = ("picard", "mass", "newton")
+SPLITTINGS = ("forward-backward", "peaceman-rachford")
+METHODS = ("picard", "mass", "newton", *SPLITTINGS)
 FAST = ("lu", "mass", "mixed", "mixedlu", "batched")
 
 
@@ -15,8 +16,9 @@ def reference(*options: str) -> Any:
     """``reference[options]``: a framework, ``torch`` (default), ``numpy`` or ``jax``, and a method.
 
     Without a method the solve is direct; ``picard`` iterates, and is capped near γ = 1; ``mass`` iterates with the mass
-    corrected, or solves directly where that gains nothing; ``newton`` solves any cell, with a dense adjoint. Neither
-    ``picard`` nor ``mass`` has a JAX. ``fast`` takes the quickest method for each problem, in
+    corrected, or solves directly where that gains nothing; ``newton`` solves any cell, with a dense adjoint;
+    ``forward-backward`` and ``peaceman-rachford`` split the monotone cell. Only the direct solve and ``newton`` have a
+    JAX. ``fast`` takes the quickest method for each problem, in
     PyTorch, or the one named beside it: ``lu``, ``mass``, ``mixed`` (narrow products), ``mixedlu`` (a narrow LU), or
     ``batched`` (the solver of many problems). ``worst`` errs by all that it claims, so that bounds can be seen to hold
     (:mod:`deqverify.reference.worst`). ValueError for anything else.
@@ -43,6 +45,10 @@ def reference(*options: str) -> Any:
         from deqverify.reference.iterative import PicardLayer
 
         return PicardLayer(framework)
+    if method in SPLITTINGS:
+        from deqverify.reference.splitting import SplittingLayer
+
+        return SplittingLayer(framework, method)  # type: ignore[arg-type]
     direct = _direct(framework)
     if method == "mass":
         from deqverify.reference.iterative import MassCorrectedLayer

@@ -126,6 +126,14 @@ def _use(deq: Subject, problem: Problem) -> None:
         deq.pull_status(answer, usual_cotangent(problem))
 
 
+def _other_shape(deq: Subject, scene: Scene) -> None:
+    """The other problem with its data points repeated or left out until its states have as many entries as those of the
+    problem, where that can be."""
+    wanted, entries = int(np.prod(scene.problem.states)), int(np.prod(scene.other.state))
+    if scene.other.n and wanted % entries == 0:
+        _use(deq, scene.other.chosen([k % scene.other.n for k in range(wanted // entries)]))
+
+
 def _other_cotangents(deq: Subject, scene: Scene) -> None:
     answer = deq.solve(scene.problem)
     if deq.claims.backward is not None:
@@ -154,6 +162,7 @@ OPERATIONS: dict[str, Callable[[Subject, Scene], None]] = {
     "other input": lambda deq, scene: _use(deq, scene.other_input),
     "other weights": lambda deq, scene: _use(deq, other_weights(scene.problem, deq.dtype)),
     "other problem": lambda deq, scene: _use(deq, scene.other),
+    "other shape": _other_shape,
     "one data point": lambda deq, scene: _use(deq, scene.batch(1)),
     "other cotangents": _other_cotangents,
     "empty batch": lambda deq, scene: _use(deq, scene.batch(0)),

@@ -16,7 +16,7 @@ from deqverify.errors.judge import Direction
 from deqverify.oracle.balls import balls, middle, precision, radius
 from deqverify.oracle.closed import OracleError
 from deqverify.oracle.differences import derivative
-from deqverify.oracle.krawczyk import apply
+from deqverify.oracle.krawczyk import apply, transposed
 from deqverify.oracle.objective import Objective
 from deqverify.oracle.polished import BITS
 from deqverify.problem import Problem
@@ -140,12 +140,27 @@ class BallJudge:
 
     def certificate(self, z: Array) -> tuple[Array, Bound]:
         """``|M||f(ẑ) − ẑ|``, at most what the allowed residual makes of it (theory: krawczyk)."""
-        return self._through(np.abs(self.errors.exact.M), self.residual(z)), self.z_error
+        inverse, error = np.abs(self.errors.exact.M), self.z_error
+        return self._through(inverse, self.residual(z)), self._proved(error, self.claims.forward, inverse, self._system)
 
     def adjoint_certificate(self, adjoint: Array) -> tuple[Array, Bound]:
         """``|M|ᵀ|c + JᵀΛ̂ − Λ̂|`` (theory: allowed-adjoint)."""
-        inverse = np.swapaxes(np.abs(self.errors.exact.M), 1, 2)
-        return self._through(inverse, self.adjoint_residual(adjoint)), self.adjoint_error
+        inverse, system = transposed(np.abs(self.errors.exact.M)), transposed(self._system)
+        allowed = self._proved(self.adjoint_error, self.errors.backward, inverse, system)
+        return self._through(inverse, self.adjoint_residual(adjoint)), allowed
+
+    @cached_property
+    def _system(self) -> Array:
+        """At least ``|I − J|`` over the box, (n, s, s)."""
+        J = self.errors.box.J
+        return np.asarray(np.abs(np.eye(self.errors.s) - J.value) + J.radius)
+
+    def _proved(self, error: Bound, claim: Accuracy, inverse: Array, system: Array) -> Bound:
+        """A bound on ``|M||ρ|``. That on the error is one where it holds ρ itself; an error e that is claimed, or made by
+        storing the answer, has ``|ρ| ≤ |I − J||e|``."""
+        if claim.of == "residual" and not self.errors.arithmetic.storage:
+            return error
+        return Bound({name: self._through(inverse, self._through(system, term)) for name, term in error.terms.items()})
 
     def _through(self, inverse: Array, residual: Array) -> Array:
         flat = np.abs(residual).reshape(self.problem.n, -1)

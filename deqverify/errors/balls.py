@@ -4,7 +4,8 @@ Three reasons let a right implementation differ from the truth, and make the ter
 
 * *rounding*: twice the radius of one evaluation of the cell in balls at the precision of the dtype forgives another
   order of summation (theory: rounding-of-a-cell), and a direct solve is forgiven ``3su |PᵀL||U||z|`` besides (Higham,
-  *Accuracy and Stability of Numerical Algorithms*, Theorem 9.4, entry by entry);
+  *Accuracy and Stability of Numerical Algorithms*, Theorem 9.4, entry by entry); where f is not linear in z, a
+  solver stops by a norm, and what it leaves is forgiven in the 2-norm;
 * the *claimed* solver accuracy, in its own norm through the rows of ``M ≈ (I − J)⁻¹``;
 * *curvature*: what the Jacobian changes over the box in which answers lie, by Krawczyk's test (theory: krawczyk).
 
@@ -22,10 +23,10 @@ import numpy as np
 from flint import ctx
 
 from deqverify.bounds import Arithmetic, Bound
-from deqverify.cells import Cell, Parts, Theta
+from deqverify.cells import Cell, LinearCell, Parts, Theta
 from deqverify.claims import DIRECT, Claims
 from deqverify.dtypes import Array, dtype
-from deqverify.errors.claimed import claimed
+from deqverify.errors.claimed import accepted, claimed
 from deqverify.oracle.balls import Balls, balls, beside, magnitude, middle, precision, radius
 from deqverify.oracle.krawczyk import ROUNDED, Jacobian, above, apply, settled, transposed
 from deqverify.oracle.objective import Objective
@@ -102,7 +103,8 @@ class BallErrors:
     @cached_property
     def z_error(self) -> Bound:
         """Of ẑ, (n, *state): the least e found with ``|M|r + claim(e) + G e + u'|z*| ≤ e``, r being twice the radius of
-        ``f(z*)`` in balls of the dtype and ``3su |PᵀL||U||z*|``; ``G = |I − M(I − [J])|`` over the box ``z* ± e``."""
+        ``f(z*)`` in balls of the dtype and ``3su |PᵀL||U||z*|``; ``G = |I − M(I − [J])|`` over the box ``z* ± e``. Where f
+        is not linear in z, :func:`accepted` stands for ``|M|r``."""
         return self.bound(self.box.rounding, self.box.claimed, self.box.curvature)
 
     @cached_property
@@ -116,7 +118,9 @@ class BallErrors:
         with precision(self.computed):
             image = exact.cell.step(exact.theta_balls, exact.x_balls)(beside(self.z, self.arithmetic.unit))
         noise = 2.0 * radius(image).reshape(z.shape)
-        rounding = apply(M, noise + self.solve_rounding(exact.growth, z)) + self.stored(z)
+        left = noise + self.solve_rounding(exact.growth, z)
+        straight = isinstance(exact.cell, LinearCell)
+        rounding = (apply(M, left) if straight else accepted(self.arithmetic, M, left)) + self.stored(z)
 
         def claim(e: Array, J: Jacobian) -> Array:
             return claimed(self.claims.forward, self.arithmetic, M, z, apply(J.size, e) + noise)

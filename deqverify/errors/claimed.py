@@ -1,4 +1,4 @@
-"""What a claimed accuracy allows of an error, entry by entry (theory: krawczyk)."""
+"""What a claimed accuracy, or a residual accepted by its norm, allows of an error, entry by entry (theory: krawczyk)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,22 @@ def claimed(claim: Accuracy, arithmetic: Arithmetic, inverse: Array, answer: Arr
             allowed = allowed + arithmetic.norm_floor
         rows = np.ones((n, s)) if claim.of == "value" else _dual(claim.norm, inverse)
         found = rows * allowed[:, None]
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def accepted(arithmetic: Arithmetic, inverse: Array, rounding: Array) -> Array:
+    """What a solver of an equation that is not linear adds to the error of each entry, (n, s), if nothing but
+    ``rounding`` (n, s), a bound on that of one residual, is claimed: ``‖M_k:‖₂ ‖rounding‖₂``.
+
+    No step of it is the last one: it stops where the norm of its residual is one that rounding alone may have, however
+    that is spread over the entries, and where the squares in it underflow, in float32 at the latest, since who claims
+    rounding alone sums no squares of float16 (theory: rounding-of-a-cell).
+    """
+    floor = min(arithmetic.norm_floor, Arithmetic.of("float32").norm_floor)
+    largest = rounding.max(axis=1, keepdims=True, initial=0.0)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        size = largest * np.sqrt(np.sum((rounding / largest) ** 2, axis=1, keepdims=True))
+        found = _dual("2", inverse) * (np.where(largest > 0.0, size, 0.0) + floor)
     return np.where(np.isnan(found), np.inf, found)
 
 

@@ -12,7 +12,6 @@ from deqverify.claims import Accuracy
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
 from deqverify.reference.stateless import STATELESS, Stateless
 
-
 CONTRACTING = tuple(name for name, cell in cells().items() if cell.contracts)
 
 

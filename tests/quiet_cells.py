@@ -1,11 +1,11 @@
-"""No false alarm on any cell: ``python -m tests.quiet_cells EXAMPLES [SEED [MINUTES]]`` tries every law on every cell but the
-linear-softmax one (tests/quiet.py has that), with implementations that keep what they claim, in one process, until
-EXAMPLES examples were judged or the minutes are over, and prints every violation.
+"""No false alarm on any cell: ``python -m tests.quiet_cells EXAMPLES [SEED [MINUTES]]`` tries every law on every cell
+but the linear-softmax one (tests/quiet.py has that), with implementations that keep what they claim, in one process,
+until EXAMPLES examples were judged or the minutes are over, and prints every violation.
 
-Newton's method in NumPy, PyTorch and now and then JAX, where each shape is compiled; the worst honest implementation in
-every kind of claim; iterations that stop by the claim's own rule, one without a backward pass, one that reports; float32
-and float64. At the end, the laws and cells of which fewer than :data:`WANTED` of the examples with a rate of at most
-.99 were informative. Exit code 1 for an alarm.
+Newton's method in NumPy, PyTorch and now and then JAX, where each shape is compiled; the worst honest implementation
+in every kind of claim; iterations that stop by the claim's own rule, one without a backward pass, one that reports;
+float32 and float64. At the end, the laws and cells of which fewer than :data:`WANTED` of the examples with a rate of
+at most .99 were informative. Exit code 1 for an alarm.
 """
 
 from __future__ import annotations

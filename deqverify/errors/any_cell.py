@@ -13,7 +13,7 @@ from deqverify.dtypes import Array
 from deqverify.errors import passes
 from deqverify.errors.balls import BallErrors, Blocks
 from deqverify.errors.judge import Direction
-from deqverify.oracle.balls import balls, middle, precision, radius
+from deqverify.oracle.balls import balls, beside, middle, precision, radius
 from deqverify.oracle.closed import OracleError
 from deqverify.oracle.differences import derivative
 from deqverify.oracle.krawczyk import apply, transposed
@@ -122,7 +122,9 @@ class BallJudge:
 
     def evaluation_floor(self, z: Array) -> Array:
         with precision(self.errors.computed):
-            image = self.errors.exact.cell.step(self.errors.exact.theta_balls, self.errors.exact.x_balls)(balls(z))
+            image = self.errors.exact.cell.step(self.errors.exact.theta_balls, self.errors.exact.x_balls)(
+                beside(z, self.errors.arithmetic.unit)
+            )
         noise = 2.0 * radius(image) + 2.0 * self.errors.arithmetic.storage * np.abs(z)
         return np.asarray(noise.reshape(self.problem.n, -1).sum(axis=1))
 
@@ -156,8 +158,8 @@ class BallJudge:
         return np.asarray(np.abs(np.eye(self.errors.s) - J.value) + J.radius)
 
     def _proved(self, error: Bound, claim: Accuracy, inverse: Array, system: Array) -> Bound:
-        """A bound on ``|M||ρ|``. That on the error is one where it holds ρ itself; an error e that is claimed, or made by
-        storing the answer, has ``|ρ| ≤ |I − J||e|``."""
+        """A bound on ``|M||ρ|``. That on the error is one where it holds ρ itself; an error e that is claimed, or made
+        by storing the answer, has ``|ρ| ≤ |I − J||e|``."""
         if claim.of == "residual" and not self.errors.arithmetic.storage:
             return error
         return Bound({name: self._through(inverse, self._through(system, term)) for name, term in error.terms.items()})

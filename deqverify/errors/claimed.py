@@ -1,4 +1,5 @@
-"""What a claimed accuracy, or a residual accepted by its norm, allows of an error, entry by entry (theory: krawczyk)."""
+"""What a claimed accuracy, or a residual accepted by its norm, allows of an error, entry by entry (theory:
+krawczyk)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from deqverify.cells import Parts
 from deqverify.dtypes import Array
 from deqverify.errors.balls import BallErrors
 from deqverify.errors.claimed import claimed
-from deqverify.oracle.balls import balls, magnitude, precision, radius
+from deqverify.oracle.balls import balls, beside, magnitude, precision, radius
 from deqverify.oracle.krawczyk import ROUNDED, apply, settled, transposed
 from deqverify.oracle.polished import BITS
 
@@ -20,7 +20,7 @@ def residual_floor(of: BallErrors) -> Array:
     storing ẑ moves, ``(I + |J|)u'|z*|``."""
     z = np.abs(of.z).reshape(of.n, of.s)
     with precision(of.computed):
-        image = of.exact.cell.step(of.exact.theta_balls, of.exact.x_balls)(balls(of.z))
+        image = of.exact.cell.step(of.exact.theta_balls, of.exact.x_balls)(beside(of.z, of.arithmetic.unit))
     stored = of.stored(z)
     left = 2.0 * radius(image).reshape(z.shape) + of.solve_rounding(of.exact.growth, z)
     return np.asarray((left + stored + apply(of.box.J.size, stored)).sum(axis=1) * ROUNDED)
@@ -51,7 +51,7 @@ def tangent(of: BallErrors, theta: dict[str, Array], x: Array) -> tuple[Array, B
     if not np.isfinite(of.box.error).all():
         return dz.reshape(of.shape), of.bound(*[np.full((of.n, of.s), np.inf)] * 3)
     with precision(of.computed):
-        noise = 2.0 * radius(exact.cell.push(exact.theta_balls, exact.x_balls, balls(of.z), along))
+        noise = 2.0 * radius(exact.cell.push(exact.theta_balls, exact.x_balls, beside(of.z, of.arithmetic.unit), along))
     box = balls(exact.candidate, of.box.error.reshape(of.shape))
     with ctx.workprec(BITS):
         moved = magnitude(exact.cell.push(exact.theta_balls, exact.x_balls, box, along) - along.z)

@@ -125,8 +125,9 @@ class WorstHonest(Stateless):
 
         def answer(t: Array) -> Array:
             """The t of each data point, one for all of a batch."""
-            straight = claim.of == "value" or solved is None
-            return exact + t[:, None] * error if straight else solved(t[:, None] * d)
+            if claim.of == "value" or solved is None:
+                return exact + t[:, None] * error
+            return solved(t[:, None] * d)
 
         def allowed(given: Array) -> Array:
             return np.minimum(most, SHARE * claim.allows(claim.norms(image(given).T)) / unit)
@@ -182,7 +183,7 @@ def worst(*options: str) -> WorstHonest:
     return WorstHonest(Accuracy(**claim) if claim else Accuracy(1e-6), **chosen)
 
 
-def _shifted(cell: Cell, theta: Theta, shift: Array) -> tuple[Cell, Theta]:
+def _shifted(cell: Cell, theta: Theta, shift: Array) -> tuple[Any, Theta]:
     """The cell ``f + shift``."""
     if isinstance(cell, ProbedCell):
         return cell, {**theta, PROBE: theta[PROBE] + shift}

@@ -25,7 +25,7 @@ CONTRACTING = tuple(name for name, cell in cells().items() if cell.contracts)
 
 
 class SoundNewton(NewtonLayer):
-    """Newton's method in NumPy and a dense adjoint, in the steps in which it may be done wrongly: the direct control."""
+    """Newton's method in NumPy and a dense adjoint, in the steps that may be done wrongly: the direct control."""
 
     def __init__(self) -> None:
         super().__init__("numpy")

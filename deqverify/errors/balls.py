@@ -103,8 +103,8 @@ class BallErrors:
     @cached_property
     def z_error(self) -> Bound:
         """Of ẑ, (n, *state): the least e found with ``|M|r + claim(e) + G e + u'|z*| ≤ e``, r being twice the radius of
-        ``f(z*)`` in balls of the dtype and ``3su |PᵀL||U||z*|``; ``G = |I − M(I − [J])|`` over the box ``z* ± e``. Where
-        f is not linear in z, :func:`accepted` stands for ``|M|r``."""
+        ``f(z*)`` in balls of the dtype and ``3su |PᵀL||U||z*|``; ``G = |I − M(I − [J])|`` over the box
+        ``z* ± e``. Where f is not linear in z, :func:`accepted` stands for ``|M|r``."""
         return self.bound(self.box.rounding, self.box.claimed, self.box.curvature)
 
     @cached_property

@@ -1,6 +1,6 @@
 """No false alarm on any cell: ``python -m tests.quiet_cells EXAMPLES [SEED [MINUTES]]`` tries every law on every cell but the
 linear-softmax one (tests/quiet.py has that), with implementations that keep what they claim, in one process, until
-EXAMPLES examples were judged or the minutes are over, and prints every violation.
+EXAMPLES examples were judged or the minutes are over, and prints every violation, and how far it is.
 
 Newton's method in NumPy, PyTorch and now and then JAX, where each shape is compiled; the worst honest implementation in
 every kind of claim; iterations that stop by the claim's own rule, one without a backward pass, one that reports; float32
@@ -91,6 +91,8 @@ def campaign(examples: int, seed: int, minutes: float) -> int:
         counts[f"{type(layer).__name__} in {layer.framework}, {dtype}"] += trial.examples
         counts[cell] += trial.examples
         counts["reported"] += trial.reported
+        if number % 200 == 0:
+            print(f"{total} examples, {alarms} alarms, {(time.monotonic() - started) / 60:.1f} min", flush=True)
         if trial.error or trial.failure:
             alarms += 1
             seen = trial.error or describe(trial.failure)  # type: ignore[arg-type]

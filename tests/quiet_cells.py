@@ -24,7 +24,7 @@ from deqverify.law import Law, describe, laws
 from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.worst import Direction, Passes, WorstHonest
 from deqverify.trial import Effort, Example
-from tests.honest import ForwardOnly, HonestPicard
+from tests.honest import ForwardOnly, HonestPicard, OtherStart
 from tests.quiet import KINDS, claim
 
 EXAMPLES = 6  # of a law on one implementation and cell: the first of them is the simplest
@@ -42,7 +42,7 @@ def drawn(rng: random.Random) -> Any:
     kind, tolerance = rng.choice(KINDS), rng.choice([1e-3, 1e-6, 1e-10])
     accuracy, which = claim(kind, tolerance), rng.random()
     if which < 0.2:
-        return NewtonLayer(rng.choice(["numpy", "torch"]))
+        return rng.choice([NewtonLayer("numpy"), NewtonLayer("torch"), OtherStart()])
     if which < 0.6 or accuracy.of == "value" or tolerance < 1e-6:
         return WorstHonest(accuracy, rng.choice(get_args(Direction)), rng.choice(get_args(Passes)))
     if which < 0.9:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.drawing import draw_signal, scales
 from deqverify.dtypes import Array, round_to
 from deqverify.errors.judge import Judge, judge
-from deqverify.implementations.subject import Subject
+from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.law import cells_of
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.strategies import problems, problems_of, signals
@@ -89,7 +90,15 @@ def large_problem(
 
 
 def judged(deq: Subject, problem: Problem, cotangent: Array | None = None, near: Array | None = None) -> Judge:
-    """The judge of ``deq`` on ``problem``, for a cotangent (n, *state) or the objective's; ``near`` its own answer."""
+    """The judge of ``deq`` on ``problem``, for a cotangent (n, *state) or the objective's; ``near`` its own answer.
+
+    Where no certificate says that there is one equilibrium, another solver may stand at another: without ``near`` it is
+    asked once more where it does. A whole model, which cannot be asked, is taken to stand where Newton's method from
+    zero ends.
+    """
+    if near is None and problem.certificate is None and deq.is_layer:
+        with suppress(TargetFailure):
+            near = deq.solve(problem).z
     return judge(problem, deq.claims, deq.dtype, cotangent, near)
 
 

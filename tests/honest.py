@@ -10,6 +10,7 @@ import numpy as np
 from deqverify.cells import LinearCell, cells
 from deqverify.claims import Accuracy
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
+from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.stateless import STATELESS, Stateless
 
 CONTRACTING = tuple(name for name, cell in cells().items() if cell.contracts)
@@ -87,3 +88,17 @@ class ForwardOnly(HonestPicard):
             raise NotImplementedError("this layer has no backward pass")
 
         return solution, refuse
+
+
+class OtherStart(NewtonLayer):
+    """Newton's method in NumPy from states of ±1 in place of zero: of several equilibria it may find another one."""
+
+    def __init__(self) -> None:
+        super().__init__("numpy")
+        self.name = "Newton from ±1"
+        self.claims = replace(self.claims, cells=tuple(name for name in cells() if name not in CONTRACTING))
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        states = (len(x), *cell.state(theta, x.shape[1:]))
+        signs = np.where(np.arange(np.prod(states[1:], dtype=int)) % 2, -1.0, 1.0).reshape(states[1:])
+        return super().vjp(cell, theta, x, np.broadcast_to(signs, states).astype(x.dtype) if z0 is None else z0)

@@ -1,6 +1,6 @@
 """No false alarm on any cell: ``python -m tests.quiet_cells EXAMPLES [SEED [MINUTES]]`` tries every law on every cell
 but the linear-softmax one (tests/quiet.py has that), with implementations that keep what they claim, in one process,
-until EXAMPLES examples were judged or the minutes are over, and prints every violation.
+until EXAMPLES examples were judged or the minutes are over, and prints every violation, and how far it is.
 
 Newton's method in NumPy, PyTorch and now and then JAX, where each shape is compiled; the worst honest implementation
 in every kind of claim; iterations that stop by the claim's own rule, one without a backward pass, one that reports;
@@ -24,7 +24,7 @@ from deqverify.law import Law, describe, laws
 from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.worst import Direction, Passes, WorstHonest
 from deqverify.trial import Effort, Example
-from tests.honest import ForwardOnly, HonestPicard
+from tests.honest import ForwardOnly, HonestPicard, OtherStart
 from tests.quiet import KINDS, claim
 
 EXAMPLES = 6  # of a law on one implementation and cell: the first of them is the simplest
@@ -42,7 +42,7 @@ def drawn(rng: random.Random) -> Any:
     kind, tolerance = rng.choice(KINDS), rng.choice([1e-3, 1e-6, 1e-10])
     accuracy, which = claim(kind, tolerance), rng.random()
     if which < 0.2:
-        return NewtonLayer(rng.choice(["numpy", "torch"]))
+        return rng.choice([NewtonLayer("numpy"), NewtonLayer("torch"), OtherStart()])
     if which < 0.6 or accuracy.of == "value" or tolerance < 1e-6:
         return WorstHonest(accuracy, rng.choice(get_args(Direction)), rng.choice(get_args(Passes)))
     if which < 0.9:
@@ -91,6 +91,8 @@ def campaign(examples: int, seed: int, minutes: float) -> int:
         counts[f"{type(layer).__name__} in {layer.framework}, {dtype}"] += trial.examples
         counts[cell] += trial.examples
         counts["reported"] += trial.reported
+        if number % 200 == 0:
+            print(f"{total} examples, {alarms} alarms, {(time.monotonic() - started) / 60:.1f} min", flush=True)
         if trial.error or trial.failure:
             alarms += 1
             seen = trial.error or describe(trial.failure)  # type: ignore[arg-type]

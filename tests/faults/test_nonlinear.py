@@ -81,7 +81,7 @@ def test_each_fault_is_killed_by_its_law_in_the_default_profile(fault: type, law
 @pytest.mark.parametrize("fault", UNSEEN, ids=named)
 def test_what_only_other_cells_show_is_spared_on_these(fault: Any) -> None:
     subject = Subject(fault(), only=UNSEEN[fault])
-    found = laws()[KILLERS[fault]].trial(subject, Effort(examples=30, seconds=60, seed=0))
+    found = laws()[KILLERS[fault]].trial(subject, Effort(examples=12, seconds=60, seed=0))
     assert (found.error, found.failure) == (None, None)
 
 
@@ -92,6 +92,6 @@ def test_the_sound_are_spared(control: Any, dtype: str) -> None:
     subject = Subject(implementation, dtype, only=[name for name in implementation.claims.cells if name not in ONE])
     for law in laws().values():
         if law.missing(subject) is None:
-            found = law.trial(subject, Effort(examples=4, seconds=60, seed=1))
+            found = law.trial(subject, Effort(examples=3, seconds=60, seed=1))
             assert found.error is None, found.error
             assert found.failure is None, describe(found.failure)

@@ -126,8 +126,10 @@ def test_on_any_cell_it_keeps_its_claim_and_uses_all_of_it(name: str) -> None:
 
 def test_no_law_rejects_it_on_other_cells() -> None:
     """Every kind of claim on three cells each, by the laws on what an answer is."""
-    chosen = ("existence", "enclosure", "restart", "batch", "gradient-theta", "gradient-x", "energy", "objective",
-              "adjoint-certificate", "cotangent-linearity", "status-forward", "status-backward", "batch-of-one")  # fmt: skip
+    chosen = (
+        "existence", "enclosure", "restart", "batch", "gradient-theta", "gradient-x", "energy", "objective",
+        "adjoint-certificate", "cotangent-linearity", "status-forward", "status-backward", "batch-of-one",
+    )  # fmt: skip
     turns = list(product(get_args(Direction), get_args(Passes)))
     for number, kind in enumerate(CLAIMS):
         layer = WorstHonest(accuracy(kind, TOLERANCES[number % 3]), *turns[number % len(turns)])

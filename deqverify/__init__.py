@@ -15,14 +15,12 @@ if TYPE_CHECKING:
     from deqverify.claims import Accuracy as Accuracy
     from deqverify.claims import Claims as Claims
     from deqverify.law import laws as laws
-    from deqverify.problem import CellProblem as CellProblem
-    from deqverify.problem import SoftmaxProblem as SoftmaxProblem
+    from deqverify.problem import Problem as Problem
 
 _HOMES = {
     "Accuracy": "deqverify.claims",
     "Claims": "deqverify.claims",
-    "CellProblem": "deqverify.problem",
-    "SoftmaxProblem": "deqverify.problem",
+    "Problem": "deqverify.problem",
     "check_deq": "deqverify.check",
     "laws": "deqverify.law",
     "losses": "deqverify.losses",

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from deqverify.claims import Accuracy as Accuracy
     from deqverify.claims import Claims as Claims
     from deqverify.law import laws as laws
-    from deqverify.problem import Problem as Problem
+    from deqverify.problem import CellProblem as CellProblem
+    from deqverify.problem import SoftmaxProblem as SoftmaxProblem
 
 _HOMES = {
     "Accuracy": "deqverify.claims",
     "Claims": "deqverify.claims",
-    "Problem": "deqverify.problem",
+    "CellProblem": "deqverify.problem",
+    "SoftmaxProblem": "deqverify.problem",
     "check_deq": "deqverify.check",
     "laws": "deqverify.law",
     "losses": "deqverify.losses",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from deqverify.cells import check_cells
 from deqverify.implementations.loading import forget
 from deqverify.implementations.subject import Subject, as_implementation
 from deqverify.law import laws as all_laws
@@ -24,6 +25,7 @@ def check_deq(
     *,
     profile: str = "quick",
     laws: Sequence[str] = (),
+    cells: Sequence[str] = (),
     dtype: str | None = None,
     device: str = "cpu",
     seed: int | None = None,
@@ -33,7 +35,8 @@ def check_deq(
     """Verifies ``deq`` in this process and returns the report: ``report.ok``, ``report.results``, ``print(report)``.
 
     ``deq`` is a layer or a model (:mod:`deqverify.implementations.protocol`), a function ``solve(step, z0) -> z`` on
-    PyTorch tensors, or the name of a target. ``laws`` are ids or families, all by default; ``expect`` is a TOML file
+    PyTorch tensors, or the name of a target. ``laws`` are ids or families, all by default; ``cells`` the
+    names of those to judge on, by default all that are claimed; ``expect`` is a TOML file
     of known violations. Raises TypeError for what is not a DEQ, ValueError for a profile, law, dtype or device that
     is not known or not claimed. For a hard limit on hangs in C code use the command line, whose laws run in worker
     processes.
@@ -43,18 +46,23 @@ def check_deq(
         chosen = dataclasses.replace(chosen, seed=seed)
     known = read_expectations(Path(expect)) if expect else []
     law_ids = select(laws)
+    check_cells(cells)
     if isinstance(deq, str):
         forget()  # what failed to be imported before may have been mended since
         asked = {deq: ask(deq)}
-        jobs = make_jobs([deq], law_ids, chosen, [dtype] if dtype else [], device, database=None, asked=asked)
+        jobs = make_jobs(
+            [deq], law_ids, chosen, [dtype] if dtype else [], device, database=None, asked=asked, only=cells
+        )
         if isinstance(reason := asked[deq], str):
             return Report([Result(job, Verdict.COULD_NOT_RUN, reason) for job in jobs], stale(known, all_laws()))
         results = [apply(run_job(job), known) for job in _shown(jobs, progress)]
         return Report(in_order(results, jobs), stale(known, all_laws()), untried(jobs, law_ids, asked))
-    subject = Subject(deq, dtype, device)  # what is not claimed is the caller's mistake, said before anything runs
+    subject = Subject(
+        deq, dtype, device, only=cells
+    )  # what is not claimed is the caller's mistake, said before anything runs
     dtypes = [dtype] if dtype else subject.claims.dtypes
     asked = {subject.name: subject.claims}
-    jobs = make_jobs([subject.name], law_ids, chosen, dtypes, device, database=None, asked=asked)
+    jobs = make_jobs([subject.name], law_ids, chosen, dtypes, device, database=None, asked=asked, only=cells)
     jobs = [dataclasses.replace(job, in_hand=True, found=tuple(finding_object(deq))) for job in jobs]
     results = [apply(run_job(job, deq), known) for job in _shown(jobs, progress)]
     return Report(in_order(results, jobs), stale(known, all_laws()), untried(jobs, law_ids, asked))

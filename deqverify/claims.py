@@ -65,6 +65,10 @@ class Accuracy:
         """The same rule with its tolerance taken as relative."""
         return replace(self, rtol=max(self.rtol, self.atol), atol=0.0, eps=0.0)
 
+    def norms_of(self, states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """As :meth:`norms`, of states (n, *state), data points first."""
+        return self.norms(states.reshape(len(states), -1).T)
+
     def norms(self, states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """What the rule measures of ``states`` (m, n), for each data point (n,); over the batch the same for all."""
         size = np.abs(states)
@@ -105,13 +109,15 @@ DIRECT = Accuracy()
 class Claims:
     """The claims of one implementation, with the place where its authors make them.
 
+    ``cells`` names those that can be solved; without any, every one that contracts.
     ``backward`` is None where the gradient is documented as inexact. ``separable``: a data point's answer does not
     depend on the others in its batch, NaN included. ``deterministic``: the same call gives the same answer, but for
     rounding. ``status``: non-convergence is reported. ``solves``: where γ ≤ 0.9 and features are of size one there is
     nothing to report, the default cap suffices. ``starts``: the start
     z₀ is used, and the answer does not depend on it. ``iteration``: the trace is that of Picard's iteration, which
-    contracts at γ, or of the mass-corrected one, at γτ. ``computes_in`` names a wider dtype that a narrow one is
-    computed in before rounding.
+    contracts at γ, or of the mass-corrected one, at γτ; of forward–backward or Peaceman–Rachford splitting, where z₀ is
+    what is iterated first, and a solution says its step (theory: splittings). ``computes_in`` names a wider dtype that
+    a narrow one is computed in before rounding.
 
     ``empty``: a batch of no data points is a legal one. ``threads``: two threads may call at once. ``copies`` and
     ``pickles``: ``copy.deepcopy`` and ``pickle`` make another of the same behaviour and without shared state.
@@ -122,6 +128,7 @@ class Claims:
 
     forward: Accuracy = DIRECT
     backward: Accuracy | None = DIRECT
+    cells: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)
     second_order: bool = False
@@ -130,7 +137,7 @@ class Claims:
     status: bool = True
     solves: bool = True
     starts: bool = True
-    iteration: Literal["picard", "mass-corrected"] | None = None
+    iteration: Literal["picard", "mass-corrected", "forward-backward", "peaceman-rachford"] | None = None
     compiles: bool = False
     empty: bool = True
     threads: bool = False

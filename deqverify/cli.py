@@ -37,6 +37,13 @@ def main() -> None:
     multiple=True,
     help="float64, float32, float16, bfloat16 (repeatable); default: all that are claimed.",
 )
+@click.option(
+    "--cell",
+    "only",
+    multiple=True,
+    metavar="CELL",
+    help="Judge on this cell alone: linear-softmax, tanh, conv, … (repeatable); default: all that are claimed.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--expect", type=click.Path(path_type=Path), help="TOML file of expected violations.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results as JSON.")
@@ -51,6 +58,7 @@ def run(
     max_time: float | None,
     seed: int | None,
     dtypes: tuple[str, ...],
+    only: tuple[str, ...],
     device: str,
     expect: Path | None,
     json_path: Path | None,
@@ -70,6 +78,7 @@ def run(
     """
     from rich.console import Console
 
+    from deqverify.cells import check_cells
     from deqverify.law import laws
     from deqverify.reporting import machine, terminal
     from deqverify.running import expectations as expected
@@ -81,6 +90,7 @@ def run(
         known = expected.read(expect) if expect else []
         law_ids = plan.select(law_patterns)
         _check(targets, dtypes, device)
+        check_cells(only)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if json_path and not json_path.resolve().parent.is_dir():
@@ -90,7 +100,7 @@ def run(
     names = list(dict.fromkeys(targets))
     with Workers(chosen.hard_seconds, workers) as pool:
         asked = pool.ask(names)
-        jobs = plan.make_jobs(names, law_ids, chosen, dtypes, device, asked=asked)
+        jobs = plan.make_jobs(names, law_ids, chosen, dtypes, device, asked=asked, only=only)
         found = terminal.follow(plan.run(pool, jobs, asked, known), jobs, console)
     report = plan.Report(plan.in_order(found, jobs), expected.stale(known, laws()), plan.untried(jobs, law_ids, asked))
     terminal.show(report, console)

@@ -17,25 +17,38 @@ from unittest import SkipTest
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
+from deqverify.cells import LinearCell, LinearSoftmaxCell, cells
+from deqverify.cells.relu import ReluCell
 from deqverify.comparison import Measurement
+from deqverify.drawing import few_shapes
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem, array_code
 from deqverify.trial import Body, Effort, Evidence, Example, Failure, Severity, Trial, replay, run_trial
 
 FAMILIES = (
     "equilibrium",
-    "equivariance",
     "gradient",
     "adjoint",
+    "linear",
+    "conservation",
+    "relu",
+    "monotone",
+    "symmetry",
+    "lattice",
+    "softmax",
     "dissipation",
     "training",
     "trust_region",
     "status",
-    "conduct",
-    "behaviour",
-    "variants",
+    "batching",
+    "state",
+    "arrays",
+    "modes",
 )
 """The modules of ``deqverify.properties``, in reporting order."""
+
+SPLITTINGS = ("forward-backward", "peaceman-rachford")
+"""The iterations that a monotone cell may be claimed to be solved by."""
 
 NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "equilibrium": (lambda s: s.is_layer, "it is a whole model and shows no equilibrium"),
@@ -60,10 +73,19 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
         lambda s: s.is_layer and bool(s.framework.without_gradient),
         "its framework records no gradients that could be left out",
     ),
+    "mutable arrays": (
+        lambda s: s.is_layer and s.framework.mutable,
+        "its framework's arrays cannot be written into",
+    ),
+    "layouts": (lambda s: s.is_layer and bool(s.framework.layouts), "its framework says nothing of memory layouts"),
     "limited": (lambda s: hasattr(s.implementation, "limited"), "it offers no way to lower its iteration cap"),
     "trace": (
-        lambda s: s.claims.iteration is not None and hasattr(s.implementation, "traced"),
+        lambda s: s.claims.iteration in ("picard", "mass-corrected") and hasattr(s.implementation, "traced"),
         "no iteration of a known rate is claimed, or it offers no trace",
+    ),
+    "splitting": (
+        lambda s: s.claims.iteration in SPLITTINGS and s.claims.starts and hasattr(s.implementation, "traced"),
+        "no operator splitting is claimed, or it takes no start or offers no trace",
     ),
     "traced": (lambda s: hasattr(s.implementation, "traced"), "it offers no trace"),
     "jvp": (lambda s: hasattr(s.implementation, "jvp"), "it offers no derivative along a tangent"),
@@ -74,8 +96,16 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
 """What a law may need of an implementation: how that is seen, and the sentence for when it is missing."""
 
 
+OTHER_CELLS_SHARE = 2
+"""The other cells have one example for so many on the linear-softmax cell, of which most is known."""
+
 LARGE_SHARE = 20
 """One example in so many is large, for the laws that draw such."""
+
+ANY_LINEAR, ANY_RELU = "any linear", "any relu"
+
+GROUPS: dict[str, type] = {ANY_LINEAR: LinearCell, ANY_RELU: ReluCell}
+"""What a law may be about beside one cell: f is linear in z; f is ``relu(Wz + Ux + b)``, W made of any parameters."""
 
 Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
 
@@ -84,7 +114,8 @@ Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
 class Law:
     """A law: call it with an implementation, ``law(deq)``, to have it asserted.
 
-    ``cost`` divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what
+    ``about`` says of which cells it is true: "any", one of :data:`GROUPS`, or the name of one. ``cost``
+    divides the number of examples, for laws whose single example is a training run. ``at_stake`` says what
     can no longer be trusted once it is violated. ``large`` draws problems of a size that few bounds can judge; one
     example in twenty is of them, where it gives a strategy. Crashes leave a law undecided unless it
     ``judges_crashes``. ``loose`` is the reason why the reference stays below 1/1000 of the bound; without one that is
@@ -92,6 +123,7 @@ class Law:
     """
 
     id: str
+    about: str
     statement: str
     source: str
     needs: tuple[str, ...]
@@ -114,6 +146,8 @@ class Law:
 
     def missing(self, subject: Subject) -> str | None:
         """Why ``subject`` is not judged by this law, or None."""
+        if not cells_of(self.about, subject):
+            return f"it is not judged on a cell that this law is about ({self.about})"
         return next((NEEDS[need][1] for need in self.needs if not NEEDS[need][0](subject)), None)
 
     def trial(
@@ -123,24 +157,43 @@ class Law:
         announce: Callable[[dict[str, Any]], None] | None = None,
         observe: Callable[[Example], None] | None = None,
     ) -> Trial:
-        """Tries the law on ``subject``; a seed is mixed with the law's id, so that laws see different problems."""
-        seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id}".encode())
+        """Tries the law on ``subject``; a seed is mixed with the law's id and the dtype, which see different
+        problems."""
+        seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id} {subject.dtype}".encode())
         own = replace(effort, examples=max(1, -(-effort.examples // self.cost)), seed=seed)
-        trial = run_trial(self.body, self.draws(subject), subject, own, self.judges_crashes, announce, observe)
+        first, others = self._parts(subject)
+        trial = run_trial(self.body, self._drawn(first), first, own, self.judges_crashes, announce, observe)
+
+        def more(draws: SearchStrategy[dict[str, Any]] | None, on: Subject | None, examples: int, name: str) -> None:
+            """Adds a run of its own: among others Hypothesis would draw these in clusters, or not at all."""
+            if draws is None or on is None or trial.failure or trial.error or trial.stopped:
+                return
+            seconds, database = max(1.0, own.seconds - trial.seconds), own.database and own.database / name
+            few = replace(own, examples=examples, seconds=seconds, database=database)
+            trial.add(run_trial(self.body, draws, on, few, self.judges_crashes, announce, observe))
+
+        more(self._drawn(others) if others else None, others, 1 + own.examples // OTHER_CELLS_SHARE, "cells")
         if trial.crashed and not trial.failure and not trial.decisive:
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
-            return run_trial(self.body, self.draws(subject), subject, own, True, announce, observe)
-        large = self.large(subject) if self.large else None
-        if large is not None and not (trial.failure or trial.error or trial.stopped):
-            # In a run of their own: among others Hypothesis draws them in clusters of one size, or not at all.
-            few = replace(
-                own,
-                examples=2 + own.examples // LARGE_SHARE,  # the first is the least of them
-                seconds=max(1.0, own.seconds - trial.seconds),
-                database=own.database and own.database / "large",
-            )
-            trial.add(run_trial(self.body, large, subject, few, self.judges_crashes, announce, observe))
+            return run_trial(self.body, self._drawn(subject), subject, own, True, announce, observe)
+        large = self.large(first) if self.large else None
+        large = few_shapes(large) if large is not None and subject.claims.compiles else large
+        more(large, first, 2 + own.examples // LARGE_SHARE, "large")  # the first is the least of them
         return trial
+
+    def _drawn(self, subject: Subject) -> SearchStrategy[dict[str, Any]]:
+        """What is drawn for ``subject``: few shapes where it compiles for each."""
+        draws = self.draws(subject)
+        return few_shapes(draws) if subject.claims.compiles else draws
+
+    def _parts(self, subject: Subject) -> tuple[Subject, Subject | None]:
+        """The subject on the linear-softmax cell, which has all the examples, and on the others that this law is
+        about, which share half as many; or the subject itself, where it is not judged on both."""
+        chosen = cells_of(self.about, subject)
+        others = [name for name in chosen if name != LinearSoftmaxCell.name]
+        if not others or len(others) == len(chosen):
+            return subject, None
+        return subject.on((LinearSoftmaxCell.name,)), subject.on(others)
 
     def __call__(self, deq: Any, examples: int = 100, dtype: str | None = None, device: str = "cpu") -> None:
         """Asserts the law on ``deq`` (a layer, a model or ``solve(step, z0)``): AssertionError with the smallest
@@ -193,11 +246,9 @@ def _severity_lines(severity: Severity | None) -> list[str]:
 
 
 def where_code(arguments: dict[str, Any]) -> str:
-    """Where in the space of problems drawn arguments lie: γ and the sizes."""
+    """Where in the space of problems drawn arguments lie: the rate and the sizes."""
     problem = arguments.get("problem")
-    if not isinstance(problem, Problem):
-        return ""
-    return f"γ = {problem.gamma:.7g}, m = {problem.m}, p = {problem.p}, n = {problem.n}"
+    return problem.where() if isinstance(problem, Problem) else ""
 
 
 def describe_evidence(seen: Evidence) -> str:
@@ -210,7 +261,8 @@ def describe_evidence(seen: Evidence) -> str:
 
 
 def arguments_code(arguments: dict[str, Any]) -> str:
-    """Drawn arguments as Python keyword arguments (``np``, ``losses`` and ``Problem`` in scope)."""
+    """Drawn arguments as Python keyword arguments (``np``, ``losses`` and both kinds of problems in
+    scope)."""
     return ", ".join(f"{name}={_code(value)}" for name, value in arguments.items())
 
 
@@ -221,9 +273,19 @@ def _code(value: Any) -> str:
 _REGISTRY: dict[str, Law] = {}
 
 
+def cells_of(about: str, subject: Subject) -> list[str]:
+    """The names of the cells that ``subject`` is judged on and a law about ``about`` speaks of."""
+    known = cells()
+    if about == "any":
+        return list(subject.cells)
+    if about in GROUPS:
+        return [name for name in subject.cells if isinstance(known.get(name), GROUPS[about])]
+    return [name for name in subject.cells if name == about]
+
+
 def law(
-    id: str,
     *,
+    about: str = "any",
     statement: str,
     source: str,
     draws: Draws,
@@ -235,7 +297,7 @@ def law(
     loose: str | None = None,
     large: Callable[[Subject], SearchStrategy[dict[str, Any]] | None] | None = None,
 ) -> Callable[[Body], Law]:
-    """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it.
+    """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it; its id is the body's name.
 
     The same id from the same source file is one law (a checkout may be imported under two names); from another file
     it is a ValueError, as is an unknown need or an empty reason for looseness.
@@ -248,12 +310,13 @@ def law(
         raise ValueError(f"needs: {unknown[0]!r} is not one of {', '.join(NEEDS)}")
 
     def register(body: Body) -> Law:
+        id = body.__name__.replace("_", "-")
         known = _REGISTRY.get(id)
         if known:
             if _file(known.body) != _file(body):
                 raise ValueError(f"id: the law {id!r} exists already, in {_file(known.body)}")
             return known
-        said = (id, statement, source, needs, anomaly, at_stake)
+        said = (id, about, statement, source, needs, anomaly, at_stake)
         _REGISTRY[id] = Law(*said, cost, judges_crashes, loose, body, draws, large)
         return _REGISTRY[id]
 

@@ -29,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--deq-max-examples", type=int, default=None, help="examples for each law and target")
     group.addoption("--deq-seed", type=int, default=None, help="draw the same problems each time")
     group.addoption("--deq-dtype", default=None, help="float64, float32, float16, bfloat16; default: all claimed")
+    group.addoption("--deq-cell", action="append", default=[], metavar="CELL", dest="deq_cells",
+                    help="judge on this cell alone (repeatable); default: all claimed")  # fmt: skip
     group.addoption("--deq-device", default="cpu", help="cpu or cuda")
     group.addoption("--deq-expect", default=None, metavar="FILE", help="TOML file of expected violations")
 
@@ -63,6 +65,7 @@ class Verification:
         import os
         import sys
 
+        from deqverify.cells import check_cells
         from deqverify.dtypes import dtype
         from deqverify.implementations.loading import parse
         from deqverify.running.expectations import read
@@ -77,6 +80,8 @@ class Verification:
             self.targets = [str(parse(target)) for target in dict.fromkeys(config.getoption("deq_targets"))]
             wanted = config.getoption("deq_dtype")
             self.dtypes = [dtype(wanted).name] if wanted else []
+            self.cells = config.getoption("deq_cells")
+            check_cells(self.cells)
             path = config.getoption("deq_expect")
             self.expectations: list[Expectation] = read(Path(path)) if path else []
         except ValueError as error:
@@ -105,7 +110,7 @@ class Verification:
     def jobs(self, law: str) -> list[Job]:
         from deqverify.running.plan import make_jobs
 
-        return make_jobs(self.targets, [law], self.profile, self.dtypes, self.device, asked=self.asked)
+        return make_jobs(self.targets, [law], self.profile, self.dtypes, self.device, asked=self.asked, only=self.cells)
 
     def result(self, job: Job) -> Result:
         """The result of ``job``. A target that cannot be loaded is said once, and skipped from then on."""

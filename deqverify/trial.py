@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,10 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
+from deqverify import clock
+from deqverify.clock import Hang, Interrupted, alarm
 from deqverify.comparison import Fact, Measurement
-from deqverify.implementations.subject import Interrupted, Reported, TargetFailure
+from deqverify.implementations.subject import Reported, TargetFailure
 
 Evidence = Measurement | Fact
 Body = Callable[..., Iterable[Evidence]]
@@ -45,7 +44,8 @@ _SURVEY_SECONDS = 0.5
 class Effort:
     """How hard to try: examples, seconds (soft, checked before each example), seed, and where failures are kept.
 
-    An example that takes ``example_seconds`` is a hang (in the main thread; elsewhere there is no such clock).
+    An example that takes ``example_seconds`` is a hang (in the main thread; elsewhere there is no such clock), where
+    compiling in JAX does not count.
 
     Without a seed each run draws anew. Hypothesis's own ``derandomize`` is not used: it depends on the test function
     alone, so that all laws would see the same problems.
@@ -188,24 +188,24 @@ def run_trial(
     """
     trial = Trial()
     severity = Severity()
-    started = time.monotonic()
+    started = clock.now()
     enough = effort.seconds
 
     def example(arguments: dict[str, Any]) -> None:
         nonlocal enough
-        if time.monotonic() - started > enough:
+        if clock.now() - started > enough:
             raise Interrupted("time limit")
         if announce:
             announce(arguments)
         try:
-            with _alarm(effort.example_seconds):
+            with alarm(effort.example_seconds):
                 failure, held = _judge(trial, body, subject, arguments, crashes_fail)
         except Hang:
             trial.failure = Failure("hang", None, f"no answer within {effort.example_seconds:g} s", arguments)
             raise
         if failure:
             if trial.failure is None:
-                enough = min(effort.seconds, time.monotonic() - started + effort.seconds / SHRINKING)
+                enough = min(effort.seconds, clock.now() - started + effort.seconds / SHRINKING)
             trial.failure = failure
             severity.see(failure.seen, arguments)
             raise _ViolatedError(failure.message)
@@ -228,7 +228,7 @@ def run_trial(
             trial.error = "".join(traceback.format_exception(error)[-8:])
     if trial.failure and trial.failure.kind != "hang":
         _weigh(trial.failure, severity, body, strategy, subject, effort, crashes_fail)
-    trial.seconds = time.monotonic() - started
+    trial.seconds = clock.now() - started
     return trial
 
 
@@ -244,7 +244,7 @@ def _weigh(
     """Adds to ``failure`` whether it fails each time, and how bad fresh examples are; half a second."""
 
     def judged(arguments: dict[str, Any]) -> Failure | None:
-        with _alarm(effort.example_seconds):
+        with alarm(effort.example_seconds):
             return _judge(Trial(), body, subject, arguments, crashes_fail)[0]
 
     started = time.monotonic()
@@ -291,31 +291,6 @@ def _configured(test: Any, effort: Effort, phases: tuple[Phase, ...] = _PHASES) 
     )(test)
 
 
-class Hang(Interrupted):
-    """One example ran past its limit."""
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Raises :class:`Hang` in the main thread after ``seconds``; loops in C that never return to Python are left to
-    the worker's hard limit.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def ring(signum: int, frame: Any) -> None:
-        raise Hang(f"no answer within {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def replay(body: Body, subject: Any, arguments: dict[str, Any]) -> Trial:
     """Judges one given example: what the snippet of a violation calls."""
     trial = Trial()
@@ -327,7 +302,7 @@ def _judge(
     trial: Trial, body: Body, subject: Any, arguments: dict[str, Any], crashes_fail: bool
 ) -> tuple[Failure | None, Example]:
     trial.examples += 1
-    easy = getattr(arguments.get("problem"), "gamma", 1.0) <= EASY
+    easy = getattr(arguments.get("problem"), "rate", 1.0) <= EASY
     trial.easy += easy
     informative, ratio = False, None
     undecided = Example(arguments, False, None)

@@ -7,19 +7,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from deqverify.properties.common import finite
 
-from deqverify.bounds import Bound, Budget, Errors
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, round_to
+from deqverify.errors.judge import Judge, astray, gradient_astray
 from deqverify.implementations.subject import Reported, Subject, TargetFailure, heed
-from deqverify.problem import Problem
-
-BLOCKS = ("A", "Phi", "gamma")
+from deqverify.problem import Problem, SoftmaxProblem
 
 Evidence = Iterator[Measurement | Fact]
 
@@ -29,24 +27,24 @@ SAME_BITS = "the reference repeats itself bit by bit; sums in another order, as 
 
 @dataclass(frozen=True)
 class Reply:
-    """z (m, n) and, where an exact pull is claimed, the gradients for the cotangent that was pulled back."""
+    """z (n, *state) and, where an exact pull is claimed, the gradients for the cotangent that was pulled back."""
 
     z: Array
     gradient: dict[str, Array]
 
 
 def reply(deq: Subject, problem: Problem, cotangent: Array | None, native: Mapping[str, Any] | None = None) -> Reply:
-    """What ``deq`` replies to ``problem``; ``native`` arrays stand in for A, gamma, x, start or cotangent.
+    """What ``deq`` replies to ``problem``; ``native`` arrays stand in for parameters, x, start or cotangent.
 
     Raises Reported where either pass reports that it is not converged. Nothing is pulled back without a cotangent.
     """
-    given = deq.parameters(problem) | {"x": deq.native(problem.Phi.T), "start": None} | dict(native or {})
-    answer = deq.solve_native({k: given[k] for k in ("A", "gamma")}, given["x"], given["start"])
+    given = deq.parameters(problem) | {"x": deq.native(problem.x), "start": None} | dict(native or {})
+    answer = deq.solve_native(problem, {k: given[k] for k in problem.theta}, given["x"], given["start"])
     answer.heed()
     if cotangent is None or deq.claims.backward is None:
         return Reply(answer.z, {})
-    found = deq.pull_native(answer, given["cotangent"] if "cotangent" in given else deq.native(cotangent.T))
-    gradient, status = deq.unpack(found, problem.Phi.T.shape)
+    found = deq.pull_native(answer, given["cotangent"] if "cotangent" in given else deq.native(cotangent))
+    gradient, status = deq.unpack(problem, found, problem.n)
     heed(status)
     return Reply(answer.z, gradient)
 
@@ -61,44 +59,25 @@ def plain_call(
         return None
 
 
-def agree(which: str, found: Reply, expected: Reply, bounds: Budget, whatever: bool = False) -> Evidence:
-    """That two replies to one question agree: z in the 1-norm of each data point, every block of the gradient by
-    entries.
+def agree(which: str, found: Reply, expected: Reply, truth: Judge, whatever: bool = False) -> Evidence:
+    """That two replies to one question agree: z in the magnitudes of its bound, every block of the gradient by entries.
 
     Undecided where the plain answer, ``expected``, is wrong itself, which other laws judge: what differs from a wrong
     answer tells nothing of what was done to the question. ``whatever``: judged all the same, if it is finite.
     """
-    if not (bounds.in_range and np.isfinite(expected.z).all()) or (astray(expected.z, bounds) and not whatever):
+    if not (truth.in_range and np.isfinite(expected.z).all()) or (astray(truth, expected.z) and not whatever):
         return
     yield finite(f"ẑ {which}", found.z)
-    size = np.abs(bounds.exact.Z).sum(axis=0)
-    distance = np.abs(found.z - expected.z).sum(axis=0)
-    yield compare(f"‖ẑ {which} − ẑ‖₁", distance, 2 * bounds.bound(lambda e: e.z), size)
-    errors = pulled(bounds)
-    for block in BLOCKS if found.gradient and expected.gradient else ():
-        wrong = np.abs(expected.gradient[block] - bounds.exact.gradient[block])
-        far = np.inf if whatever else errors(block).total + bounds.theory.pulled()[block]
-        if not np.all(wrong <= far):  # NaN is wrong
+    distance = truth.states(found.z - expected.z)
+    yield compare(f"‖ẑ {which} − ẑ‖", distance, 2 * truth.z_error, truth.states(truth.z))
+    for block in truth.pulled if found.gradient and expected.gradient else ():
+        wrong = not np.isfinite(expected.gradient[block]).all()
+        if wrong or (not whatever and gradient_astray(truth, block, expected.gradient[block])):
             continue
         yield finite(f"pull {which}: {block}", found.gradient[block])
         distance = np.abs(found.gradient[block] - expected.gradient[block])
-        yield compare(
-            f"pull {which} − pull, in {block}", distance, 2 * errors(block), np.abs(bounds.exact.gradient[block])
-        )
-
-
-def astray(z: Array, bounds: Budget) -> bool:
-    """Whether z (m, n) is beyond its bound, or not finite; the closed form's own rounding is forgiven."""
-    allowed = bounds.bound(lambda e: e.z).total + bounds.theory.z
-    return not np.all(np.abs(z - bounds.exact.Z).sum(axis=0) <= allowed)
-
-
-def pulled(bounds: Budget) -> Callable[[str], Bound]:
-    @functools.cache
-    def all_blocks(errors: Errors) -> dict[str, Array]:
-        return errors.pulled()
-
-    return lambda block: bounds.bound(lambda e: all_blocks(e)[block])
+        allowed = 2 * truth.pulled_error(block)
+        yield compare(f"pull {which} − pull, in {block}", distance, allowed, np.abs(truth.pulled[block]))
 
 
 # What may happen between two calls. Each operation has a name, which is what a counterexample shows.
@@ -114,24 +93,45 @@ class Scene:
 
     @property
     def other_input(self) -> Problem:
-        """Other features of the same shape."""
-        return replace(self.problem, Phi=-self.problem.Phi[::-1])
+        """Other inputs of the same shape."""
+        return other_input(self.problem)
 
     def batch(self, size: int) -> Problem:
         """The first ``size`` data points."""
-        return self.problem.with_features(self.problem.Phi[:, :size], self.problem.Y[:, :size])
+        return self.problem.chosen(slice(size))
+
+
+def other_input(problem: Problem) -> Problem:
+    """Other inputs of the same shape: their entries in reverse, negated."""
+    return problem.with_blocks(x=-problem.x.ravel()[::-1].reshape(problem.x.shape))
 
 
 def other_weights(problem: Problem, dtype: str) -> Problem:
-    """Other weights of the same shape: the first logit of every column raised, γ halved."""
-    raised = problem.A + (np.arange(problem.m) == 0)[:, None]
-    return replace(problem, A=round_to(raised, dtype), gamma=problem.gamma / 2)
+    """Other weights of the same shape: the first row of A raised and γ halved in the linear-softmax cell, everything
+    halved elsewhere, which loosens no certificate."""
+    if isinstance(problem, SoftmaxProblem):
+        raised = problem.A + (np.arange(problem.m) == 0)[:, None]
+        return problem.with_blocks(A=round_to(raised, dtype), gamma=np.asarray(problem.gamma / 2))
+    return problem.with_blocks(**{name: value / 2 for name, value in problem.theta.items()})
+
+
+def usual_cotangent(problem: Problem) -> Array:
+    """A cotangent (n, *state) for laws that need any: x where it has that shape, ones elsewhere."""
+    return problem.x if problem.x.shape == problem.states else np.ones(problem.states)
 
 
 def _use(deq: Subject, problem: Problem) -> None:
     answer = deq.solve(problem)
     if deq.claims.backward is not None:
-        deq.pull_status(answer, problem.Phi)
+        deq.pull_status(answer, usual_cotangent(problem))
+
+
+def _other_shape(deq: Subject, scene: Scene) -> None:
+    """The other problem with its data points repeated or left out until its states have as many entries as those of the
+    problem, where that can be."""
+    wanted, entries = int(np.prod(scene.problem.states)), int(np.prod(scene.other.state))
+    if scene.other.n and wanted % entries == 0:
+        _use(deq, scene.other.chosen([k % scene.other.n for k in range(wanted // entries)]))
 
 
 def _other_cotangents(deq: Subject, scene: Scene) -> None:
@@ -143,7 +143,7 @@ def _other_cotangents(deq: Subject, scene: Scene) -> None:
 
 
 def _given_start(deq: Subject, scene: Scene) -> None:
-    deq.solve(scene.other_input, z0=scene.problem.Phi)
+    deq.solve(scene.other_input, z0=usual_cotangent(scene.problem))
 
 
 def _without_gradient(deq: Subject, scene: Scene) -> None:
@@ -162,6 +162,7 @@ OPERATIONS: dict[str, Callable[[Subject, Scene], None]] = {
     "other input": lambda deq, scene: _use(deq, scene.other_input),
     "other weights": lambda deq, scene: _use(deq, other_weights(scene.problem, deq.dtype)),
     "other problem": lambda deq, scene: _use(deq, scene.other),
+    "other shape": _other_shape,
     "one data point": lambda deq, scene: _use(deq, scene.batch(1)),
     "other cotangents": _other_cotangents,
     "empty batch": lambda deq, scene: _use(deq, scene.batch(0)),

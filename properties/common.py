@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,19 +14,23 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from deqverify.bounds import Bound, Budget
+from deqverify.cells import LinearSoftmaxCell
 from deqverify.comparison import Fact, Measurement, compare
+from deqverify.drawing import draw_signal, scales
 from deqverify.dtypes import Array, round_to
-from deqverify.implementations.subject import Subject
-from deqverify.problem import Problem
-from deqverify.strategies import problems
-from deqverify.strategies.arrays import draw_signal
-from deqverify.strategies.problems import LARGE_REGIMES, scales
+from deqverify.errors.judge import Judge, judge
+from deqverify.implementations.subject import Subject, TargetFailure
+from deqverify.law import cells_of
+from deqverify.problem import Problem, SoftmaxProblem
+from deqverify.strategies import problems, problems_of, signals
+from deqverify.strategies.problems import LARGE_REGIMES
 from deqverify.theory.closed_form import ClosedForm
 
 EVALUATIONS = 60
 """A training law calls the implementation at most this often an example."""
 
-Extra = Callable[[Problem], SearchStrategy[Any]]
+Extra = Callable[[Any], SearchStrategy[Any]]
+"""From a problem to a strategy."""
 
 PAIRS = st.sampled_from(
     [(a, b) for a in (1, 2, 3, -1, -2, -3, 0) for b in (1, 2, 3, -1, -2, -3, 0) if (a, b) != (0, 0)]
@@ -40,15 +45,31 @@ def cases(draw: DrawFn, base: SearchStrategy[Problem], **extras: Extra) -> dict[
     return {"problem": problem} | {name: draw(extra(problem)) for name, extra in extras.items()}
 
 
+Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
+
+
 def any_problem(
-    least_m: int = 1, least_n: int = 1, **extras: Extra
-) -> Callable[[Subject], SearchStrategy[dict[str, Any]]]:
-    """Draws problems of every regime in the subject's dtype, and the extras.
+    about: str = "any", least_m: int = 1, least_n: int = 1, cotangent: bool = False, **extras: Extra
+) -> Draws:
+    """Draws problems of every regime of the cells that a law is ``about``, in the subject's dtype, and the extras;
+    with ``cotangent`` one of those too, (n, *state).
 
     The least sizes are raised where a law says nothing below them: softmax gradients at m = 1, neighbours at n = 1.
     """
-    return lambda deq: cases(problems(deq.dtype, least_m=least_m, least_n=least_n), **extras)
 
+    def draws(deq: Subject) -> SearchStrategy[dict[str, Any]]:
+        also = {"cotangent": cotangents(deq)} if cotangent else {}
+        return cases(problems_of(cells_of(about, deq), deq.dtype, least_m, least_n), **also, **extras)
+
+    return draws
+
+
+def softmax_problem(least_m: int = 1, least_n: int = 1, cotangent: bool = False, **extras: Extra) -> Draws:
+    """As :func:`any_problem`, of the linear-softmax cell alone."""
+    return any_problem(SOFTMAX, least_m, least_n, cotangent, **extras)
+
+
+SOFTMAX = LinearSoftmaxCell.name
 
 WIDER = ("float64", "float32")
 """The dtypes in which a bound can tell at m = 300; it grows with m."""
@@ -57,10 +78,10 @@ WIDER = ("float64", "float32")
 def large_problem(
     dtypes: Collection[str] = WIDER, least_n: int = 1, cotangent: bool = False, **extras: Extra
 ) -> Callable[[Subject], SearchStrategy[dict[str, Any]] | None]:
-    """Draws problems with up to 300 states or data points, in ``dtypes`` only."""
+    """Draws problems of the linear-softmax cell with up to 300 states or data points, in ``dtypes`` only."""
 
     def draws(deq: Subject) -> SearchStrategy[dict[str, Any]] | None:
-        if deq.dtype not in dtypes:
+        if deq.dtype not in dtypes or SOFTMAX not in deq.cells:
             return None
         also = {"cotangent": cotangents(deq)} if cotangent else {}
         return cases(problems(deq.dtype, size_regimes=LARGE_REGIMES, least_n=least_n), **also, **extras)
@@ -68,20 +89,55 @@ def large_problem(
     return draws
 
 
-def budget(deq: Subject, problem: Problem, cotangent: Array | None = None) -> Budget:
-    """The bounds for ``deq`` on ``problem``."""
+def judged(deq: Subject, problem: Problem, cotangent: Array | None = None, near: Array | None = None) -> Judge:
+    """The judge of ``deq`` on ``problem``, for a cotangent (n, *state) or the objective's; ``near`` its own answer.
+
+    Where no certificate says that there is one equilibrium, another solver may stand at another: without ``near`` it is
+    asked once more where it does. A whole model, which cannot be asked, is taken to stand where Newton's method from
+    zero ends.
+    """
+    if near is None and problem.certificate is None and deq.is_layer:
+        with suppress(TargetFailure):
+            near = deq.solve(problem).z
+    return judge(problem, deq.claims, deq.dtype, cotangent, near)
+
+
+def budget(deq: Subject, problem: SoftmaxProblem, cotangent: Array | None = None) -> Budget:
+    """The bounds for ``deq`` on a problem of the linear-softmax cell, in columns: cotangents are (m, n) here."""
     return Budget(ClosedForm(problem, cotangent), deq.claims, deq.dtype)
 
 
 def cotangents(deq: Subject) -> Extra:
-    """Cotangents (m, n) of every scale, numbers of the subject's dtype."""
+    """Cotangents (n, *state) of every scale, numbers of the subject's dtype."""
 
-    return lambda problem: _scaled(problem.m, problem.n, deq.dtype)
+    return lambda problem: _scaled(problem.states, deq.dtype)
 
 
 @st.composite
-def _scaled(draw: DrawFn, m: int, n: int, dtype_name: str) -> Array:
-    return round_to(draw_signal(draw, (m, n), 1.0) * 2.0 ** draw(scales(dtype_name)), dtype_name)
+def _scaled(draw: DrawFn, shape: tuple[int, ...], dtype_name: str) -> Array:
+    return round_to(draw_signal(draw, shape, 1.0) * 2.0 ** draw(scales(dtype_name)), dtype_name)
+
+
+def rounded_signals(deq: Subject, shape: tuple[int, ...]) -> SearchStrategy[Array]:
+    """Arrays of ``shape`` whose entries are numbers of the subject's dtype; they shrink to ones."""
+    return signals(shape, background=1.0).map(lambda array: round_to(array, deq.dtype))
+
+
+@st.composite
+def directions(draw: DrawFn, values: Mapping[str, Array]) -> dict[str, Array]:
+    """An array for each of ``values``, of its shape; they shrink to ones."""
+    return {name: draw_signal(draw, np.shape(value), 1.0) for name, value in values.items()}
+
+
+def in_columns(direction: Mapping[str, Array]) -> dict[str, Array]:
+    """Blocks of the linear-softmax cell in the symbols of docs/theory.md, x (n, m) as Φ (m, n)."""
+    return {"Phi" if block == "x" else block: d.T if block == "x" else d for block, d in direction.items()}
+
+
+def scale_of(array: Array) -> float:
+    """A power of two near the largest entry: multiplying by it rounds nothing."""
+    largest = float(np.abs(array).max(initial=0.0))
+    return 2.0 ** np.floor(np.log2(largest)) if largest else 1.0
 
 
 def finite(what: str, array: Array) -> Fact:
@@ -129,7 +185,7 @@ class Point:
     error: float
 
 
-def visit(deq: Subject, here: Problem) -> Point:
+def visit(deq: Subject, here: SoftmaxProblem) -> Point:
     """Asks for the gradient at ``here`` rounded to the subject's dtype; the error includes what that rounding moves."""
     rounded = here.rounded_to(deq.dtype)
     _, found = deq.value_and_grad(rounded)
@@ -169,7 +225,7 @@ def packed(A: Array, B: Array) -> Array:
     return np.concatenate([A.ravel(), B.ravel()])
 
 
-def unpacked(problem: Problem, state: Array) -> Problem:
+def unpacked(problem: SoftmaxProblem, state: Array) -> SoftmaxProblem:
     split = problem.m**2
     return replace(problem, A=state[:split].reshape(problem.A.shape), B=state[split:].reshape(problem.B.shape))
 

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 from deqverify.properties.common import (
     NOT_TIGHT,
-    any_problem,
+    SOFTMAX,
     budget,
     cases,
     large_problem,
     loss_rounding,
     own_rounding,
     short_of,
+    softmax_problem,
     squared_length,
     theory_squared,
     usable,
@@ -26,10 +27,12 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, round_to
 from deqverify.implementations.subject import Subject
 from deqverify.law import law
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.strategies import problems, signals
 from deqverify.theory.dissipation import (
-    dissipation,
+    dissipation as parts_of_dissipation,
+)
+from deqverify.theory.dissipation import (
     infimum,
     polyak_lojasiewicz,
     projected_floors,
@@ -42,16 +45,16 @@ SLOW = "training does not reach the rate of the theorem"
 
 
 @law(
-    "dissipation",
+    about=SOFTMAX,
     statement="‖∂L/∂A‖² + ‖∂L/∂B‖² = gᵀDg, g the gradient of the shallow model",
     source="theory: flow, theory: dissipation",
     needs=("gradient",),
     anomaly=WRONG,
     at_stake="The loss does not fall as fast as the gradient's length says.",
-    draws=any_problem(),
+    draws=softmax_problem(),
     large=large_problem(["float64"]),
 )
-def dissipation_identity(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def dissipation(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """The speed at which gradient flow loses the objective, by way of the shallow model ``W = BU⁻¹`` alone.
 
     D is built from W, S and U; the left side is the implementation's. Bound: ``2|g|e + e²`` over both blocks, and
@@ -63,22 +66,22 @@ def dissipation_identity(deq: Subject, problem: Problem) -> Iterator[Measurement
     if not bounds.in_range:
         return
     yield from usable(gradient)
-    shallow = sum(dissipation(bounds.exact))
+    shallow = sum(parts_of_dissipation(bounds.exact))
     allowed = bounds.squared("A", "B") + own_rounding("gᵀDg", theory_squared(bounds))
     yield compare("|‖∂L/∂A‖² + ‖∂L/∂B‖² − gᵀDg|", abs(squared_length(gradient) - shallow), allowed, shallow)
 
 
 @law(
-    "dissipation-floor",
+    about=SOFTMAX,
     statement="‖∂L/∂A‖² + ‖∂L/∂B‖² ≥ 2κλ̲(L − L*), λ̲ = 1/(m(1+γ)²), whatever the width",
     source="theory: floor, theory: rate, theory: constants; Kawaguchi 2021, Theorem 1",
     needs=("gradient",),
     anomaly=SLOW,
     at_stake="The guarantee of linear convergence does not hold for this implementation.",
     loose=NOT_TIGHT,
-    draws=any_problem(),
+    draws=softmax_problem(),
 )
-def dissipation_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def dissipation_floor(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """The theorem at a point: far from the optimum the gradient is long. An attained value stands for L*, which is
     safe.
 
@@ -97,7 +100,7 @@ def dissipation_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | 
 
 
 @law(
-    "projected-floor",
+    about=SOFTMAX,
     statement="‖∂L/∂A‖² + ‖∂L/∂B‖² ≥ 4λ̲σ_k²‖RP_k‖² for every k, R = F − Y, squared loss, whatever the rank",
     source="theory: projected",
     needs=("gradient",),
@@ -106,7 +109,7 @@ def dissipation_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | 
     loose=NOT_TIGHT,
     draws=lambda deq: cases(problems(deq.dtype, losses=st.just(losses.Squared()))),
 )
-def projected_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def projected_floor(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """σ_k and P_k belong to the top k right singular vectors of Φ; collinear and rank-deficient features are as good as
     any.
 
@@ -126,7 +129,7 @@ def projected_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fa
 
 
 @law(
-    "quotient-floor",
+    about=SOFTMAX,
     statement="‖∂L/∂A‖² + ‖∂L/∂B‖² ≥ 2κλ̲(L − L*) for softmax cross-entropy without ridge, κ in the quotient by 1",
     source="theory: rate, theory: quotient",
     needs=("gradient",),
@@ -138,7 +141,7 @@ def projected_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fa
         tilt=lambda problem: signals((problem.p, problem.n)),
     ),
 )
-def quotient_floor(deq: Subject, problem: Problem, tilt: Array) -> Iterator[Measurement | Fact]:
+def quotient_floor(deq: Subject, problem: SoftmaxProblem, tilt: Array) -> Iterator[Measurement | Fact]:
     """The targets are the softmax of a drawn tilt (p, n): without a ridge a one-hot target is never reached.
 
     κ is that of the sublevel set of the problem itself. An inequality, as ``dissipation-floor``. Bound on the

@@ -10,6 +10,7 @@ import numpy as np
 from deqverify.properties.common import (
     EVALUATIONS,
     NOT_TIGHT,
+    SOFTMAX,
     NoDirection,
     Point,
     budget,
@@ -34,7 +35,7 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
 from deqverify.law import law
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.strategies import well_conditioned_problems
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import dissipation, infimum, polyak_lojasiewicz, rate_floor
@@ -44,12 +45,12 @@ WRONG = "wrong gradient"
 SLOW = "training does not reach the rate of the theorem"
 
 
-def _training(deq: Subject) -> SearchStrategy[dict[str, Problem]]:
+def _training(deq: Subject) -> SearchStrategy[dict[str, SoftmaxProblem]]:
     return cases(well_conditioned_problems(deq.dtype))
 
 
 @law(
-    "flow",
+    about=SOFTMAX,
     statement="L(T) − L* ≤ (L(0) − L*) exp(−2κλ̲T) along gradient flow, with m < min(p, n)",
     source="theory: rate; Kawaguchi 2021, Theorem 1",
     needs=("gradient",),
@@ -59,7 +60,7 @@ def _training(deq: Subject) -> SearchStrategy[dict[str, Problem]]:
     loose=NOT_TIGHT,
     draws=_training,
 )
-def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def flow(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """Integrates ``Ȧ = −∂L/∂A, Ḃ = −∂L/∂B`` with the implementation's gradients (Dormand–Prince, at most 60 of them).
 
     Asserted at every accepted step, the loss being a closed form. Bound on the excess: the rounding of the loss, the
@@ -84,7 +85,7 @@ def flow(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 
 
 def _along(
-    problem: Problem, velocity: Callable[[float, Array], Array], seen: list[tuple[float, float]], deq: Subject
+    problem: SoftmaxProblem, velocity: Callable[[float, Array], Array], seen: list[tuple[float, float]], deq: Subject
 ) -> Iterator[Measurement | Fact]:
     """The steps of the flow, judged; ``seen`` holds slope and error of each evaluation of ``velocity``."""
     first = ClosedForm(problem)
@@ -115,7 +116,7 @@ def _along(
 
 
 @law(
-    "descent",
+    about=SOFTMAX,
     statement="a step with L(θ⁺) ≤ L(θ) − cη‖∇L‖² contracts L − L* by 1 − 2cηκλ̲, and there is such a step",
     source="theory: descent",
     needs=("gradient",),
@@ -125,7 +126,7 @@ def _along(
     loose=NOT_TIGHT,
     draws=_training,
 )
-def descent(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def descent(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """Twelve steps of backtracking gradient descent, each judged: a sufficient decrease exists, and it contracts.
 
     The loss is a closed form, the direction the implementation's. Bound on each excess: rounding of both losses, and
@@ -148,7 +149,7 @@ def descent(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 
 
 @law(
-    "descent-dissipation",
+    about=SOFTMAX,
     statement="along descent every step of size η loses η gᵀDg + O(η²), gᵀDg from the shallow model",
     source="theory: dissipation, theory: discrete",
     needs=("gradient",),
@@ -157,7 +158,7 @@ def descent(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     cost=8,
     draws=_training,
 )
-def descent_dissipation(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def descent_dissipation(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """Six steps of gradient descent, away from where a problem is drawn; the fall is judged over a small part of each.
 
     At every point ``‖ĝ‖² = gᵀDg``, ĝ the implementation's in A and B and the right side by way of ``W = BU⁻¹``; and the
@@ -197,7 +198,7 @@ def _falls(
 
 
 @law(
-    "descent-floor",
+    about=SOFTMAX,
     statement="along descent ‖∂L/∂A‖² + ‖∂L/∂B‖² ≥ 2κλ̲(L − L*), κ of the sublevel set of the start",
     source="theory: rate, theory: constants",
     needs=("gradient",),
@@ -207,7 +208,7 @@ def _falls(
     loose=NOT_TIGHT,
     draws=_training,
 )
-def descent_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def descent_floor(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """Twelve steps: a descending path stays in ``{L₀ ≤ L(0)}``, which is convex, so one κ serves it whole.
 
     An inequality, as ``dissipation-floor``. Bound on the shortfall: the errors of both sides. Catches gradients that
@@ -223,7 +224,7 @@ def descent_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
 
 
 @law(
-    "global-optimum",
+    about=SOFTMAX,
     statement="where training stops the loss is the global optimum: L − L* ≤ ‖ĝ‖²/(2κλ̲), with m < min(p, n)",
     source="theory: rate; Kawaguchi 2021, Theorem 1",
     needs=("gradient",),
@@ -232,7 +233,7 @@ def descent_floor(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
     cost=8,
     draws=_training,
 )
-def global_optimum(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def global_optimum(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """L-BFGS on A and B with the implementation's gradients, at most 60 of them, on well-conditioned data.
 
     Non-convex in (A, B), yet every stationary point is global. An attained value of the convex shallow problem stands
@@ -272,11 +273,11 @@ class _Step:
     """A step of backtracking descent: ``ahead`` is None where no step down to ``eta`` decreases the loss enough;
     ``noise`` is the rounding of the loss."""
 
-    here: Problem
+    here: SoftmaxProblem
     point: Point
     squared: float
     noise: float
-    ahead: Problem | None
+    ahead: SoftmaxProblem | None
     eta: float
 
 
@@ -284,7 +285,7 @@ _FRACTION = 0.25
 """Of the decrease that the gradient promises, what backtracking is content with."""
 
 
-def _descend(deq: Subject, problem: Problem, steps: int = 12) -> Iterator[_Step]:
+def _descend(deq: Subject, problem: SoftmaxProblem, steps: int = 12) -> Iterator[_Step]:
     """Backtracking gradient descent, until float64 and the claims can tell no more."""
     here, eta = problem, 1.0
     for _ in range(steps):
@@ -306,7 +307,9 @@ _SHORTEST = 1e-9
 """Far below 1/smoothness of every problem that ``well_conditioned_problems`` draws."""
 
 
-def _backtrack(here: Problem, gradient: dict[str, Array], squared: float, step: float) -> tuple[Problem | None, float]:
+def _backtrack(
+    here: SoftmaxProblem, gradient: dict[str, Array], squared: float, step: float
+) -> tuple[SoftmaxProblem | None, float]:
     """The first step of ``step``, ``step``/2, … with ``L(θ⁺) ≤ L(θ) − ¼η‖∇L‖²``, and its η."""
     loss = ClosedForm(here).loss
     while step > _SHORTEST:
@@ -318,7 +321,7 @@ def _backtrack(here: Problem, gradient: dict[str, Array], squared: float, step: 
 
 
 @law(
-    "column-sums",
+    about=SOFTMAX,
     statement="gradient descent conserves every column sum of A",
     source="theory: gauge",
     needs=("gradient",),
@@ -327,7 +330,7 @@ def _backtrack(here: Problem, gradient: dict[str, Array], squared: float, step: 
     cost=8,
     draws=lambda deq: cases(well_conditioned_problems(deq.dtype, least_m=2)),
 )
-def column_sums(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def column_sums(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """Ten steps of gradient descent; A is carried in float64 and rounded for the implementation only.
 
     Bound: the step length times ``Errors.gauge``, summed over the steps, and the rounding of the additions. Catches
@@ -349,5 +352,5 @@ def column_sums(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     yield compare("drift of 1ᵀA", np.abs(here.A.sum(axis=0) - problem.A.sum(axis=0)), drift, travelled)
 
 
-def descended(here: Problem, gradient: dict[str, Array], step: float) -> Problem:
+def descended(here: SoftmaxProblem, gradient: dict[str, Array], step: float) -> SoftmaxProblem:
     return replace(here, A=here.A - step * gradient["A"], B=here.B - step * gradient["B"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from deqverify.properties.common import (
     EVALUATIONS,
+    SOFTMAX,
     NoDirection,
     budget,
     cases,
@@ -29,7 +30,7 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
 from deqverify.law import law
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.strategies import problems, smooth_losses, well_conditioned_problems
 from deqverify.theory.closed_form import ClosedForm, softmax_jacobian
 from deqverify.theory.dissipation import flow_velocity, shallow_gradient
@@ -76,7 +77,7 @@ def _velocity_error(bounds: Budget) -> Bound:
 
 
 @law(
-    "trust-region",
+    about=SOFTMAX,
     statement="(δH + 𝒢) vec Ẇ = −g: the shallow model's velocity solves a trust-region Newton subproblem",
     source="theory: trust-region, theory: more-sorensen; Kawaguchi 2021, Theorem 2",
     needs=("gradient",),
@@ -84,7 +85,7 @@ def _velocity_error(bounds: Budget) -> Bound:
     at_stake=STAKE,
     draws=_moderate,
 )
-def certificate(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def trust_region(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """Ẇ (p, m) is made from the implementation's ∂L/∂A and ∂L/∂B; g and H come from the shallow objective on the
     other path.
 
@@ -129,7 +130,7 @@ def _certificate_rounding(exact: ClosedForm, delta: float) -> Bound:
 
 
 @law(
-    "descent-order",
+    about=SOFTMAX,
     statement="a descent step of size η moves the shallow model by −ηDg + O(η²)",
     source="theory: discrete, theory: flow",
     needs=("gradient",),
@@ -137,7 +138,7 @@ def _certificate_rounding(exact: ClosedForm, delta: float) -> Bound:
     at_stake=STAKE,
     draws=_moderate,
 )
-def descent_order(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def descent_order(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """``W(θ − ηĝ) − W(θ) + ηDg``, ĝ the implementation's and Dg the shallow model's.
 
     The step moves A by 2⁻¹², or less where its second order would show. Bound: half the second derivative of ``η ↦
@@ -196,7 +197,7 @@ def _step_rounding(exact: ClosedForm) -> Bound:
 
 
 @law(
-    "trajectory",
+    about=SOFTMAX,
     statement="trust-region Newton's velocity on the shallow model integrates to the W(t) of the DEQ's gradient flow",
     source="theory: trajectory; Kawaguchi 2021, Theorem 2",
     needs=("gradient",),
@@ -209,7 +210,7 @@ def _step_rounding(exact: ClosedForm) -> Bound:
     ),
     draws=lambda deq: cases(well_conditioned_problems(deq.dtype, losses=smooth_losses())),
 )
-def trajectory(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def trajectory(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """``Ȧ = −∂L/∂A, Ḃ = −∂L/∂B`` by the implementation; beside it ``Ẇ = v(W, A)`` with ``(δH + 𝒢)v = −g`` at W itself.
 
     One system (Dormand–Prince, at most 60 gradients), from ``W = BU⁻¹``, for a time 1/L: then ``W − BU⁻¹`` stays zero
@@ -223,7 +224,7 @@ def trajectory(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
         yield from usable(lost.gradient)
 
 
-def _side_by_side(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+def _side_by_side(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     calls, error, start = 0, 0.0, ClosedForm(problem)
     split, tolerance = packed(problem.A, problem.B).size, 1e-8  # of the integrator; it enters the bound below
 
@@ -267,7 +268,7 @@ def _side_by_side(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact
         yield compare(f"‖W − BU⁻¹‖ at t = {solver.t:.3g}", float(np.linalg.norm(W - exact.W)), allowed, moved)
 
 
-def _shallow(here: Problem, W: Array) -> ClosedForm:
+def _shallow(here: SoftmaxProblem, W: Array) -> ClosedForm:
     """The point of ``here``'s A whose shallow model is W: ``B = WU``."""
     return ClosedForm(replace(here, B=W @ ClosedForm(here).U))
 

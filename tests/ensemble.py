@@ -38,8 +38,8 @@ class Eliminating(Stateless):
 
         def pull(cotangent: Any) -> Cotangents:
             adjoint = self._solve(U.T, cotangent)
-            parts = [cell.pullback(theta, z[i : i + 1], adjoint[i : i + 1]) for i in range(len(z))]
-            none = cell.pullback(theta, z[:0], adjoint[:0])
+            parts = [cell.pull(theta, x[i : i + 1], z[i : i + 1], adjoint[i : i + 1]).theta for i in range(len(z))]
+            none = cell.pull(theta, x[:0], z[:0], adjoint[:0]).theta
             total = {name: sum((part[name] for part in parts), start) for name, start in none.items()}
             return Cotangents(total, adjoint, _status(adjoint))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 
 LOSSES: tuple[Loss, ...] = (
     Squared(),
@@ -25,7 +25,7 @@ def targets_of(loss: Loss, one_hot: np.ndarray) -> np.ndarray:
     return 2.0 * one_hot - 1.0 if isinstance(loss, HingeSquared) else one_hot
 
 
-def random_problem(seed: int, gamma: float = 0.75, loss: Loss | None = None, largest: int = 5) -> Problem:
+def random_problem(seed: int, gamma: float = 0.75, loss: Loss | None = None, largest: int = 5) -> SoftmaxProblem:
     """Gaussian A, B and Φ of sizes at most ``largest``, B a tenth of that for the Poisson loss; by default one of the
     first three losses.
     """
@@ -34,9 +34,9 @@ def random_problem(seed: int, gamma: float = 0.75, loss: Loss | None = None, lar
     Y = (np.arange(p)[:, None] == rng.integers(0, p, size=n)).astype(float)
     A, B, Phi = rng.normal(size=(m, m)), rng.normal(size=(p, m)), rng.normal(size=(m, n))
     loss = loss or LOSSES[seed % 3]
-    return Problem(A, 0.1 * B if isinstance(loss, Poisson) else B, Phi, targets_of(loss, Y), gamma, loss)
+    return SoftmaxProblem(A, 0.1 * B if isinstance(loss, Poisson) else B, Phi, targets_of(loss, Y), gamma, loss)
 
 
-def random_problems(count: int, gamma: float = 0.75) -> Iterator[Problem]:
+def random_problems(count: int, gamma: float = 0.75) -> Iterator[SoftmaxProblem]:
     for seed in range(count):
         yield random_problem(seed, gamma)

@@ -7,15 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from deqverify.cells import LinearCell, cells
 from deqverify.claims import Accuracy
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
+from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.stateless import STATELESS, Stateless
+
+CONTRACTING = tuple(name for name, cell in cells().items() if cell.contracts)
 
 
 class HonestPicard(Stateless):
-    """Plain iteration in NumPy that stops when its claim says so, at most ``most`` times, and reports what it did.
+    """Plain iteration of any cell that contracts, in NumPy and in the dtype, that stops when its claim says so, at most
+    ``most`` times, and reports what it did. The adjoint equation at the state that is returned is iterated likewise.
 
-    The state that is returned is the one whose residual was measured. ``start``: from x, or from zero as libraries do.
+    The state that is returned is the one whose residual was measured. ``start``: from x where states have its shape, or
+    from zero as libraries do.
     """
 
     framework = "numpy"
@@ -23,27 +29,37 @@ class HonestPicard(Stateless):
     def __init__(self, accuracy: Accuracy, most: int = 2000, start: float = 1.0, solves: bool = True):
         self.accuracy, self.most, self.start = accuracy, most, start
         self.name = f"honest Picard, {most} at most: {accuracy}"
-        claims = replace(STATELESS, forward=accuracy, backward=accuracy, starts=True, where=__name__)
+        claims = replace(STATELESS, cells=CONTRACTING, forward=accuracy, backward=accuracy, where=__name__)
         self.claims = replace(claims, solves=solves, separable=accuracy.per == "point")
 
     def limited(self, most: int) -> HonestPicard:
         return type(self)(self.accuracy, most, self.start, self.claims.solves)
 
     def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
-        K = cell.matrix(theta)
-        z, status = self.iterate(K, x, self.start * x if z0 is None else z0)
+        states = (len(x), *cell.state(theta, x.shape[1:]))
+        begin = self.start * x if states == x.shape else np.zeros(states, dtype=x.dtype)
+        z, status = self.iterate(cell.step(theta, x), begin if z0 is None else z0)
 
         def pull(cotangent: Any) -> Cotangents:
-            adjoint, status = self.iterate(K.T, cotangent, self.start * cotangent)
-            return Cotangents(cell.pullback(theta, z, adjoint), adjoint, status)
+            adjoint, status = self.iterate(self.back(cell, theta, x, z, cotangent), self.start * cotangent)
+            found = cell.pull(theta, x, z, adjoint)
+            return Cotangents(found.theta, found.x, status)
 
         return Solution(z, status), pull
 
-    def iterate(self, K: Any, x: Any, z: Any) -> tuple[Any, Status]:
+    def back(self, cell: Any, theta: Any, x: Any, z: Any, cotangent: Any) -> Any:
+        """``Λ ↦ c + (∂f/∂z)ᵀΛ``."""
+        if isinstance(cell, LinearCell):
+            K = cell.matrix(theta)
+            return lambda adjoint: adjoint @ K + cotangent
+        return lambda adjoint: cell.pull(theta, x, z, adjoint).z + cotangent
+
+    def iterate(self, step: Any, z: Any) -> tuple[Any, Status]:
         for turn in range(self.most + 1):
             with np.errstate(over="ignore", invalid="ignore"):
-                f = z @ K.T + x
-                residual, size = (self.accuracy.norms(np.asarray(a, dtype=np.float64).T) for a in (f - z, f))
+                f = step(z)
+                flat = (np.asarray(a, dtype=np.float64) for a in (f - z, f))
+                residual, size = (self.accuracy.norms_of(a) if len(a) else np.zeros(0) for a in flat)
             if not np.isfinite(residual).all():
                 return z, Status.DIVERGED
             if np.all(residual <= self.accuracy.allows(size)):
@@ -72,3 +88,17 @@ class ForwardOnly(HonestPicard):
             raise NotImplementedError("this layer has no backward pass")
 
         return solution, refuse
+
+
+class OtherStart(NewtonLayer):
+    """Newton's method in NumPy from states of ±1 in place of zero: of several equilibria it may find another one."""
+
+    def __init__(self) -> None:
+        super().__init__("numpy")
+        self.name = "Newton from ±1"
+        self.claims = replace(self.claims, cells=tuple(name for name in cells() if name not in CONTRACTING))
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        states = (len(x), *cell.state(theta, x.shape[1:]))
+        signs = np.where(np.arange(np.prod(states[1:], dtype=int)) % 2, -1.0, 1.0).reshape(states[1:])
+        return super().vjp(cell, theta, x, np.broadcast_to(signs, states).astype(x.dtype) if z0 is None else z0)

@@ -15,7 +15,7 @@ import pytest
 from deqverify.bounds import FLOAT64, Arithmetic, Bound, Budget, Errors
 from deqverify.claims import DIRECT, Accuracy, Claims
 from deqverify.losses import CrossEntropy, Logistic, Loss, Poisson, Squared
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
 
 SAME = 300 * 2.0**-53
@@ -40,14 +40,14 @@ CASES: dict[str, tuple[str, Claims]] = {
 }
 
 
-def problems() -> Iterator[Problem]:
+def problems() -> Iterator[SoftmaxProblem]:
     losses: tuple[Loss, ...] = (Squared(), Logistic(0.125), CrossEntropy(0.125))
     for seed, ((m, p, n), loss) in enumerate(zip(((2, 3, 4), (4, 2, 3), (1, 2, 3)), losses, strict=True)):
         rng = np.random.default_rng(seed)
         Y = (np.arange(p)[:, None] == rng.integers(0, p, size=n)).astype(float)
         A, B, Phi = rng.normal(size=(m, m)), rng.normal(size=(p, m)), rng.normal(size=(m, n))
-        yield Problem(A, B, Phi, Y, 0.75, loss)
-        yield Problem(A, B / 64, Phi / 64, Y, 0.75, loss)  # equilibria and adjoints below one
+        yield SoftmaxProblem(A, B, Phi, Y, 0.75, loss)
+        yield SoftmaxProblem(A, B / 64, Phi / 64, Y, 0.75, loss)  # equilibria and adjoints below one
 
 
 class Entrywise:
@@ -355,12 +355,12 @@ def test_the_range_is_left_when_products_exceed_a_sixty_fourth_of_it(claims: Cla
 @pytest.mark.filterwarnings("error")
 def test_beyond_every_range_a_budget_says_so_without_a_warning() -> None:
     # exp(680) lies within float64's range, but with the error of F that a loose claim allows it does not.
-    steep = Problem([[0.0]], [[1.0]], [[340.0]], [[1.0]], 0.5, Poisson(0.125))
+    steep = SoftmaxProblem([[0.0]], [[1.0]], [[340.0]], [[1.0]], 0.5, Poisson(0.125))
     assert Budget(ClosedForm(steep), Claims(), "float64").in_range is True
     assert Budget(ClosedForm(steep), Claims(Accuracy(0.1)), "float64").in_range is False
     assert Budget(ClosedForm(steep), Claims(), "float32").in_range is False
     # Two terms of 1.4e308, whose sum overflows, and infinities times the zero in B.
-    beyond = Problem([[0.0]], [[1.0], [0.0]], [[354.75, 354.75]], np.ones((2, 2)), 0.5, Poisson(0.125))
+    beyond = SoftmaxProblem([[0.0]], [[1.0], [0.0]], [[354.75, 354.75]], np.ones((2, 2)), 0.5, Poisson(0.125))
     for claims in (Claims(), Claims(Accuracy(0.1))):
         assert Budget(ClosedForm(beyond), claims, "float64").in_range is False
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from deqverify.cells import Cell, Contraction, LinearCell, LinearSoftmaxCell
+from deqverify.cells import Cell, Contraction, LinearCell, LinearSoftmaxCell, Parts
 from deqverify.oracle import Oracle
 from deqverify.theory.closed_form import ClosedForm
 from tests.examples import random_problem, random_problems
@@ -62,8 +62,8 @@ def test_a_step_is_gamma_times_the_softmax_and_the_input(framework: str) -> None
 
 
 def test_the_certificate_is_gamma_in_the_1_norm() -> None:
-    assert CELL.contraction({"gamma": np.asarray(0.75)}) == Contraction(rate=0.75, norm=1)
-    assert isinstance(CELL.contraction({"gamma": torch.tensor(0.5)}).rate, float)
+    assert CELL.certificate({"gamma": np.asarray(0.75)}) == Contraction(rate=0.75, norm="1")
+    assert isinstance(CELL.certificate({"gamma": torch.tensor(0.5)}).rate, float)
     problem = random_problem(5)
     K = CELL.matrix({"A": problem.A, "gamma": problem.gamma})
     assert np.abs(K).sum(axis=0).max() <= problem.gamma * (1 + (problem.m + 8) * UNIT)
@@ -72,7 +72,7 @@ def test_the_certificate_is_gamma_in_the_1_norm() -> None:
 @pytest.mark.parametrize("gamma", [0.0, 1.0, -0.5, 1.5, float("nan")])
 def test_without_a_contraction_there_is_no_certificate(gamma: float) -> None:
     with pytest.raises(ValueError, match=rf"^gamma: must lie strictly between 0 and 1, got {gamma!r}$"):
-        CELL.contraction({"gamma": np.asarray(gamma)})
+        CELL.certificate({"gamma": np.asarray(gamma)})
 
 
 @pytest.mark.parametrize("framework", list(FRAMEWORKS))
@@ -85,7 +85,7 @@ def test_the_pullback_is_that_of_automatic_differentiation(framework: str) -> No
         f = CELL.step({"A": A, "gamma": gamma}, torch.zeros(z.shape, dtype=torch.float64))(torch.tensor(z))
         expected = torch.autograd.grad((f * torch.tensor(cotangent)).sum(), (A, gamma))
         theta = {"A": native(problem.A), "gamma": native(problem.gamma)}
-        found = CELL.pullback(theta, native(z), native(cotangent))
+        found = CELL.pull(theta, native(problem.Phi.T.copy()), native(z), native(cotangent)).theta
         assert set(found) == {"A", "gamma"}
         # Sums over n data points and m states, each factor rounded a few times; |S∘(M − 1·)| ≤ Σ|c||z| everywhere.
         size = float((np.abs(cotangent).T @ np.abs(z)).sum())
@@ -111,7 +111,9 @@ def test_the_pushforward_is_that_of_automatic_differentiation(framework: str) ->
         )
         _, expected = torch.autograd.functional.jvp(step, given, along)
         theta = {"A": native(problem.A), "gamma": native(problem.gamma)}
-        found = CELL.pushforward(theta, native(z), {"A": native(dA), "gamma": native(dgamma)})
+        still = native(np.zeros(z.shape))
+        tangent = Parts({"A": native(dA), "gamma": native(dgamma)}, still, still)
+        found = CELL.push(theta, still, native(z), tangent)
         # |dS| ≤ 2S max|dA|: sums over m states, each factor rounded a few times.
         size = np.abs(z).sum(axis=1, keepdims=True) * (2 * problem.gamma * np.abs(dA).max() + dgamma)
         allowed = 4 * (problem.m + 16 + np.ptp(problem.A)) * UNIT * size

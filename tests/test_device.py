@@ -26,10 +26,15 @@ from deqverify.trial import Effort
 from tests.pretended import Pretended, pretended_cuda
 
 DIRECT = ("reference", "reference[fast]")
-VARIED = ("reference[mass]", "reference[picard]", *(f"reference[fast,{method}]" for method in FAST))
+VARIED = (
+    "reference[mass]",
+    "reference[picard]",
+    "reference[newton]",
+    *(f"reference[fast,{method}]" for method in FAST),
+)
 PATHS = (
-    "answers", "dtype-and-device", "gradient-A", "adjoint-certificate", "memory-layout", "batch-of-one", "empty-batch",
-    "no-gradient",
+    "answers", "dtype-and-device", "gradient-theta", "adjoint-certificate", "memory-layout", "batch-of-one",
+    "empty-batch", "no-gradient",
 )  # fmt: skip
 """Laws that take every path through a layer once; each operation on the pretended device is slow."""
 

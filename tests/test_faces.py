@@ -34,7 +34,7 @@ def test_a_clean_run_exits_0_and_shows_the_matrix() -> None:
 def test_a_violation_exits_1_with_a_snippet_that_shows_it_again(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     chosen = ("--max-examples", "20", "--seed", "0", "--dtype", "float64")
-    arguments = ("torchdeq", "--law", "gradient-Phi", *chosen, "--json", str(report))
+    arguments = ("torchdeq", "--law", "gradient-x", *chosen, "--json", str(report))
     result = run(*arguments)
     assert result.exit_code == 1, result.output
     (entry,) = json.loads(report.read_text())["results"]
@@ -42,20 +42,20 @@ def test_a_violation_exits_1_with_a_snippet_that_shows_it_again(tmp_path: Path) 
     assert entry["violation"]["measured"] > entry["violation"]["allowed"]
     snippet = entry["violation"]["snippet"]
     assert snippet in result.output, "what is shown must paste"
-    with pytest.raises(AssertionError, match="gradient-Phi"):
+    with pytest.raises(AssertionError, match="gradient-x"):
         exec(snippet, {})
 
 
 def test_the_counterexample_of_the_phantom_gradient_is_the_simplest_problem() -> None:
-    snippet = check_deq("torchdeq", laws=["gradient-Phi"], seed=0).results[0].violation.snippet  # type: ignore[union-attr]
+    snippet = check_deq("torchdeq", laws=["gradient-x"], seed=0).results[0].violation.snippet  # type: ignore[union-attr]
     for part in ("A=np.array([[0.0]])", "B=np.array([[1.0]])", "Phi=np.array([[1.0]])", "gamma=0.5"):
         assert part in snippet
 
 
 def test_an_expected_violation_exits_0_and_a_stale_expectation_1(tmp_path: Path) -> None:
     file = tmp_path / "expected.toml"
-    file.write_text('[[expect]]\nlaw = "gradient-Phi"\ntarget = "torchdeq"\nreason = "phantom"\n')
-    arguments = ("torchdeq", "--law", "gradient-Phi", "--max-examples", "20", "--seed", "0", "--expect", str(file))
+    file.write_text('[[expect]]\nlaw = "gradient-x"\ntarget = "torchdeq"\nreason = "phantom"\n')
+    arguments = ("torchdeq", "--law", "gradient-x", "--max-examples", "20", "--seed", "0", "--expect", str(file))
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     assert "expected: phantom" in result.output
@@ -103,14 +103,14 @@ def test_list_shows_every_law_and_implementation() -> None:
 def test_explain_shows_statement_source_bound_and_an_example() -> None:
     result = CliRunner().invoke(main, ["explain", "mass"])
     assert result.exit_code == 0, result.output
-    for part in (laws()["mass"].statement, laws()["mass"].source, "Bound:", "Problem(", "measured"):
+    for part in (laws()["mass"].statement, laws()["mass"].source, "Bound:", "SoftmaxProblem(", "measured"):
         assert part in result.output
     assert CliRunner().invoke(main, ["explain", "mas"]).exit_code == 2
 
 
 def test_check_deq_accepts_a_layer_a_function_and_a_name() -> None:
     for deq in (targets.sound(), targets.solve, "reference"):
-        report = check_deq(deq, laws=["enclosure", "gradient-Phi"], dtype="float64", seed=0, progress=False)
+        report = check_deq(deq, laws=["enclosure", "gradient-x"], dtype="float64", seed=0, progress=False)
         assert report.ok, str(report)
         assert {result.verdict for result in report.results} == {Verdict.HOLDS}
 
@@ -190,12 +190,12 @@ def test_pytest_runs_the_laws_with_a_header(tmp_path: Path) -> None:
         "--deq-max-examples",
         "10",
     )
-    done = pytest_in(tmp_path, *options, "--deq-seed", "0", "-k", "mass or gradient-Phi or scale")
+    done = pytest_in(tmp_path, *options, "--deq-seed", "0", "-k", "mass or gradient-x or scale")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "deqverify: reference, torchdeq in every dtype claimed on cpu" in done.stdout
     assert "seed 0" in done.stdout
     assert "2 failed, 14 passed, 2 skipped" in done.stdout, done.stdout
-    assert 'laws()["gradient-Phi"].replay("torchdeq"' in done.stdout
+    assert 'laws()["gradient-x"].replay("torchdeq"' in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from flint import arb, ctx
 
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
 from deqverify.losses.base import nearest
-from deqverify.oracle import _loss_value
+from deqverify.oracle.losses import loss_value
 from tests.examples import LOSSES, targets_of
 
 STEP = 2.0**-60  # truncation of a central difference: STEP²·L‴/6 ≈ 1e-36·L‴
@@ -31,7 +31,7 @@ def outputs(loss: Loss, seed: int, scale: float = 1.0) -> tuple[np.ndarray, np.n
 def exact_value(loss: Loss, F: np.ndarray, Y: np.ndarray, direction: np.ndarray, step: float) -> arb:
     rows = zip(F.tolist(), direction.tolist(), strict=True)
     moved = [[arb(f) + arb(step) * arb(d) for f, d in zip(*row, strict=True)] for row in rows]
-    return _loss_value(loss, moved, Y)
+    return loss_value(loss, moved, Y)
 
 
 def evaluation(loss: Loss, F: np.ndarray, Y: np.ndarray) -> float:
@@ -47,7 +47,7 @@ def test_the_value_is_that_of_ball_arithmetic_and_not_negative(loss: Loss, scale
         F = np.minimum(F, 700.0)  # exp overflows from 710 on
         found, allowed = float(loss.value(F, Y)), evaluation(loss, F, Y)
         with ctx.workprec(4096):
-            exact = _loss_value(loss, [[arb(f) for f in row] for row in F.tolist()], Y)
+            exact = loss_value(loss, [[arb(f) for f in row] for row in F.tolist()], Y)
         assert float(exact.rad()) <= 1e-300 + UNIT * abs(float(exact))
         assert abs(found - float(exact)) <= allowed + UNIT * abs(float(exact))
         assert found >= -allowed

@@ -7,14 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deqverify import losses, oracle
+from deqverify import losses
 from deqverify.oracle import Oracle
-from deqverify.problem import BLOCKS, Problem
+from deqverify.oracle import closed as oracle
+from deqverify.oracle.closed import BLOCKS
+from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
 from tests.examples import LOSSES, random_problem, random_problems
 
 
-def direction_for(problem: Problem, seed: int = 0) -> dict[str, np.ndarray]:
+def direction_for(problem: SoftmaxProblem, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {block: np.asarray(rng.normal(size=np.shape(getattr(problem, block)))) for block in BLOCKS}
 
@@ -32,7 +34,7 @@ def test_a_derivative_is_the_same_at_two_steps(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("gamma", [1e-300, 5e-324])
 def test_the_step_may_lie_below_the_range_of_float64(gamma: float) -> None:
-    problem = Problem([[0.0]], [[1.0]], [[1.0]], [[0.0]], gamma, losses.Squared())
+    problem = SoftmaxProblem([[0.0]], [[1.0]], [[1.0]], [[0.0]], gamma, losses.Squared())
     # L = φ²/(1−γ)², so dL/dγ = 2/(1−γ)³ = 2 to the last bit.
     assert Oracle(problem).derivative({"gamma": np.asarray(1.0)}, 0.0) == 2.0
     small = problem.with_features(np.array([[1e-20]]))
@@ -105,7 +107,9 @@ def test_error_bounds_a_planted_error_from_above_and_closely() -> None:
 
 
 def test_residuals_that_vanish_exactly_do_not_loop() -> None:
-    problem = Problem(np.zeros((3, 3)), np.ones((1, 3)), np.ones((3, 2)), np.zeros((1, 2)), 0.5, losses.Squared())
+    problem = SoftmaxProblem(
+        np.zeros((3, 3)), np.ones((1, 3)), np.ones((3, 2)), np.zeros((1, 2)), 0.5, losses.Squared()
+    )
     tiny = 2.0**-90  # the promise: 2⁻¹⁰⁰ of the largest summand, here below 4
     assert np.abs(Oracle(problem).residual(np.full((3, 2), 2.0))).max() <= tiny
     assert np.abs(Oracle(problem).adjoint_residual(np.full((3, 2), 2.0), np.ones((3, 2)))).max() <= tiny
@@ -169,7 +173,7 @@ def test_what_cannot_be_narrowed_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_data_is_legal() -> None:
-    problem = Problem(np.zeros((2, 2)), np.ones((1, 2)), np.ones((2, 0)), np.ones((1, 0)), 0.5, losses.Squared())
+    problem = SoftmaxProblem(np.zeros((2, 2)), np.ones((1, 2)), np.ones((2, 0)), np.ones((1, 0)), 0.5, losses.Squared())
     asked = Oracle(problem)
     empty = np.zeros((2, 0))
     assert asked.equilibrium().value.shape == (2, 0)
@@ -232,7 +236,7 @@ def test_losses_of_large_outputs_are_enclosed(logit: float) -> None:
     # F = B z = logit·2 by construction: γ = ½, A = 0, one state.
     def objective(loss: losses.Loss, p: int, Y: list[list[float]]) -> float:
         B = np.array([[logit], [-logit]])[:p]
-        problem = Problem([[0.0]], B, [[1.0]], Y, 0.5, loss)
+        problem = SoftmaxProblem([[0.0]], B, [[1.0]], Y, 0.5, loss)
         return float(Oracle(problem).objective().value[0, 0])
 
     f = 2 * logit
@@ -291,7 +295,7 @@ def test_a_step_is_small_against_the_scale_of_its_block(block: str) -> None:
 
 def test_the_speed_of_the_outputs_by_hand() -> None:
     A, Y = np.zeros((2, 2)), np.zeros((1, 2))
-    problem = Problem(A, np.array([[-3.0, 1.0]]), np.array([[1.0, -4.0], [2.0, 2.0]]), Y, 0.75, losses.Squared())
+    problem = SoftmaxProblem(A, np.array([[-3.0, 1.0]]), np.array([[1.0, -4.0], [2.0, 2.0]]), Y, 0.75, losses.Squared())
     z = 4.0 * 6.0  # ‖φ‖₁ = 6 at the most, amplified by 1/(1−γ) = 4
     unit = {"A": np.ones((2, 2)), "B": -np.ones((1, 2)), "Phi": np.ones((2, 2)), "gamma": np.asarray(0.25)}
     expected = {"A": 2.0 * 4.0 * 3.0 * z, "B": z, "Phi": 2 * 4.0 * 3.0, "gamma": 0.25 * 4.0 * 3.0 * z}
@@ -341,7 +345,9 @@ def test_the_error_of_the_rounded_equilibrium_is_its_rounding() -> None:
 
 def test_a_residual_may_vanish_without_a_right_side() -> None:
     # S = 1/3 is a ball, and (1 + 5 + 0)/6 = 1: the first entry is an exact zero that no precision narrows relatively.
-    problem = Problem(np.zeros((3, 3)), np.ones((1, 3)), np.ones((3, 1)), np.zeros((1, 1)), 0.5, losses.Squared())
+    problem = SoftmaxProblem(
+        np.zeros((3, 3)), np.ones((1, 3)), np.ones((3, 1)), np.zeros((1, 1)), 0.5, losses.Squared()
+    )
     found = Oracle(problem).adjoint_residual(np.array([[1.0], [5.0], [0.0]]), np.zeros((3, 1)))
     assert abs(found[0, 0]) <= 2.0**-97
     assert found[1:, 0].tolist() == [-4.0, 1.0]
@@ -351,5 +357,5 @@ def test_a_residual_may_vanish_without_a_right_side() -> None:
 
 
 def test_no_data_is_enclosed_exactly() -> None:
-    problem = Problem(np.zeros((2, 2)), np.ones((1, 2)), np.ones((2, 0)), np.ones((1, 0)), 0.5, losses.Squared())
+    problem = SoftmaxProblem(np.zeros((2, 2)), np.ones((1, 2)), np.ones((2, 0)), np.ones((1, 0)), 0.5, losses.Squared())
     assert Oracle(problem).equilibrium().radius.shape == (2, 0)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from flint import arb
 
-from deqverify import losses, oracle
+from deqverify import losses
 from deqverify.oracle import Oracle
-from deqverify.problem import Problem
+from deqverify.oracle.losses import _positive, loss_value
+from deqverify.problem import SoftmaxProblem
 from tests.examples import LOSSES
 
 BALLS = [arb(0.5, 1e-3), arb(-0.5, 1e-3), arb(0, 1e-3), arb(1e-9, 1e-3), arb(1, 1e-3), arb(-1, 1e-3), arb(30, 2)]
@@ -20,22 +21,22 @@ def test_the_loss_of_a_ball_holds_the_loss_of_each_of_its_points(loss: losses.Lo
     """Balls that straddle 0, a kink of the hinge (margin 1) and a change of formula included."""
     for y in (1.0, 0.0) if loss.smooth else (1.0, -1.0):
         Y = np.array([[y]])
-        image = oracle._loss_value(loss, [[ball]], Y)
+        image = loss_value(loss, [[ball]], Y)
         low, high = float(ball.lower()), float(ball.upper())
         for f in (low, high, *np.linspace(low, high, 11)[1:-1], 0.0, 1.0, -1.0):
             if low <= f <= high:
-                assert image.overlaps(oracle._loss_value(loss, [[arb(f)]], Y))
-                narrow = oracle._loss_value(loss, [[arb(f)]], Y)
+                assert image.overlaps(loss_value(loss, [[arb(f)]], Y))
+                narrow = loss_value(loss, [[arb(f)]], Y)
                 assert float(image.lower()) <= float(narrow.mid()) <= float(image.upper())
 
 
 def test_the_positive_part_of_a_ball_about_zero_is_enclosed() -> None:
     for x in (arb(0, 1), arb(0.25, 1), arb(-0.25, 1)):
-        part = oracle._positive(x)
+        part = _positive(x)
         assert part.contains(arb(0))
         assert part.contains(x.mid() + arb(1)) or float(part.upper()) >= float(x.upper())
-    assert oracle._positive(arb(-2, 1)) == 0
-    assert float(oracle._positive(arb(2, 1)).lower()) >= 0.99
+    assert _positive(arb(-2, 1)) == 0
+    assert float(_positive(arb(2, 1)).lower()) >= 0.99
 
 
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.smooth], ids=repr)
@@ -47,7 +48,7 @@ def test_a_data_point_of_zero_among_huge_ones_is_seen_at_its_own_scale(loss: los
     else:
         B = np.array([[1.0], [-1.0], [0.5]])
     Y = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
-    problem = Problem(np.zeros((1, 1)), B, np.array([[2.0**exponent, 0.0]]), Y, 0.5, loss)
+    problem = SoftmaxProblem(np.zeros((1, 1)), B, np.array([[2.0**exponent, 0.0]]), Y, 0.5, loss)
     d = np.array([[0.0, 1.0]])
     exact = 2.0 * float(B[:, 0] @ loss.gradient(np.zeros((3, 1)), Y[:, 1:])[:, 0])  # 1/(1−γ) = 2
     size = 2.0 * float(np.abs(B[:, 0]) @ loss.terms(np.zeros((3, 1)), Y[:, 1:])[:, 0])
@@ -56,5 +57,5 @@ def test_a_data_point_of_zero_among_huge_ones_is_seen_at_its_own_scale(loss: los
 
 def test_a_kink_of_the_gradient_at_the_point_itself_costs_the_derivative_nothing() -> None:
     one = np.ones((1, 1))
-    problem = Problem(0 * one, 0.5 * one, one, one, 0.5, losses.HingeSquared(0.5))  # F = 1, margin 1
+    problem = SoftmaxProblem(0 * one, 0.5 * one, one, one, 0.5, losses.HingeSquared(0.5))  # F = 1, margin 1
     assert abs(Oracle(problem).derivative({"B": one}, 0.0) - 2.0) <= 2.0**-50  # 2τF · z, z = 2

@@ -13,7 +13,7 @@ import torch
 
 from deqverify import losses
 from deqverify.dtypes import DTYPES, dtype, round_to
-from deqverify.problem import Problem, array_code
+from deqverify.problem import SoftmaxProblem, array_code
 from tests.examples import random_problems
 
 GOOD: dict[str, Any] = {
@@ -67,7 +67,7 @@ GOOD: dict[str, Any] = {
 def test_bad_input_is_refused_by_name(argument: str, value: object, error: type) -> None:
     named = "A" if argument == "Phi" else argument  # with features of another height it is A that does not fit
     with pytest.raises(error, match=rf"^({named}|{argument}): \w"):
-        Problem(**(GOOD | {argument: value}))
+        SoftmaxProblem(**(GOOD | {argument: value}))
 
 
 @pytest.mark.parametrize(
@@ -89,19 +89,19 @@ def test_bad_input_is_refused_by_name(argument: str, value: object, error: type)
 )
 def test_an_error_says_what_to_do(argument: str, value: object, fix: str) -> None:
     with pytest.raises((TypeError, ValueError), match=fix):
-        Problem(**(GOOD | {argument: value}))
+        SoftmaxProblem(**(GOOD | {argument: value}))
 
 
 @pytest.mark.parametrize("gamma", [Fraction(1, 2), np.float16(0.5), np.asarray(0.5), torch.tensor(0.5)])
 def test_numbers_of_other_kinds_are_taken(gamma: object) -> None:
-    taken = Problem(**(GOOD | {"gamma": gamma})).gamma
+    taken = SoftmaxProblem(**(GOOD | {"gamma": gamma})).gamma
     assert taken == 0.5
     assert type(taken) is float
 
 
 def test_arrays_of_other_kinds_are_taken() -> None:
     for A in ([[0, 1], [2, 3]], np.array([[0, 1], [2, 3]], dtype=np.uint8), torch.tensor([[0.0, 1.0], [2.0, 3.0]])):
-        problem = Problem(**(GOOD | {"A": A}))
+        problem = SoftmaxProblem(**(GOOD | {"A": A}))
         assert problem.A.dtype == np.float64
         assert problem.A.tolist() == [[0.0, 1.0], [2.0, 3.0]]
 
@@ -109,13 +109,13 @@ def test_arrays_of_other_kinds_are_taken() -> None:
 @pytest.mark.parametrize(("m", "p", "named"), [(0, 1, "Phi"), (0, 0, "Phi"), (1, 0, "B"), (2, 0, "B")])
 def test_a_problem_without_rows_is_refused_by_name(m: int, p: int, named: str) -> None:
     with pytest.raises(ValueError, match=rf"^{named}: must have at least one row$"):
-        Problem(np.zeros((m, m)), np.ones((p, m)), np.ones((m, 2)), np.zeros((p, 2)), 0.5, losses.Squared())
+        SoftmaxProblem(np.zeros((m, m)), np.ones((p, m)), np.ones((m, 2)), np.zeros((p, 2)), 0.5, losses.Squared())
 
 
 def test_targets_outside_the_losss_domain_are_refused() -> None:
     for loss, bad in ((losses.Logistic(), 1.5), (losses.CrossEntropy(), -0.5)):
         with pytest.raises(ValueError, match=r"^Y:"):
-            Problem(**(GOOD | {"loss": loss, "Y": np.full((1, 3), bad)}))
+            SoftmaxProblem(**(GOOD | {"loss": loss, "Y": np.full((1, 3), bad)}))
 
 
 @pytest.mark.parametrize("ridge", [-1.0, float("nan"), float("inf")])
@@ -127,23 +127,25 @@ def test_a_bad_ridge_is_refused(ridge: float) -> None:
 @pytest.mark.parametrize("sizes", [(1, 1, 0), (1, 1, 1), (3, 1, 2), (1, 3, 2), (2, 2, 0)])
 def test_no_data_and_single_rows_are_legal(sizes: tuple[int, int, int]) -> None:
     m, p, n = sizes
-    problem = Problem(np.zeros((m, m)), np.ones((p, m)), np.ones((m, n)), np.zeros((p, n)), 0.5, losses.Squared())
+    problem = SoftmaxProblem(
+        np.zeros((m, m)), np.ones((p, m)), np.ones((m, n)), np.zeros((p, n)), 0.5, losses.Squared()
+    )
     assert (problem.m, problem.p, problem.n) == sizes
-    again = eval(repr(problem), {"np": np, "losses": losses, "Problem": Problem})
+    again = eval(repr(problem), {"np": np, "losses": losses, "SoftmaxProblem": SoftmaxProblem})
     assert all(np.array_equal(getattr(problem, name), getattr(again, name)) for name in ("A", "B", "Phi", "Y"))
     assert again.Phi.shape == problem.Phi.shape
 
 
 def test_the_repr_makes_the_same_problem() -> None:
     for problem in random_problems(30):
-        again = eval(repr(problem), {"np": np, "losses": losses, "Problem": Problem})
+        again = eval(repr(problem), {"np": np, "losses": losses, "SoftmaxProblem": SoftmaxProblem})
         assert all(np.array_equal(getattr(problem, name), getattr(again, name)) for name in ("A", "B", "Phi", "Y"))
         assert (again.gamma, again.loss) == (problem.gamma, problem.loss)
 
 
 def test_a_problem_keeps_its_own_copy() -> None:
     A = np.zeros((2, 2))
-    problem = Problem(**(GOOD | {"A": A}))
+    problem = SoftmaxProblem(**(GOOD | {"A": A}))
     A[0, 0] = 1.0
     assert problem.A[0, 0] == 0.0
     with pytest.raises(ValueError, match="read-only"):
@@ -238,16 +240,16 @@ def test_a_rounded_gamma_is_the_nearest_number_of_the_format_inside_the_interval
         1 - 2.0**-53: fmt.below_one,
     } | ({fmt.smallest / 4: fmt.smallest} if name != "float64" else {})
     for gamma, rounded in expected.items():
-        assert Problem(**(GOOD | {"gamma": gamma})).rounded_to(name).gamma == rounded
+        assert SoftmaxProblem(**(GOOD | {"gamma": gamma})).rounded_to(name).gamma == rounded
 
 
 def test_rounding_beyond_the_range_of_the_format_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"^Phi:"):
-        Problem(**(GOOD | {"Phi": np.full((2, 3), 1e5)})).rounded_to("float16")
+        SoftmaxProblem(**(GOOD | {"Phi": np.full((2, 3), 1e5)})).rounded_to("float16")
 
 
 def test_a_problem_on_other_data_has_the_same_weights() -> None:
-    problem = Problem(**GOOD)
+    problem = SoftmaxProblem(**GOOD)
     other = problem.with_features(np.full((2, 1), 3.0))
     assert other.Y.tolist() == [[0.0]]
     assert other.Phi.tolist() == [[3.0], [3.0]]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deqverify import laws
+from deqverify.cells import cells
 from deqverify.reporting.explain import page
 from deqverify.reporting.glossary import linked
 
@@ -44,8 +45,8 @@ def test_the_violation_shown_is_real() -> None:
 def test_verifying_ones_own_deq_finds_the_one_step_gradient_and_the_silent_cap() -> None:
     names: dict[str, object] = {}
     exec(SNIPPETS[1], names)
-    verdicts = {result.job.law: result.verdict.value for result in names["report"].results}  # type: ignore[attr-defined]
-    assert verdicts == {"enclosure": "violated", "gradient-Phi": "violated"}
+    results = names["report"].results  # type: ignore[attr-defined]
+    assert {r.job.law for r in results if r.verdict.value == "violated"} == {"enclosure", "gradient-x"}
     exec(SNIPPETS[2], names)
     assert names["test_my_deq"].pytestmark  # type: ignore[attr-defined]
 
@@ -55,7 +56,18 @@ def test_a_library_that_takes_parameters_is_wrapped_as_shown(capsys: pytest.Capt
     shown = capsys.readouterr().out
     assert "crash" not in shown
     assert "could not run" not in shown
-    assert "gradient-A" in shown
+    assert "gradient-theta" in shown
+
+
+def test_a_layer_in_jax_is_verified_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("jax")
+    exec(SNIPPETS[4], {})
+    assert "VIOLATED  gradient-x × mine float64" in capsys.readouterr().out
+
+
+def test_the_cells_are_those_that_there_are() -> None:
+    table = README[README.index("| cell | f(z)") : README.index("Bounds for the linear-softmax cell")]
+    assert set(re.findall(r"`([a-z-]+)`", table)) == set(cells())
 
 
 def test_the_commands_are_those_of_the_makefile() -> None:

@@ -13,7 +13,7 @@ from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
 from deqverify.law import laws
 from deqverify.losses import Squared
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.reference import reference
 from deqverify.reference.fast import solve
 from deqverify.reference.fast.layer import BatchedLayer, FastLayer
@@ -55,11 +55,11 @@ def test_all_passes_share_one_factorisation(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("n", "m"), [(0, 1), (0, 3), (1, 1)])
 def test_no_data_and_one_state_are_legal(framework: str, n: int, m: int) -> None:
     subject = Subject(reference(framework))
-    theta = {"A": subject.native(np.zeros((m, m))), "gamma": subject.native(0.5)}
-    answer = subject.solve_native(theta, subject.native(np.ones((n, m))))
-    assert answer.z.shape == (m, n)
+    problem = SoftmaxProblem(np.zeros((m, m)), np.ones((1, m)), np.ones((m, n)), np.zeros((1, n)), 0.5, Squared())
+    answer = subject.solve(problem)
+    assert answer.z.shape == (n, m)
     assert answer.status is Status.CONVERGED
-    assert subject.pull_status(answer, np.ones((m, n)))[0]["A"].shape == (m, m)
+    assert subject.pull_status(answer, np.ones((n, m)))[0]["A"].shape == (m, m)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_tangent_is_within_its_bound(framework: str, dtype: str) -> None:
     subject = Subject(reference(framework), dtype)
     rng = np.random.default_rng(4)
     A, Phi, dA, dPhi = (rng.integers(-8, 9, size=shape) / 4 for shape in ((3, 3), (3, 2)) * 2)  # exact in every dtype
-    problem = Problem(A, np.ones((1, 3)), Phi, np.zeros((1, 2)), 0.75, Squared())
+    problem = SoftmaxProblem(A, np.ones((1, 3)), Phi, np.zeros((1, 2)), 0.75, Squared())
     direction = {"A": dA, "Phi": dPhi, "gamma": np.asarray(0.125)}
     narrow = "float32" if dtype == "bfloat16" else dtype
     exact = TangentErrors(Errors(ClosedForm(problem, Phi), Arithmetic.of(dtype, narrow)), direction).dZ
@@ -103,7 +103,7 @@ def test_each_name_is_its_own_method() -> None:
         ): r"reference\[fast\] has no option 'numpy'; use one of lu, mass, mixed, mixedlu, batched, or none",
         ("fast", "lu", "mass"): "one of lu and mass, not both",
         ("torch", "numpy"): "one of numpy and torch, not both",
-        ("slow",): "^reference has no option 'slow'; use some of torch, numpy, picard, mass, fast, worst$",
+        ("slow",): "^reference has no option 'slow'; use some of torch, numpy, jax, picard, mass, newton, fast, worst$",
     }.items():
         with pytest.raises(ValueError, match=said):
             reference(*options)

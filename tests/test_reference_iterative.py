@@ -15,7 +15,7 @@ from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
 from deqverify.losses import Squared
 from deqverify.oracle import Oracle
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.reference import reference
 from deqverify.reference.iterative import HAND_OVER, MassCorrectedLayer, PicardLayer, iterate
 from deqverify.reference.numpy_direct import NumpyDirect
@@ -27,13 +27,13 @@ UNIT = 2.0**-53
 TARGETS = [("picard",), ("mass",), ("numpy", "picard"), ("numpy", "mass")]
 
 
-def gaussian(m: int, n: int, gamma: float, seed: int = 0, shift: Array | float = 0.0) -> Problem:
+def gaussian(m: int, n: int, gamma: float, seed: int = 0, shift: Array | float = 0.0) -> SoftmaxProblem:
     rng = np.random.default_rng(seed)
     A, B, Phi = rng.normal(size=(m, m)) + shift, rng.normal(size=(2, m)), rng.normal(size=(m, n))
-    return Problem(A, B, Phi, np.zeros((2, n)), gamma, Squared())
+    return SoftmaxProblem(A, B, Phi, np.zeros((2, n)), gamma, Squared())
 
 
-def refined(problem: Problem) -> Array:
+def refined(problem: SoftmaxProblem) -> Array:
     """Z by LU in float64, refined twice in ball-arithmetic residuals: good to about u, whatever the conditioning."""
     exact, oracle = ClosedForm(problem), Oracle(problem)
     Z = exact.Z
@@ -42,7 +42,7 @@ def refined(problem: Problem) -> Array:
     return Z
 
 
-def sweeps(problem: Problem) -> tuple[Picard, MassCorrected, float]:
+def sweeps(problem: SoftmaxProblem) -> tuple[Picard, MassCorrected, float]:
     """Both methods on the problem, and Dobrushin's own τ."""
     S = ClosedForm(problem).S
     K, gamma = problem.gamma * S, problem.gamma
@@ -61,8 +61,8 @@ def test_near_one_a_dozen_products_suffice_and_are_certified(m: int) -> None:
     _, method, _ = sweeps(problem)
     sweep = method.forward(problem.Phi.T)
     size = np.abs(truth).sum(axis=0)
-    error = np.abs(solved.z - truth).sum(axis=0)
-    r = np.abs(Oracle(problem).residual(solved.z)).sum(axis=0)
+    error = np.abs(solved.z.T - truth).sum(axis=0)
+    r = np.abs(Oracle(problem).residual(solved.z.T)).sum(axis=0)
     own = 4 * UNIT * size  # of the refined solution, stored in float64
     assert np.all(error <= r / (1 - sweep.rate) + sweep.doubt + own)
     # The tolerance is met in the 1-norm, but for what the a-priori rounding of the mass may add.
@@ -74,11 +74,11 @@ def test_near_one_a_dozen_products_suffice_and_are_certified(m: int) -> None:
 def test_the_adjoint_near_one_is_certified_too() -> None:
     problem = gaussian(64, 3, NEAR_ONE)
     answer = Subject(reference("numpy", "mass")).solve(problem)
-    found, status = Subject(reference("numpy", "mass")).pull_status(answer, problem.Phi)
-    rho = np.abs(Oracle(problem).adjoint_residual(found["Phi"], problem.Phi)).max(axis=0)
+    found, status = Subject(reference("numpy", "mass")).pull_status(answer, problem.x)
+    rho = np.abs(Oracle(problem).adjoint_residual(found["x"].T, problem.Phi)).max(axis=0)
     exact = ClosedForm(problem, problem.Phi)
     correction = exact.solve_transposed(Oracle(problem).adjoint_residual(exact.adjoint, problem.Phi))
-    error = np.abs(found["Phi"] - exact.adjoint - correction).max(axis=0)
+    error = np.abs(found["x"].T - exact.adjoint - correction).max(axis=0)
     assert status is Status.CONVERGED
     assert np.all(error <= rho / (1 - problem.gamma))
     # λ is stored in float64: its own last bit leaves a residual of 2u, which the certificate amplifies.
@@ -130,7 +130,7 @@ def test_where_nothing_is_gained_it_solves_directly(framework: str, what: str) -
     assert rate**HAND_OVER > layer.tolerance
     subject = Subject(layer)
     solved = subject.solve(problem)
-    found, status = subject.pull_status(solved, problem.Phi)
+    found, status = subject.pull_status(solved, problem.x)
     direct = Subject(reference(framework)).solve(problem)
     assert (solved.solution.iterations, solved.status, status) == (0, Status.CONVERGED, Status.CONVERGED)
     assert np.array_equal(solved.z, direct.z)
@@ -143,14 +143,14 @@ def test_one_state_and_no_data(options: tuple[str, ...]) -> None:
     subject = Subject(reference(*options))
     for problem in (gaussian(1, 3, 0.9), gaussian(4, 0, 0.9), gaussian(1, 0, 0.9)):
         solved = subject.solve(problem)
-        found, status = subject.pull_status(solved, problem.Phi)
+        found, status = subject.pull_status(solved, problem.x)
         assert (solved.status, status) == (Status.CONVERGED, Status.CONVERGED)
-        assert solved.z.shape == found["Phi"].shape == problem.Phi.shape
+        assert solved.z.shape == found["x"].shape == problem.x.shape
         assert np.all(found["A"] == 0.0) or problem.m > 1
         exact = ClosedForm(problem).Z
         # The claim in the 1-norm, and rounding amplified by 1/(1−γ) = 10.
         allowed = (1e-10 + 10 * (problem.m + 8) * UNIT) * np.abs(exact).sum(axis=0) * problem.m**0.5
-        assert np.all(np.abs(solved.z - exact).sum(axis=0) <= allowed)
+        assert np.all(np.abs(solved.z.T - exact).sum(axis=0) <= allowed)
 
 
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
@@ -158,7 +158,7 @@ def test_picard_is_capped_near_one_and_says_so(framework: str) -> None:
     subject = Subject(reference(framework, "picard"))
     problem = gaussian(4, 2, NEAR_ONE)
     solved = subject.solve(problem)
-    _, status = subject.pull_status(solved, problem.Phi)
+    _, status = subject.pull_status(solved, problem.x)
     assert (solved.status, status) == (Status.CAPPED, Status.CAPPED)
     assert solved.solution.iterations == 1000
 
@@ -168,7 +168,7 @@ def test_a_lowered_cap_stops_both_passes_and_keeps_the_layer(options: tuple[str,
     layer = reference(*options)
     subject, problem = Subject(layer), gaussian(4, 2, 0.9)
     solved = subject.solve(problem, layer=subject.limited(2))
-    _, status = subject.pull_status(solved, problem.Phi)
+    _, status = subject.pull_status(solved, problem.x)
     assert (solved.status, status, solved.solution.iterations) == (Status.CAPPED, Status.CAPPED, 2)
     assert subject.solve(problem).status is Status.CONVERGED
     with pytest.raises(ValueError, match="max_iterations"):
@@ -178,14 +178,14 @@ def test_a_lowered_cap_stops_both_passes_and_keeps_the_layer(options: tuple[str,
 @pytest.mark.parametrize("options", TARGETS)
 def test_nan_is_diverged_and_leaves_its_neighbours_alone(options: tuple[str, ...]) -> None:
     subject, problem = Subject(reference(*options)), gaussian(4, 3, 0.9)
-    poisoned = problem.Phi.copy()
-    poisoned[0, 1] = np.nan
+    poisoned = problem.x.copy()
+    poisoned[1, 0] = np.nan
     clean = subject.solve(problem)
     for start in (None, clean.z):
-        solved, unpoisoned = subject.solve(problem, start, Phi=poisoned), subject.solve(problem, start)
+        solved, unpoisoned = subject.solve(problem, start, x=poisoned), subject.solve(problem, start)
         assert solved.status is Status.DIVERGED
-        assert np.isnan(solved.z[:, 1]).all()
-        assert np.array_equal(solved.z[:, [0, 2]], unpoisoned.z[:, [0, 2]])
+        assert np.isnan(solved.z[1]).all()
+        assert np.array_equal(solved.z[[0, 2]], unpoisoned.z[[0, 2]])
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for the overflow that is asked for
@@ -194,9 +194,9 @@ def test_overflow_is_never_converged_and_large_data_are_solved(options: tuple[st
     subject, problem = Subject(reference(*options)), gaussian(4, 2, 0.9)
     large, beyond = (problem.with_features(problem.Phi * scale) for scale in (1e200, 1e308))
     solved = subject.solve(large)
-    r = np.abs(Oracle(large).residual(solved.z)).sum(axis=0)
+    r = np.abs(Oracle(large).residual(solved.z.T)).sum(axis=0)
     assert solved.status is Status.CONVERGED
-    assert np.all(r <= (1e-10 + 12 * UNIT) * np.abs(solved.z).sum(axis=0))  # the claim, and m + 8 roundings of f
+    assert np.all(r <= (1e-10 + 12 * UNIT) * np.abs(solved.z).sum(axis=1))  # the claim, and m + 8 roundings of f
     assert subject.solve(beyond).status is Status.DIVERGED
 
 
@@ -209,7 +209,7 @@ def test_the_start_is_used_and_the_answer_is_the_same(options: tuple[str, ...]) 
     assert warm.solution.iterations is not None
     assert warm.solution.iterations < cold.solution.iterations
     # Two answers, each certified to the tolerance in the 1-norm.
-    assert np.all(np.abs(warm.z - cold.z).sum(axis=0) <= 2 * 1e-10 * np.abs(cold.z).sum(axis=0))
+    assert np.all(np.abs(warm.z - cold.z).sum(axis=1) <= 2 * 1e-10 * np.abs(cold.z).sum(axis=1))
 
 
 @pytest.mark.parametrize("method", ["picard", "mass"])
@@ -219,7 +219,7 @@ def test_both_frameworks_give_one_answer(method: str) -> None:
     (z, first), (w, second) = [(s.equilibrium(problem), s.value_and_grad(problem)[1]) for s in subjects]
     # The same operations in the same order but for the sums inside: rounding, amplified by 1/(1−γ) a pass.
     rounding = 100 * (problem.m + 8) * UNIT
-    assert np.all(np.abs(z - w) <= rounding * np.abs(z).sum(axis=0))
+    assert np.all(np.abs(z - w) <= rounding * np.abs(z).sum(axis=1, keepdims=True))
     for block, gradient in first.items():
         assert np.abs(gradient - second[block]).max() <= 10 * rounding * np.abs(gradient).sum()
 
@@ -253,8 +253,8 @@ def test_options() -> None:
 
 def test_a_cell_that_contracts_in_another_norm_is_refused() -> None:
     class Euclidean(LinearSoftmaxCell):
-        def contraction(self, theta: Any) -> Contraction:
-            return Contraction(0.5, 2)
+        def certificate(self, theta: Any) -> Contraction:
+            return Contraction(0.5, "2")
 
     theta, x = {"A": np.zeros((2, 2)), "gamma": np.array(0.5)}, np.ones((1, 2))
     with pytest.raises(ValueError, match="1-norm"):

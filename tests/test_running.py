@@ -53,7 +53,7 @@ def test_a_hang_in_python_is_ended_by_the_soft_clock() -> None:
     assert result.verdict is Verdict.VIOLATED
     assert result.violation is not None
     assert result.violation.kind == "hang"
-    assert "Problem(" in result.violation.snippet
+    assert "SoftmaxProblem(" in result.violation.snippet
 
 
 def test_a_hang_that_ignores_the_clock_is_killed_and_its_example_kept() -> None:
@@ -62,7 +62,7 @@ def test_a_hang_that_ignores_the_clock_is_killed_and_its_example_kept() -> None:
     assert result.verdict is Verdict.VIOLATED
     assert result.violation is not None
     assert result.violation.kind == "hang"
-    assert "Problem(" in result.violation.snippet
+    assert "SoftmaxProblem(" in result.violation.snippet
 
 
 def test_a_segmentation_fault_costs_one_worker_and_the_run_goes_on() -> None:
@@ -159,6 +159,6 @@ def test_expectations_of_absent_laws_and_targets_are_stale() -> None:
 
 def test_laws_are_chosen_by_id_and_by_family() -> None:
     assert select(["mass"]) == ["mass"]
-    assert "gradient-A" in select(["gradient"])
+    assert "gradient-theta" in select(["gradient"])
     with pytest.raises(ValueError, match="did you mean mass"):
         select(["mas"])

@@ -67,10 +67,10 @@ def soaked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_a_soak_goes_on_where_it_was_interrupted(soaked: Any) -> None:
-    first = soaked(["reference"], ["permutation", "answers"], 3)
+    first = soaked(["reference"], ["permutation", "column-shift"], 3)
     counts = {entry.law: (entry.drawn.examples, entry.pushed.examples) for entry in first.entries.values()}
-    assert counts == {"permutation": (10, 10), "answers": (10, 0)}
-    again = soaked(["reference"], ["permutation", "answers"], 3)
+    assert counts == {"permutation": (10, 10), "column-shift": (10, 0)}
+    again = soaked(["reference"], ["permutation", "column-shift"], 3)
     assert again.seed == first.seed == 7
     assert again.examples == 60
     assert {entry.rounds for entry in again.entries.values()} == {3}

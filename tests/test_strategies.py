@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
 from deqverify import strategies
+from deqverify.drawing import _filled
 from deqverify.dtypes import DTYPES, round_to
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Poisson, PseudoHuber, Squared
-from deqverify.problem import Problem
-from deqverify.strategies.arrays import _filled
+from deqverify.problem import SoftmaxProblem
 from deqverify.strategies.problems import FEATURE_REGIMES, LOGIT_REGIMES, MOST_EXPONENT, scales, sizes
 from deqverify.theory.closed_form import ClosedForm
 
@@ -40,7 +40,7 @@ def drawn(strategy: st.SearchStrategy[Any], count: int = DRAWS) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def sample() -> list[Problem]:
+def sample() -> list[SoftmaxProblem]:
     return drawn(strategies.problems())
 
 
@@ -49,7 +49,7 @@ def singular_values(Phi: np.ndarray) -> np.ndarray:
     return values / values[0] if values[0] > 0 else values
 
 
-REGIMES: dict[str, Callable[[Problem], bool]] = {
+REGIMES: dict[str, Callable[[SoftmaxProblem], bool]] = {
     "width below p and n": lambda q: q.m < min(q.p, q.n),
     "width above p and n": lambda q: q.m > max(q.p, q.n),
     "one state": lambda q: q.m == 1,
@@ -94,21 +94,21 @@ REGIMES: dict[str, Callable[[Problem], bool]] = {
 
 
 @pytest.mark.parametrize("regime", list(REGIMES))
-def test_every_regime_is_reached_within_a_thousand_draws(sample: list[Problem], regime: str) -> None:
+def test_every_regime_is_reached_within_a_thousand_draws(sample: list[SoftmaxProblem], regime: str) -> None:
     assert any(REGIMES[regime](problem) for problem in sample)
 
 
-def test_most_widths_are_below_p_and_n(sample: list[Problem]) -> None:
+def test_most_widths_are_below_p_and_n(sample: list[SoftmaxProblem]) -> None:
     assert sum(problem.m < min(problem.p, problem.n) for problem in sample) >= DRAWS / 2
 
 
 def test_the_simplest_problem_is_as_stated() -> None:
     simplest = find(strategies.problems(), lambda _: True, settings=QUIET)
-    expected = Problem(np.zeros((1, 1)), np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1)), 0.5, Squared())
+    expected = SoftmaxProblem(np.zeros((1, 1)), np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1)), 0.5, Squared())
     assert repr(simplest) == repr(expected)
 
 
-PLANTED: dict[str, tuple[Callable[[Problem], bool], int]] = {
+PLANTED: dict[str, tuple[Callable[[SoftmaxProblem], bool], int]] = {
     "gamma above .95": (lambda q: q.gamma > 0.95, 1),
     "an entry of A of size 2": (lambda q: bool((np.abs(q.A) >= 2).any()), 1),
     "width above 2": (lambda q: q.m > 2, 3),

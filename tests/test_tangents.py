@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deqverify import Problem, losses, oracle
+from deqverify import SoftmaxProblem, losses
 from deqverify.bounds import FLOAT64, Arithmetic, Errors
 from deqverify.claims import DIRECT, Accuracy
-from deqverify.oracle import Oracle
+from deqverify.oracle import Oracle, closed
 from deqverify.tangent_errors import Inexact, TangentErrors
 from deqverify.theory.closed_form import ClosedForm
 
 
-def instance(seed: int, gamma: float = 0.75) -> tuple[Problem, np.ndarray, list[dict[str, np.ndarray]]]:
+def instance(seed: int, gamma: float = 0.75) -> tuple[SoftmaxProblem, np.ndarray, list[dict[str, np.ndarray]]]:
     rng = np.random.default_rng(seed)
     m, n = 3, 2
     arrays = [rng.standard_normal(shape) for shape in ((m, m), (1, m), (m, n), (1, n))]
@@ -23,7 +23,7 @@ def instance(seed: int, gamma: float = 0.75) -> tuple[Problem, np.ndarray, list[
         {"A": rng.standard_normal((m, m)), "Phi": rng.standard_normal((m, n)), "gamma": np.asarray(0.125 * sign)}
         for sign in (1, -1)
     ]
-    return Problem(*arrays, gamma, losses.Squared()), rng.standard_normal((m, n)), directions
+    return SoftmaxProblem(*arrays, gamma, losses.Squared()), rng.standard_normal((m, n)), directions
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -52,7 +52,7 @@ def test_the_second_derivative_agrees_with_differences_of_the_first() -> None:
     ends = []
     for sign in (1, -1):
         moved = {block: getattr(problem, block) + sign * h * d[block] for block in d}
-        ahead = Problem(moved["A"], problem.B, moved["Phi"], problem.Y, float(moved["gamma"]), problem.loss)
+        ahead = SoftmaxProblem(moved["A"], problem.B, moved["Phi"], problem.Y, float(moved["gamma"]), problem.loss)
         ends.append(ClosedForm(ahead, cotangent).gradient)
     for block, value in found.items():
         assert np.abs((ends[0][block] - ends[1][block]) / (2 * h) - value.value).max() <= 1e-8
@@ -193,5 +193,5 @@ def test_the_adjoint_swings_less_than_it_errs() -> None:
 def test_a_precision_too_low_to_invert_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     problem, cotangent, (d, e) = instance(2, gamma=1 - 2.0**-40)
     fine = Oracle(problem).second_derivative(cotangent, d, e, accuracy=0.0)
-    monkeypatch.setattr(oracle, "_FIRST_BITS", 8)  # U is singular, as far as 16 bits can tell
+    monkeypatch.setattr(closed, "_FIRST_BITS", 8)  # U is singular, as far as 16 bits can tell
     assert Oracle(problem).second_derivative(cotangent, d, e, accuracy=0.0) == pytest.approx(fine, rel=2.0**-50)

@@ -14,10 +14,10 @@ from .common import once
 
 LAWS = (
     "existence", "uniqueness", "restart", "enclosure", "mass", "positivity", "permutation", "column-shift", "linearity",
-    "scale", "batch", "gradient-A", "gradient-B", "gradient-Phi", "gradient-gamma", "energy", "euler",
+    "scale", "batch", "gradient-theta", "gradient-B", "gradient-x", "energy", "euler",
     "adjoint-certificate", "gauge", "cotangent-linearity", "repeated-pull", "dissipation", "dissipation-floor",
     "flow", "descent", "column-sums", "trust-region", "descent-order", "status-forward", "status-backward",
-    "status-cap", "status-nan", "answers", "poisoned-column", "inputs-kept", "dtype-and-device", "random-state",
+    "status-cap", "status-nan", "answers", "poisoned-point", "inputs-kept", "dtype-and-device",
     "solver-rate", "objective", "taylor", "adjoint-identity", "second-order", "start-gradient", "projected-floor",
     "quotient-floor", "descent-dissipation", "descent-floor", "global-optimum", "trajectory", "history",
     "answers-kept", "in-place-update", "no-gradient", "modes", "settings-kept", "copies", "pickles", "threads",

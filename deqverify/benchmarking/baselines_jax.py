@@ -11,7 +11,7 @@ import numpy as np
 from deqverify.benchmarking.contenders import LEARNING_RATE, Contender, Unavailable
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.dtypes import Array
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 
 CELL = LinearSoftmaxCell()
 MOST = 5000
@@ -22,7 +22,7 @@ Solver = Callable[[float], Callable[[Any, Any, Any], tuple[Any, Any]]]
 class JaxRun:
     """``solve`` under jit; forward, gradient and step are compiled apart, at their first call."""
 
-    def __init__(self, solver: Solver, problem: Problem, dtype: str, device: str, tolerance: float | None):
+    def __init__(self, solver: Solver, problem: SoftmaxProblem, dtype: str, device: str, tolerance: float | None):
         import jax
         import jax.numpy as jnp
 
@@ -147,7 +147,7 @@ def contender(name: str) -> Contender:
     """The JAX baseline ``name``; KeyError for another."""
     solver, needs = _SOLVERS[name]
 
-    def build(problem: Problem, dtype: str, device: str, tolerance: float | None) -> JaxRun:
+    def build(problem: SoftmaxProblem, dtype: str, device: str, tolerance: float | None) -> JaxRun:
         return JaxRun(solver, problem, dtype, device, tolerance)
 
     direct = name == "jax-solve"

@@ -10,7 +10,7 @@ import numpy as np
 from deqverify.benchmarking.contenders import LEARNING_RATE, Contender
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.dtypes import Array
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 
 CELL = LinearSoftmaxCell()
 MOST = 5000
@@ -23,7 +23,7 @@ class ScipyRun:
 
     device = "cpu"
 
-    def __init__(self, solver: Solver, problem: Problem, dtype: str, tolerance: float | None):
+    def __init__(self, solver: Solver, problem: SoftmaxProblem, dtype: str, tolerance: float | None):
         self.solver, self.loss = solver, problem.loss
         self.tolerance = 1e-6 if tolerance is None else tolerance
         self.A, self.B, self.Phi, self.Y = (
@@ -43,7 +43,7 @@ class ScipyRun:
         dF = self.loss.gradient(self.B @ z, self.Y).astype(z.dtype)
         adjoint = self._solve(K.T, self.B.T @ dF)
         self.iterations = count
-        return z.T, CELL.pullback(theta, z.T, adjoint.T) | {"B": dF @ z.T, "Phi": adjoint.T}
+        return z.T, CELL.pull(theta, self.Phi.T, z.T, adjoint.T).theta | {"B": dF @ z.T, "Phi": adjoint.T}
 
     def step(self) -> Any:
         gradient = self.gradient()[1]
@@ -119,7 +119,7 @@ def contender(name: str) -> Contender:
     """The SciPy baseline ``name``; KeyError for another."""
     solver = _SOLVERS[name]
 
-    def build(problem: Problem, dtype: str, device: str, tolerance: float | None) -> ScipyRun:
+    def build(problem: SoftmaxProblem, dtype: str, device: str, tolerance: float | None) -> ScipyRun:
         return ScipyRun(solver, problem, dtype, tolerance)
 
     return Contender(name, build, ("scipy",))

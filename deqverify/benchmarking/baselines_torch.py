@@ -13,7 +13,7 @@ from deqverify.benchmarking.contenders import LEARNING_RATE, Contender
 from deqverify.benchmarking.timing import wait_for
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.dtypes import Array
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 
 CELL = LinearSoftmaxCell()
 MOST = 5000
@@ -24,7 +24,7 @@ Solver = Callable[["TorchRun", torch.Tensor, torch.Tensor, torch.Tensor], torch.
 class TorchRun:
     """``solver`` and autograd through the whole objective."""
 
-    def __init__(self, solver: Solver, problem: Problem, dtype: str, device: str, tolerance: float | None):
+    def __init__(self, solver: Solver, problem: SoftmaxProblem, dtype: str, device: str, tolerance: float | None):
         def native(values: Any) -> torch.Tensor:
             return torch.tensor(np.asarray(values), dtype=getattr(torch, dtype), device=device)
 
@@ -108,14 +108,14 @@ def contender(name: str) -> Contender:
     devices = ("cpu", "cuda")
     if name in _XITORCH:
 
-        def build(problem: Problem, dtype: str, device: str, tolerance: float | None) -> TorchRun:
+        def build(problem: SoftmaxProblem, dtype: str, device: str, tolerance: float | None) -> TorchRun:
             return TorchRun(_xitorch(_XITORCH[name]), problem, dtype, device, tolerance)
 
         return Contender(name, build, ("torch", "xitorch"), devices=devices)
     solver = {"torch-solve": _solve, "torch-unrolled": _unrolled}[name]
     direct = name == "torch-solve"
 
-    def plain(problem: Problem, dtype: str, device: str, tolerance: float | None) -> TorchRun:
+    def plain(problem: SoftmaxProblem, dtype: str, device: str, tolerance: float | None) -> TorchRun:
         return TorchRun(solver, problem, dtype, device, tolerance)
 
     return Contender(name, plain, ("torch",), devices=devices, direct=direct, tunable=not direct, unrolled=not direct)

@@ -12,7 +12,7 @@ from deqverify.benchmarking.timing import wait_for
 from deqverify.dtypes import Array
 from deqverify.implementations.devices import cuda_present
 from deqverify.losses import Squared
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 
 M, GAMMA = 8, 0.9
 BATCHED = (
@@ -55,7 +55,7 @@ class _Loop:
 
         who, (A, B, phi, y) = contender(name), arrays(count)
         self.runs = [
-            who.prepare(Problem(A[k], B[k], phi[k][:, None], y[k][:, None], GAMMA, Squared()), "float64")
+            who.prepare(SoftmaxProblem(A[k], B[k], phi[k][:, None], y[k][:, None], GAMMA, Squared()), "float64")
             for k in range(count)
         ]
 

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from deqverify.dtypes import Array
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 
 PASSES = ("forward", "gradient", "step")
 """z; z and the gradient of L in A, B, Φ and γ; a whole step of gradient descent on A and B."""
@@ -59,7 +59,7 @@ class Contender:
     """
 
     name: str
-    build: Callable[[Problem, str, str, float | None], Run]
+    build: Callable[[SoftmaxProblem, str, str, float | None], Run]
     needs: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)
@@ -68,7 +68,7 @@ class Contender:
     unrolled: bool = False
     watched: bool = True
 
-    def prepare(self, problem: Problem, dtype: str, device: str = "cpu", tolerance: float | None = None) -> Run:
+    def prepare(self, problem: SoftmaxProblem, dtype: str, device: str = "cpu", tolerance: float | None = None) -> Run:
         """Arrays on the device, functions made; nothing warmed up. :class:`Unavailable` says what is missing."""
         missing = [name for name in self.needs if find_spec(name) is None]
         if missing:

@@ -58,7 +58,7 @@ NAMED: dict[str, Callable[[], Call]] = {
     "gradient reference[numpy] m=16 n=32": _pass("reference[numpy]", "gradient", 16, 32),
     "step reference[mass] m=64 n=32": _pass("reference[mass]", "step", 64, 32),
     "law mass, 10 examples": _law("mass", 10),
-    "law gradient-A, 5 examples": _law("gradient-A", 5),
+    "law gradient-theta, 5 examples": _law("gradient-theta", 5),
     "oracle m=8 n=4": _oracle,
     "bounds m=32 n=32": _bounds,
 }

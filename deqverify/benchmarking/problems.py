@@ -16,7 +16,7 @@ import numpy as np
 
 from deqverify.dtypes import Array
 from deqverify.losses import Squared
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 
 OUTPUTS = 4
 KINDS = ("mixing", "sticky")
@@ -46,20 +46,20 @@ class FixedProblem:
     def __str__(self) -> str:
         return f"{self.kind} m={self.m} n={self.n} γ={self.gamma:.10g}"
 
-    def problem(self, dtype: str = "float64") -> Problem:
+    def problem(self, dtype: str = "float64") -> SoftmaxProblem:
         """The problem, every value representable in ``dtype``."""
         return _made(self, dtype)
 
 
 @lru_cache(maxsize=2)
-def _made(fixed: FixedProblem, dtype: str) -> Problem:
+def _made(fixed: FixedProblem, dtype: str) -> SoftmaxProblem:
     m, n = fixed.m, fixed.n
     A = bell((m, m), 0, m)
     if fixed.kind == "sticky":
         A[np.arange(m), (np.arange(m) + 1) % m] += _STICKINESS
     scale = 2.0 ** -round(np.log2(m) / 2)  # outputs of size one, and still dyadic
     B = bell((OUTPUTS, m), 1, m) * scale
-    problem = Problem(A, B, bell((n, m), 2, m).T, bell((n, OUTPUTS), 3, m).T, fixed.gamma, Squared())
+    problem = SoftmaxProblem(A, B, bell((n, m), 2, m).T, bell((n, OUTPUTS), 3, m).T, fixed.gamma, Squared())
     return problem if dtype == "float64" else problem.rounded_to(dtype)
 
 
@@ -70,7 +70,7 @@ def bell(shape: tuple[int, ...], which: int, m: int) -> Array:
     return (fields.sum(axis=-1, dtype=np.int64) - 2 * 65535) * 2.0**-15
 
 
-def digest(problem: Problem) -> str:
+def digest(problem: SoftmaxProblem) -> str:
     """SHA-256 of a problem's arrays and γ, little-endian, the first 16 digits."""
     found = hashlib.sha256()
     for array in (problem.A, problem.B, problem.Phi, problem.Y, np.array([problem.gamma])):

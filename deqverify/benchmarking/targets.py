@@ -8,8 +8,8 @@ from deqverify.benchmarking.contenders import LEARNING_RATE, Contender, Unavaila
 from deqverify.benchmarking.timing import wait_for
 from deqverify.dtypes import Array
 from deqverify.implementations.loading import TargetError, load
-from deqverify.implementations.subject import CELL, Subject
-from deqverify.problem import Problem
+from deqverify.implementations.subject import Subject
+from deqverify.problem import SoftmaxProblem
 
 
 def contender(name: str) -> Contender:
@@ -19,7 +19,7 @@ def contender(name: str) -> Contender:
     except TargetError as error:
         raise Unavailable(str(error)) from error
 
-    def build(problem: Problem, dtype: str, device: str, tolerance: float | None) -> LayerRun | ModelRun:
+    def build(problem: SoftmaxProblem, dtype: str, device: str, tolerance: float | None) -> LayerRun | ModelRun:
         chosen = implementation if tolerance is None else implementation.at_tolerance(tolerance)
         subject = Subject(chosen, dtype, device)
         return LayerRun(subject, problem) if subject.is_layer else ModelRun(subject, problem)
@@ -38,7 +38,7 @@ def contender(name: str) -> Contender:
 class LayerRun:
     """A layer: ``vjp``, then the gradient of the loss in z and B, and the pull."""
 
-    def __init__(self, subject: Subject, problem: Problem):
+    def __init__(self, subject: Subject, problem: SoftmaxProblem):
         self.subject, self.problem, self.device = subject, problem, subject.device
         self.theta = subject.parameters(problem)
         self.x, self.B, self.Y = (subject.native(array) for array in (problem.Phi.T, problem.B, problem.Y))
@@ -68,7 +68,7 @@ class LayerRun:
         return numpy(z).T, {"A": numpy(gradient["A"]), "Phi": numpy(gradient["Phi"]).T}
 
     def _solve(self) -> Any:
-        solution, pull = self.subject.implementation.vjp(CELL, self.theta, self.x)
+        solution, pull = self.subject.implementation.vjp(self.problem.cell, self.theta, self.x)
         self.iterations = solution.iterations
         return solution, pull
 
@@ -76,7 +76,7 @@ class LayerRun:
 class ModelRun:
     """A model that is whole: it shows a gradient and no z, so that only the gradient's errors are known."""
 
-    def __init__(self, subject: Subject, problem: Problem):
+    def __init__(self, subject: Subject, problem: SoftmaxProblem):
         self.subject, self.problem, self.device = subject, problem, subject.device
         self.iterations: int | None = None
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from deqverify.bounds import FLOAT64, Arithmetic, Errors
 from deqverify.dtypes import Array
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
 
 WORK = 3e8
@@ -55,7 +55,7 @@ class Achieved:
 
 
 @lru_cache(maxsize=4)
-def truth(problem: Problem) -> Truth:
+def truth(problem: SoftmaxProblem) -> Truth:
     """The reference answers of ``problem`` (by identity: problems are immutable)."""
     exact = ClosedForm(problem)
     wide = problem.m**2 * problem.n <= WORK and _EXTENDED.unit < FLOAT64.unit
@@ -70,7 +70,7 @@ def truth(problem: Problem) -> Truth:
     return Truth(values, doubt)
 
 
-def achieved(problem: Problem, z: Array | None, gradient: dict[str, Array] | None = None) -> Achieved:
+def achieved(problem: SoftmaxProblem, z: Array | None, gradient: dict[str, Array] | None = None) -> Achieved:
     """How near z (m, n) and the gradients in A and Phi came to the truth, each where it is given."""
     known = truth(problem)
     residual, error = (None, None) if z is None else _of_state(problem, z, known)
@@ -82,7 +82,7 @@ def achieved(problem: Problem, z: Array | None, gradient: dict[str, Array] | Non
     return Achieved(residual, error, A, Phi, max(known.doubt.values()))
 
 
-def _of_state(problem: Problem, z: Array, known: Truth) -> tuple[float, float]:
+def _of_state(problem: SoftmaxProblem, z: Array, known: Truth) -> tuple[float, float]:
     f = problem.gamma * (ClosedForm(problem).S @ z) + problem.Phi
     error = float(np.max(_norms(z - known.values["z"]) / _norms(known.values["z"])))
     return float(np.max(_norms(f - z) / _norms(f))), error

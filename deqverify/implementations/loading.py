@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from deqverify.implementations.options import claimed
+from deqverify.implementations.options import claimed, framework_of
 from deqverify.implementations.protocol import Layer, Model
 from deqverify.implementations.subject import as_implementation, is_module, refuse_module_class
 
@@ -61,7 +61,7 @@ def load(text: str) -> Any:
         if _is_factory(found):
             implementation = as_implementation(_built(found, options, text))
         else:
-            implementation = as_implementation(found)
+            implementation = as_implementation(found, framework_of(options))
             if options:
                 implementation.claims = claimed(options, _taking_claims(implementation, found).claims)
         if RELATIVE in target.options:

@@ -14,12 +14,16 @@ _NUMBERS = ("rtol", "atol", "eps")
 _RULE = (*_NUMBERS, "per", "norm", "of")
 _LISTS = ("dtypes", "devices")
 _DEVICES = ("cpu", "cuda")
+_DIFFERENTIATED = ("torch", "jax")
 _FLAGS = tuple(field.name for field in fields(Claims) if isinstance(field.default, bool))
 _WORDS = {"yes": True, "true": True, "no": False, "false": False}
 BACKWARD = "backward."
 """Begins the keys of a rule for the backward pass that is another one than the forward pass's."""
 
-KEYS = (*_RULE, "backward", *(BACKWARD + key for key in _RULE), *_LISTS, *_FLAGS)
+FRAMEWORK = "framework"
+"""The option that says whose arrays a plain function works on; not a claim."""
+
+KEYS = (*_RULE, "backward", *(BACKWARD + key for key in _RULE), *_LISTS, *_FLAGS, FRAMEWORK)
 """Every key. The accuracies hold for both passes, as long as no key of the backward pass says otherwise."""
 
 
@@ -40,6 +44,9 @@ def claimed(options: Sequence[str], start: Claims) -> Claims:
         if key in given:
             raise ValueError(f"{key}: is given twice")
         given[key] = value
+    if given.get(FRAMEWORK, "torch") not in _DIFFERENTIATED:
+        known = " or ".join(_DIFFERENTIATED)
+        raise ValueError(f"framework: takes {known}, which differentiate a function, got {given[FRAMEWORK]!r}")
     changes: dict[str, Any] = {key: _flag(key, given[key]) for key in _FLAGS if key in given}
     changes |= {key: tuple(given[key].split("+")) for key in _LISTS if key in given}
     for device in changes.get("devices", ()):
@@ -49,6 +56,13 @@ def claimed(options: Sequence[str], start: Claims) -> Claims:
     changes["forward"] = _rule(shared, start.forward, "")
     changes["backward"] = _backward(given, shared, start)
     return replace(start, **changes)
+
+
+def framework_of(options: Sequence[str]) -> str:
+    """The framework that ``options`` name for a plain function, PyTorch where they name none."""
+    pairs = [option.partition("=") for option in options]
+    named = [value.strip() for key, _, value in pairs if key.strip() == FRAMEWORK]
+    return named[0] if named else "torch"
 
 
 def _backward(given: dict[str, str], shared: dict[str, str], start: Claims) -> Accuracy | None:
@@ -94,6 +108,7 @@ _EXAMPLES = {
     "backward": "none",
     "dtypes": "float64+float32",
     "devices": "cpu+cuda",
+    FRAMEWORK: "jax",
 }
 
 

@@ -27,6 +27,12 @@ class Status(enum.Enum):
         return self in (Status.CAPPED, Status.DIVERGED)
 
 
+def worst(statuses: list[Status]) -> Status:
+    """What is true of a batch whose data points have ``statuses``."""
+    order = (Status.DIVERGED, Status.CAPPED, Status.NOT_REPORTED)
+    return next((status for status in order if status in statuses), Status.CONVERGED)
+
+
 @dataclass
 class Solution:
     """An equilibrium and what was reported with it.
@@ -34,10 +40,11 @@ class Solution:
     ``z`` is native, (n, m). ``residual`` and ``trace`` are in the norm that the library uses; a trace holds the largest
     residual over the data points that are still iterated, at the start and after each iteration, and ends in that of
     ``z``. ``iterations`` is as long, or one less where the start is not counted.
-    ``backward_status`` is asked after a pull and reports on that backward solve.
+    ``backward_status`` is asked after a pull and reports on that backward solve. ``step`` is the step size α where a
+    splitting is claimed as the iteration.
 
     ``status`` speaks of the batch: where it admits failure no data point is judged. ``statuses``, one for each data
-    point, are for those who report on each; then NaN in one leaves the others to be judged (``poisoned-column``).
+    point, are for those who report on each; then NaN in one leaves the others to be judged (``poisoned-point``).
     """
 
     z: Any
@@ -47,6 +54,7 @@ class Solution:
     trace: list[float] | None = None
     backward_status: Callable[[], Status] | None = None
     statuses: list[Status] | None = None
+    step: float | None = None
 
 
 @dataclass
@@ -66,8 +74,6 @@ Pull = Callable[[Any], Cotangents]
 """Pulls a cotangent (n, m) back through the equilibrium; where ``repeated_pulls`` is claimed it may be called again."""
 
 
-FRAMEWORKS = ("numpy", "torch")
-
 OPTIONAL = {
     "limited": "has no cap to lower",
     "at_tolerance": "has no tolerance to set",
@@ -82,7 +88,8 @@ OPTIONAL = {
 
 @runtime_checkable
 class Layer(Protocol):
-    """An implementation that solves for an equilibrium. ``framework`` is ``"numpy"`` or ``"torch"``.
+    """An implementation that solves for an equilibrium. ``framework`` names one of
+    :mod:`deqverify.frameworks`: ``"numpy"``, ``"torch"`` or ``"jax"``.
 
     Optional methods, each asked for by the laws that need it; θ, x and z0 as in ``vjp``, ``tangent`` and ``direction``
     a pair of what θ and x are:
@@ -112,8 +119,8 @@ class Layer(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """An implementation that is whole: it takes a problem and returns ``L`` and ``{"A", "B", "Phi", "gamma"}``,
-    float64."""
+    """An implementation that is whole: it takes a problem and returns ``L`` and its gradient in every block of
+    the problem, by name: the parameters, "x" (n, *inputs) and "B"; float64."""
 
     name: str
     claims: Claims

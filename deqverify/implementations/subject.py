@@ -1,4 +1,4 @@
-"""An implementation bound to a dtype and a device, as the laws see it: NumPy in columns, and no library's name.
+"""An implementation bound to a dtype and a device, as the laws see it: NumPy, data points first, and no library's name.
 
 Whatever the implementation does comes out as one of three things: an answer, :class:`Reported` (it says itself that
 the answer is not converged) or :class:`TargetFailure` (it raised, exited, skipped or returned the wrong shape).
@@ -11,7 +11,7 @@ import inspect
 import pickle
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,19 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from deqverify.cells import LinearSoftmaxCell
+from deqverify.cells import cells
+from deqverify.cells.probed import PROBE, ProbedCell
 from deqverify.claims import Claims
+from deqverify.clock import Interrupted
 from deqverify.dtypes import Array
 from deqverify.dtypes import dtype as known_dtype
+from deqverify.frameworks import FRAMEWORKS, Framework, framework
 from deqverify.implementations.devices import check_device
-from deqverify.implementations.protocol import FRAMEWORKS, OPTIONAL, Cotangents, Layer, Model, Pull, Solution, Status
+from deqverify.implementations.protocol import OPTIONAL, Cotangents, Layer, Model, Pull, Solution, Status
 from deqverify.problem import Problem
-
-CELL = LinearSoftmaxCell()
-
-
-class Interrupted(BaseException):
-    """Raised by the suite's own clock; passes through everything."""
 
 
 class TargetFailure(Exception):
@@ -64,10 +61,16 @@ def _calling(what: str) -> Iterator[None]:
         raise TargetFailure(f"{what} raised {type(error).__name__}: {error}", details) from error
 
 
+def claimed_cells(claims: Claims) -> tuple[str, ...]:
+    """The names of the cells that ``claims`` speak of: without any, those that contract."""
+    return claims.cells or tuple(name for name, cell in cells().items() if cell.contracts)
+
+
 @dataclass
 class Answer:
-    """One solve: z (m, n) in float64, the status, native arrays for those who look, and the pull."""
+    """One solve of ``problem``: z (n, *state) in float64, the status, native arrays for those who look, the pull."""
 
+    problem: Problem
     z: Array
     solution: Solution
     native_pull: Pull
@@ -87,7 +90,14 @@ class Subject:
     Raises TypeError for anything else and ValueError for a dtype or device that it does not claim.
     """
 
-    def __init__(self, implementation: Any, dtype: str | None = None, device: str = "cpu", name: str | None = None):
+    def __init__(
+        self,
+        implementation: Any,
+        dtype: str | None = None,
+        device: str = "cpu",
+        name: str | None = None,
+        only: Sequence[str] = (),
+    ):
         self.implementation = as_implementation(implementation)
         self.claims: Claims = self.implementation.claims
         self.name = name or self.implementation.name
@@ -100,57 +110,64 @@ class Subject:
         if device.split(":")[0] not in self.claims.devices:
             raise ValueError(f"device: {self.name} claims {', '.join(self.claims.devices)}, not {device}")
         check_device(device)
+        self.cells = tuple(only or claimed_cells(self.claims))
+        """The cells on which it is judged, by name."""
+        if unclaimed := [cell for cell in self.cells if cell not in claimed_cells(self.claims)]:
+            raise ValueError(f"cell: {self.name} claims {', '.join(claimed_cells(self.claims))}, not {unclaimed[0]}")
 
     @property
     def is_layer(self) -> bool:
         return isinstance(self.implementation, Layer)
 
     @cached_property
-    def framework(self) -> Any:
+    def framework(self) -> Framework:
         """The bridge of the layer's framework, imported when first needed."""
-        if self.implementation.framework == "numpy":
-            from deqverify.implementations.numpy_base import NumpyFramework
+        return framework(self.implementation.framework)
 
-            return NumpyFramework()
-        from deqverify.implementations.torch_base import TorchFramework
-
-        return TorchFramework()
+    @contextmanager
+    def _calling(self, what: str) -> Iterator[None]:
+        """As the module's own, in the framework's context for this dtype."""
+        with _calling(what), self.framework.computing(self.dtype):
+            yield
 
     def native(self, values: Any) -> Any:
         return self.framework.native(values, self.dtype, self.device)
 
     def parameters(self, problem: Problem) -> dict[str, Any]:
         """θ, native."""
-        return {"A": self.native(problem.A), "gamma": self.native(problem.gamma)}
+        return {name: self.native(value) for name, value in problem.theta.items()}
 
-    def solve(self, problem: Problem, z0: Array | None = None, layer: Any = None, Phi: Array | None = None) -> Answer:
-        """Solves ``problem`` (from z0, (m, n)); ``Phi`` replaces the features, NaN allowed. Status not looked at."""
-        x = self.native((problem.Phi if Phi is None else Phi).T)
-        start = None if z0 is None else self.native(z0.T)
-        return self.solve_native(self.parameters(problem), x, start, layer)
+    def solve(self, problem: Problem, z0: Array | None = None, layer: Any = None, x: Array | None = None) -> Answer:
+        """Solves ``problem`` (from z0, (n, *state)); ``x`` replaces the inputs, NaN allowed. Status not looked at."""
+        given = self.native(problem.x if x is None else x)
+        start = None if z0 is None else self.native(z0)
+        return self.solve_native(problem, self.parameters(problem), given, start, layer)
 
-    def solve_native(self, theta: dict[str, Any], x: Any, z0: Any = None, layer: Any = None) -> Answer:
-        with _calling("vjp"):
-            solution, pull = (layer or self.implementation).vjp(CELL, theta, x, z0)
-            z = self._columns(solution.z, tuple(x.shape), "z")
-        return Answer(z, solution, pull)
+    def solve_native(
+        self, problem: Problem, theta: dict[str, Any], x: Any, z0: Any = None, layer: Any = None, cell: Any = None
+    ) -> Answer:
+        """Solves ``problem`` with native parameters and inputs; ``cell`` stands in for its cell."""
+        with self._calling("vjp"):
+            solution, pull = (layer or self.implementation).vjp(cell or problem.cell, theta, x, z0)
+            z = self._given(solution.z, (int(x.shape[0]), *problem.state), "z")
+        return Answer(problem, z, solution, pull)
 
     def equilibrium(self, problem: Problem, z0: Array | None = None) -> Array:
-        """z, (m, n). Raises :class:`Reported` where the layer says that it is not converged."""
+        """z, (n, *state). Raises :class:`Reported` where the layer says that it is not converged."""
         answer = self.solve(problem, z0)
         answer.heed()
         return answer.z
 
     def pull(self, answer: Answer, cotangent: Array, again: bool = False) -> dict[str, Array]:
-        """Gradients in A, gamma and Phi (m, n) for a cotangent (m, n); heeds both statuses. ``again``: another pull of
-        the same answer follows, for which the framework has to keep what it would free."""
+        """Gradients in every parameter and in "x" for a cotangent (n, *state); heeds both statuses. ``again``: another
+        pull of the same answer follows, for which the framework has to keep what it would free."""
         answer.heed()
         found, status = self.pull_status(answer, cotangent, again)
         heed(status)
         return found
 
     def pull_native(self, answer: Answer, cotangent: Any, again: bool = False) -> Cotangents:
-        with _calling("pull"), self.framework.keeping_graph() if again else nullcontext():
+        with self._calling("pull"), self.framework.keeping_graph() if again else nullcontext():
             found = answer.native_pull(cotangent)
         for name in found.unreached:
             said = f"no gradient reached {name}: zeros stand in its place"
@@ -159,16 +176,39 @@ class Subject:
         return found
 
     def pull_status(self, answer: Answer, cotangent: Array, again: bool = False) -> tuple[dict[str, Array], Status]:
-        return self.unpack(self.pull_native(answer, self.native(cotangent.T), again), tuple(cotangent.T.shape))
+        return self.unpack(answer.problem, self.pull_native(answer, self.native(cotangent), again), len(cotangent))
 
-    def unpack(self, found: Cotangents, shape: tuple[int, ...]) -> tuple[dict[str, Array], Status]:
-        """Native gradients for x of ``shape`` (n, m) as NumPy in columns, and the backward solve's status."""
+    def unpack(self, problem: Problem, found: Cotangents, n: int) -> tuple[dict[str, Array], Status]:
+        """Native gradients for ``n`` data points as NumPy, and the backward solve's status."""
         with _calling("pull"):
-            gradients = {name: self.framework.to_numpy(value) for name, value in found.theta.items()}
-            return gradients | {"Phi": self._columns(found.x, shape, "the gradient in x")}, found.status
+            gradients = {
+                name: self._given(value, np.shape(problem.theta[name]), f"the gradient in {name}")
+                for name, value in found.theta.items()
+                if name in problem.theta
+            }
+            x = self._given(found.x, (n, *problem.x.shape[1:]), "the gradient in x")
+            return gradients | {"x": x}, found.status
+
+    def adjoint(self, problem: Problem, cotangent: Array) -> tuple[Array, Status]:
+        """Λ (n, *state) for a cotangent of that shape, and the status of its solve; heeds the forward pass.
+
+        Seen as the gradient in a probe that is added to f: ``∂z*/∂e`` applied to a cotangent is the adjoint itself
+        (theory: probe). Where x is such a probe already, it serves.
+        """
+        if problem.cell.additive:
+            answer = self.solve(problem)
+            found, status = self.pull_status(answer, cotangent)
+            return found["x"], answer.status if answer.status.admits_failure else status
+        cell = ProbedCell(problem.cell)
+        theta = self.parameters(problem) | {PROBE: self.native(np.zeros(problem.states))}
+        answer = self.solve_native(problem, theta, self.native(problem.x), cell=cell)
+        pulled = self.pull_native(answer, self.native(cotangent))
+        with _calling("pull"):
+            adjoint = self._given(pulled.theta[PROBE], problem.states, "the gradient in an additive probe")
+        return adjoint, answer.status if answer.status.admits_failure else pulled.status
 
     def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Array]]:
-        """L and the gradient in A, B, Phi and gamma, through the layer's own framework; heeds both statuses."""
+        """L and the gradient in every block, through the layer's own framework; heeds both statuses."""
         if not self.is_layer:
             with _calling("value_and_grad"):
                 value, found = self.implementation.value_and_grad(problem)
@@ -178,41 +218,39 @@ class Subject:
         with _calling("readout"):
             B, Y = self.native(problem.B), self.native(problem.Y)
             value, dz, dB = self.framework.readout(problem.loss, answer.solution.z, B, Y)
-            cotangent = self.framework.to_numpy(dz).T
+            cotangent = self.framework.to_numpy(dz)
         gradient = self.pull(answer, cotangent)
         return value, gradient | {"B": self.framework.to_numpy(dB)}
 
     def jvp(self, problem: Problem, tangent: dict[str, Array]) -> Array:
-        """The equilibrium's derivative (m, n) along a tangent in A, gamma and Phi; heeds the status."""
-        theta, x = self.parameters(problem), self.native(problem.Phi.T)
-        with _calling("jvp"):
-            solution, dz = self.implementation.jvp(CELL, theta, x, self._directed(tangent))
-            found = self._columns(dz, tuple(x.shape), "the derivative along a tangent")
+        """The equilibrium's derivative (n, *state) along a tangent in every parameter and "x"; heeds the status."""
+        theta, x = self.parameters(problem), self.native(problem.x)
+        with self._calling("jvp"):
+            solution, dz = self.implementation.jvp(problem.cell, theta, x, self._directed(problem, tangent))
+            found = self._given(dz, problem.states, "the derivative along a tangent")
         heed(solution.status)
         return found
 
     def second_order(self, problem: Problem, cotangent: Array, direction: dict[str, Array]) -> dict[str, Array]:
-        """The derivative along a direction in A, gamma and Phi of the gradient that a pull gives, in the same blocks.
-
-        :class:`TargetFailure` where it is refused.
+        """The derivative along a direction in every parameter and "x" of the gradient that a pull gives, in the same
+        blocks. :class:`TargetFailure` where it is refused.
         """
-        theta, x = self.parameters(problem), self.native(problem.Phi.T)
-        given = self.native(cotangent.T), self._directed(direction)
-        with _calling("second_order"):
-            found = self.implementation.second_order(CELL, theta, x, *given)
-            gradients = {name: self.framework.to_numpy(value) for name, value in found.theta.items()}
-            return gradients | {"Phi": self._columns(found.x, tuple(x.shape), "the second derivative in x")}
+        theta, x = self.parameters(problem), self.native(problem.x)
+        given = self.native(cotangent), self._directed(problem, direction)
+        with self._calling("second_order"):
+            found = self.implementation.second_order(problem.cell, theta, x, *given)
+        return self.unpack(problem, found, problem.n)[0]
 
     def start_gradient(self, problem: Problem, z0: Array, cotangent: Array) -> Array:
-        """What a pull says of the start, (m, n)."""
-        theta, x = self.parameters(problem), self.native(problem.Phi.T)
-        with _calling("start_gradient"):
-            found = self.implementation.start_gradient(CELL, theta, x, self.native(z0.T), self.native(cotangent.T))
-            return self._columns(found, tuple(x.shape), "the gradient in the start")
+        """What a pull says of the start, (n, *state)."""
+        theta, x = self.parameters(problem), self.native(problem.x)
+        with self._calling("start_gradient"):
+            given = self.native(z0), self.native(cotangent)
+            found = self.implementation.start_gradient(problem.cell, theta, x, *given)
+            return self._given(found, problem.states, "the gradient in the start")
 
-    def _directed(self, tangent: dict[str, Array]) -> tuple[dict[str, Any], Any]:
-        theta = {"A": self.native(tangent["A"]), "gamma": self.native(tangent["gamma"])}
-        return theta, self.native(tangent["Phi"].T)
+    def _directed(self, problem: Problem, tangent: dict[str, Array]) -> tuple[dict[str, Any], Any]:
+        return {name: self.native(tangent[name]) for name in problem.theta}, self.native(tangent["x"])
 
     def traced(self) -> Any:
         with _calling("traced"):
@@ -249,18 +287,25 @@ class Subject:
         twin.implementation = implementation
         return twin
 
+    def on(self, names: Sequence[str]) -> Subject:
+        """The same subject, judged on some of its cells only."""
+        twin = self._around(self.implementation)
+        twin.cells = tuple(names)
+        return twin
+
     def limited(self, max_iterations: int) -> Any:
         with _calling("limited"):
             return self.implementation.limited(max_iterations)
 
-    def _columns(self, array: Any, shape: tuple[int, ...], what: str) -> Array:
+    def _given(self, array: Any, shape: tuple[int, ...], what: str) -> Array:
         if tuple(array.shape) != shape:
             raise TargetFailure(f"{what} has shape {tuple(array.shape)}, expected {shape} (data points first)")
-        return self.framework.to_numpy(array).T
+        return self.framework.to_numpy(array)
 
 
-def as_implementation(candidate: Any) -> Any:
-    """``candidate`` itself if it is a layer or a model; a PyTorch layer around it if it is a plain function.
+def as_implementation(candidate: Any, framework: str = "torch") -> Any:
+    """``candidate`` itself if it is a layer or a model; a layer of ``framework``, PyTorch or JAX, around it if it is a
+    plain function.
 
     TypeError, with what to pass instead, for anything else and for attributes that are not what the protocol says.
     """
@@ -279,10 +324,14 @@ def as_implementation(candidate: Any) -> Any:
         missing = [name for name in ("name", "framework", "claims") if not hasattr(candidate, name)]
         raise TypeError(
             f"deq: {type(candidate).__name__} has vjp and lacks {' and '.join(missing)}; "
-            'a layer has name = "mine", framework = "torch" or "numpy", and claims = Claims(…)'
+            'a layer has name = "mine", framework = "torch", "jax" or "numpy", and claims = Claims(…)'
         )
     if callable(candidate):
         _check_call(candidate)
+        if framework == "jax":
+            from deqverify.implementations.jax_base import JaxFixedPoint
+
+            return JaxFixedPoint(candidate)
         from deqverify.implementations.torch_base import TorchFixedPoint
 
         return TorchFixedPoint(candidate)

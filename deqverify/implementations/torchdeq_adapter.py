@@ -85,7 +85,7 @@ def _trace(info: dict[str, torch.Tensor], z: torch.Tensor, step: Callable[..., t
     last = int(info["nstep"].max())
     moving = torch.arange(1, last + 1) <= info["nstep"][:, None]
     kept = torch.where(moving, info["abs_trace"][:, 1 : last + 1], 0.0).amax(dim=0).tolist()
-    own = (step(z) - z).norm(dim=1)
+    own = (step(z) - z).detach().flatten(1).norm(dim=1)
     return [*kept, float(own[info["nstep"] == last].max())]
 
 

@@ -111,8 +111,9 @@ class LogCosh(_AnyTarget):
         xp = array_namespace(F)
         r = F - Y
         size = xp.abs(r)
-        # log cosh r = log(1 + 2 sinh²(r/2)) near 0, where the other form cancels; clipped where it is not used.
-        near = xp.log1p(2.0 * xp.sinh(0.5 * xp.clip(r, -1.0, 1.0)) ** 2)
+        # log cosh r = log(1 + 2 sinh²(r/2)) near 0, where the other form cancels; clipped beyond its use, since
+        # the slope of a clip at its end is another one in every framework.
+        near = xp.log1p(2.0 * xp.sinh(0.5 * xp.clip(r, -2.0, 2.0)) ** 2)
         far = size + (xp.log1p(xp.exp(-2.0 * size)) - log(2.0))
         return xp.sum(xp.where(size <= 1.0, near, far))
 

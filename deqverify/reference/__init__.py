@@ -1,4 +1,4 @@
-"""The reference DEQ: direct, one LU used again transposed; iterative, each solve certified; and fast."""
+"""The reference DEQ: direct, one LU used again transposed; iterative, each solve certified; fast; and for any cell."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from typing import Any
 
 __all__ = ["reference", "solve"]
 
-FRAMEWORKS = ("torch", "numpy")
-METHODS = ("picard", "mass")
+FRAMEWORKS = ("torch", "numpy", "jax")
+SPLITTINGS = ("forward-backward", "peaceman-rachford")
+METHODS = ("picard", "mass", "newton", *SPLITTINGS)
 FAST = ("lu", "mass", "mixed", "mixedlu", "batched")
 
 
 def reference(*options: str) -> Any:
-    """``reference[options]``: a framework, ``torch`` (default) or ``numpy``, and a method.
+    """``reference[options]``: a framework, ``torch`` (default), ``numpy`` or ``jax``, and a method.
 
     Without a method the solve is direct; ``picard`` iterates, and is capped near γ = 1; ``mass`` iterates with the mass
-    corrected, or solves directly where that gains nothing. ``fast`` takes the quickest method for each problem, in
+    corrected, or solves directly where that gains nothing; ``newton`` solves any cell, with a dense adjoint;
+    ``forward-backward`` and ``peaceman-rachford`` split the monotone cell. Only the direct solve and ``newton`` have a
+    JAX. ``fast`` takes the quickest method for each problem, in
     PyTorch, or the one named beside it: ``lu``, ``mass``, ``mixed`` (narrow products), ``mixedlu`` (a narrow LU), or
     ``batched`` (the solver of many problems). ``worst`` errs by all that it claims, so that bounds can be seen to hold
     (:mod:`deqverify.reference.worst`). ValueError for anything else.
@@ -32,10 +35,20 @@ def reference(*options: str) -> Any:
             raise ValueError(f"reference has no option {option!r}; use some of {known}")
     framework = _one_of(FRAMEWORKS, options) or "torch"
     method = _one_of(METHODS, options)
+    if method == "newton":
+        from deqverify.reference.newton import NewtonLayer
+
+        return NewtonLayer(framework)
+    if method and framework == "jax":
+        raise ValueError(f"reference[{method}] is not written for jax; use torch, numpy or reference[newton,jax]")
     if method == "picard":
         from deqverify.reference.iterative import PicardLayer
 
         return PicardLayer(framework)
+    if method in SPLITTINGS:
+        from deqverify.reference.splitting import SplittingLayer
+
+        return SplittingLayer(framework, method)  # type: ignore[arg-type]
     direct = _direct(framework)
     if method == "mass":
         from deqverify.reference.iterative import MassCorrectedLayer
@@ -75,6 +88,10 @@ def _direct(framework: str) -> Any:
         from deqverify.reference.numpy_direct import NumpyDirect
 
         return NumpyDirect()
+    if framework == "jax":
+        from deqverify.reference.jax_direct import JaxDirect
+
+        return JaxDirect()
     from deqverify.reference.torch_direct import TorchDirect
 
     return TorchDirect()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from array_api_compat import array_namespace
 
-from deqverify.cells import LinearCell
+from deqverify.cells import Contraction, LinearCell
 from deqverify.cells.base import Theta
 from deqverify.claims import Accuracy
 from deqverify.implementations.protocol import Cotangents, Layer, Pull, Solution, Status
@@ -126,7 +126,7 @@ class PicardLayer(Stateless):
         def pull(cotangent: Any) -> Cotangents:
             c = _plain(cotangent)
             adjoint = run(method.adjoint(c), c)
-            return Cotangents(cell.pullback(theta, z, adjoint.z), adjoint.z, adjoint.status)
+            return Cotangents(cell.pull(theta, x, z, adjoint.z).theta, adjoint.z, adjoint.status)
 
         return solution, pull
 
@@ -170,10 +170,11 @@ class MassCorrectedLayer(PicardLayer):
 
 
 def _one_norm_rate(cell: LinearCell, theta: Theta) -> float:
-    certificate = cell.contraction(theta)
-    if certificate.norm != 1:
-        raise ValueError(f"cell: the iterations are certified in the 1-norm, not in the {certificate.norm}-norm")
-    return certificate.rate
+    match cell.certificate(theta):
+        case Contraction(rate, "1"):
+            return rate
+        case other:
+            raise ValueError(f"cell: the iterations are certified by a contraction in the 1-norm, not by {other}")
 
 
 def _plain(array: Any) -> Any:

@@ -10,33 +10,35 @@ import numpy as np
 import scipy.linalg
 
 from deqverify.cells import LinearCell
-from deqverify.cells.base import Theta
+from deqverify.cells.base import Parts, Theta
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
-from deqverify.reference.stateless import STATELESS, Stateless
+from deqverify.reference.stateless import LINEAR, STATELESS, Stateless
 
 
 class NumpyDirect(Stateless):
-    """Solves a linear cell directly: ``z = U⁻¹x`` and ``λ = U⁻ᵀc`` (theory: adjoint); no start is used."""
+    """Solves a linear cell directly: ``z = U⁻¹f(0)`` and ``λ = U⁻ᵀc`` (theory: adjoint); no start is used."""
 
     framework = "numpy"
     name = "reference[numpy]"
-    claims = replace(STATELESS, starts=False, where="deqverify/reference/numpy_direct.py")
+    claims = replace(STATELESS, cells=LINEAR, starts=False, where="deqverify/reference/numpy_direct.py")
 
     def vjp(self, cell: LinearCell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
         solve = _solver(cell.matrix(theta))
-        z = solve(x, transposed=False)
+        z = solve(cell.offset(theta, x), transposed=False)
 
         def pull(cotangent: Any) -> Cotangents:
             adjoint = solve(cotangent, transposed=True)
-            return Cotangents(cell.pullback(theta, z, adjoint), adjoint, _finite(adjoint))
+            found = cell.pull(theta, x, z, adjoint)
+            return Cotangents(found.theta, found.x, _finite(adjoint))
 
         return Solution(z, _finite(z)), pull
 
     def jvp(self, cell: LinearCell, theta: Theta, x: Any, tangent: tuple[Theta, Any]) -> tuple[Solution, Any]:
         """``dz = U⁻¹((∂f/∂θ)dθ + dx)``."""
         solve = _solver(cell.matrix(theta))
-        z = solve(x, transposed=False)
-        return Solution(z, _finite(z)), solve(cell.pushforward(theta, z, tangent[0]) + tangent[1], transposed=False)
+        z = solve(cell.offset(theta, x), transposed=False)
+        along = cell.push(theta, x, z, Parts(dict(tangent[0]), tangent[1], np.zeros_like(z)))
+        return Solution(z, _finite(z)), solve(along, transposed=False)
 
 
 def _solver(K: Any) -> Callable[..., Any]:

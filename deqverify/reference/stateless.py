@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Self
 
+from deqverify.cells import LinearSoftmaxCell
 from deqverify.claims import Claims
 
-STATELESS = Claims(threads=True, copies=True, pickles=True, modes=True, evaluation_gradient=True)
-"""The claims of a layer without state; ``dataclasses.replace`` adds the others."""
+STATELESS = Claims(
+    cells=(LinearSoftmaxCell.name,), threads=True, copies=True, pickles=True, modes=True, evaluation_gradient=True
+)
+"""The claims of a layer of the linear-softmax cell without state; ``dataclasses.replace`` adds the others."""
+
+LINEAR = (LinearSoftmaxCell.name, "linear")
+"""The cells that a direct solve treats."""
 
 
 class Stateless:

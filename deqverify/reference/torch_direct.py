@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from deqverify.cells import LinearCell
-from deqverify.cells.base import Theta
+from deqverify.cells.base import Parts, Theta
 from deqverify.implementations.protocol import Solution, Status
 from deqverify.implementations.torch_base import TorchLayer
-from deqverify.reference.stateless import STATELESS, Stateless
+from deqverify.reference.stateless import LINEAR, STATELESS, Stateless
 
 
 class _Solve(torch.autograd.Function):
@@ -44,6 +44,7 @@ class TorchDirect(Stateless, TorchLayer):
     name = "reference"
     claims = replace(
         STATELESS,
+        cells=LINEAR,
         dtypes=("float64", "float32", "float16", "bfloat16"),
         devices=("cpu", "cuda"),
         starts=False,
@@ -57,7 +58,8 @@ class TorchDirect(Stateless, TorchLayer):
         K = cell.matrix({name: value.to(wide) for name, value in theta.items()})
         U = torch.eye(K.shape[0], dtype=wide, device=x.device) - K
         lu, pivots = torch.linalg.lu_factor(U.detach())
-        z = _Solve.apply(U, x.to(wide).mT, lu, pivots, False).mT.to(x.dtype)
+        offset = cell.offset({name: value.to(wide) for name, value in theta.items()}, x.to(wide))
+        z = _Solve.apply(U, offset.mT, lu, pivots, False).mT.to(x.dtype)
         return Solution(z, _finite(z))
 
     def jvp(self, cell: LinearCell, theta: Theta, x: Any, tangent: tuple[Theta, Any]) -> tuple[Solution, Any]:
@@ -66,8 +68,8 @@ class TorchDirect(Stateless, TorchLayer):
         theta, along = ({name: value.to(wide) for name, value in each.items()} for each in (theta, tangent[0]))
         K = cell.matrix(theta)
         lu, pivots = torch.linalg.lu_factor(torch.eye(K.shape[0], dtype=wide, device=x.device) - K)
-        z = torch.linalg.lu_solve(lu, pivots, x.to(wide).mT).mT
-        right = cell.pushforward(theta, z, along) + tangent[1].to(wide)
+        z = torch.linalg.lu_solve(lu, pivots, cell.offset(theta, x.to(wide)).mT).mT
+        right = cell.push(theta, x.to(wide), z, Parts(along, tangent[1].to(wide), torch.zeros_like(z)))
         dz = torch.linalg.lu_solve(lu, pivots, right.mT).mT
         return Solution(z.to(x.dtype), _finite(z)), dz.to(x.dtype)
 

@@ -5,17 +5,21 @@ No law may reject it. A reference keeps more than it claims, so that quiet examp
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-import scipy.linalg
 
-from deqverify.cells import LinearCell
+from deqverify.cells import Cell, LinearCell, cells
 from deqverify.cells.base import Theta
+from deqverify.cells.probed import PROBE, ProbedCell
 from deqverify.claims import Accuracy
 from deqverify.dtypes import Array
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
+from deqverify.oracle.krawczyk import dense, unit_pulls
+from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.stateless import STATELESS, Stateless
 
 SHARE = 0.999
@@ -24,16 +28,24 @@ SHARE = 0.999
 MOST_GROWTH = 2.0**20
 """How many times the answer an error may be where the claim excludes nothing: it stays a number of the dtype."""
 
+ROUNDS = 40
+"""A claim is relative to the answer that is given: so often the error follows it. A few rounds do, but where the claim
+excludes hardly anything."""
+
 Direction = Literal["constant", "entry", "signs", "random"]
 Passes = Literal["forward", "backward", "both"]
+Answers = Callable[[Array], Array]
 
 
 class WorstHonest(Stateless):
-    """Solves a linear cell in float64 and adds an error whose residual is 99.9 % of the claim, in NumPy.
+    """Solves any cell in float64 and adds an error whose residual is 99.9 % of the claim, in NumPy.
 
-    ``direction`` is that of the residual: the same in every entry, one entry, the signs of the largest row of ``U⁻¹``
-    (of ``U⁻ᵀ`` in the backward pass), or drawn from a fixed seed. ``passes`` says which of the two errs; the other
-    claims what it claims and keeps it exactly.
+    ``direction`` is that of the residual: the same in every entry, one entry, the signs of the largest row of
+    ``(I − J)⁻¹`` (of its transpose in the backward pass), J the Jacobian ∂f/∂z at the equilibrium, or drawn from a
+    fixed seed. The answer with that residual is found by Newton's method, or directly where f is linear in z.
+    ``passes`` says which of the two errs; the other claims what it claims and keeps it exactly. The adjoint is that of
+    the state that is given. Where an equilibrium or an answer with the residual is not found, the first is reported,
+    and the exact answer given for the second.
     """
 
     framework = "numpy"
@@ -41,64 +53,113 @@ class WorstHonest(Stateless):
     def __init__(self, accuracy: Accuracy, direction: Direction = "constant", passes: Passes = "both"):
         self.accuracy, self.direction, self.passes = accuracy, direction, passes
         self.name = f"reference[worst,{direction},{passes}]: {accuracy}"
-        self.claims = replace(STATELESS, forward=accuracy, backward=accuracy, starts=False, where=__name__)
+        self.claims = replace(
+            STATELESS, cells=tuple(cells()), forward=accuracy, backward=accuracy, starts=False, where=__name__
+        )
 
-    def vjp(self, cell: LinearCell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+    def vjp(self, cell: Cell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
         wide = {name: np.asarray(value, dtype=np.float64) for name, value in theta.items()}
-        K = cell.matrix(wide)
-        U = np.eye(len(K)) - K
-        z = self._solve(U, np.asarray(x, dtype=np.float64).T, self.passes != "backward").T
+        inputs = np.asarray(x, dtype=np.float64)
+        with np.errstate(all="ignore"):
+            z, status = self._state(cell, wide, inputs)
 
         def pull(cotangent: Any) -> Cotangents:
-            adjoint = self._solve(U.T, np.asarray(cotangent, dtype=np.float64).T, self.passes != "forward").T
-            found = cell.pullback(wide, z, adjoint)
-            rounded = {name: np.asarray(value, dtype=x.dtype) for name, value in found.items()}
-            return Cotangents(rounded, adjoint.astype(x.dtype), _status(adjoint))
+            c = np.asarray(cotangent, dtype=np.float64)
+            with np.errstate(all="ignore"):
+                adjoint = self._adjoint(cell, wide, inputs, z, c)
+                found = cell.pull(wide, inputs, z, adjoint)
+            rounded = {name: np.asarray(value, dtype=x.dtype) for name, value in found.theta.items()}
+            return Cotangents(rounded, found.x.astype(x.dtype), _status(adjoint))
 
-        return Solution(z.astype(x.dtype), _status(z)), pull
+        return Solution(z.astype(x.dtype), status), pull
 
-    def _solve(self, U: Array, right: Array, errs: bool) -> Array:
-        """``U⁻¹ right``, (m, n), with the error where it ``errs``."""
-        if not right.size:
-            return right.copy()
-        factors = scipy.linalg.lu_factor(U, check_finite=False)
-        exact: Array = scipy.linalg.lu_solve(factors, right, check_finite=False)
-        if not errs or self.accuracy.exact or not np.isfinite(exact).all():
+    def _state(self, cell: Cell, theta: Theta, x: Array) -> tuple[Array, Status]:
+        shape = (len(x), *cell.state(theta, x.shape[1:]))
+        if isinstance(cell, LinearCell):
+            systems = _systems(cell, theta, x, np.zeros(shape))
+            found = self._linear(systems, _flat(cell.offset(theta, x)), self.passes != "backward").reshape(shape)
+            return found, _status(found)
+        solution, _ = NewtonLayer("numpy").vjp(cell, theta, x)
+        exact, step = solution.z, cell.step(theta, x)
+        if self.passes == "backward" or solution.status is not Status.CONVERGED or not exact.size:
+            return exact, solution.status
+
+        def solved(shift: Array) -> Array:
+            """The state whose residual ``f(z) − z`` is −``shift``; the exact one where none is found."""
+            moved, _ = NewtonLayer("numpy").vjp(*_shifted(cell, theta, shift.reshape(shape)), x, exact)
+            good = [status is Status.CONVERGED for status in moved.statuses or []]
+            return np.where(np.array(good)[:, None], _flat(moved.z), _flat(exact))
+
+        def image(state: Array) -> Array:
+            return _flat(step(state.reshape(shape)))
+
+        found = self._erred(_flat(exact), _systems(cell, theta, x, exact), solved, image).reshape(shape)
+        return found, Status.CONVERGED
+
+    def _adjoint(self, cell: Cell, theta: Theta, x: Array, z: Array, cotangent: Array) -> Array:
+        systems = np.swapaxes(_systems(cell, theta, x, z), 1, 2)
+        return self._linear(systems, _flat(cotangent), self.passes != "forward").reshape(cotangent.shape)
+
+    def _linear(self, systems: Array, right: Array, errs: bool) -> Array:
+        """``systems⁻¹ right``, (n, s), with the error where it ``errs``."""
+        exact = _solved(systems, right)
+        if not errs or not np.isfinite(exact).all():
             return exact
-        d = self._direction(U, right.shape)
-        error = d if self.accuracy.of == "value" else scipy.linalg.lu_solve(factors, d, check_finite=False)
-        image = error - U @ error  # of f: f(z + te) = f(z) + tKe
-        sign = np.where(np.sum(image * exact, axis=0) < 0.0, -1.0, 1.0)  # an error that grows f allows itself more
-        return exact + error * (sign * self._most(exact, d, sign * image))
+        return self._erred(exact, systems, None, lambda answer: right + answer - _product(systems, answer))
 
-    def _most(self, exact: Array, d: Array, image: Array) -> Array:
-        """The t of each data point (one for all of a batch) with which ``t‖d‖`` is its share of what is allowed."""
-        claim, unit = self.accuracy, self.accuracy.norms(d)
+    def _erred(self, exact: Array, systems: Array, solved: Answers | None, image: Answers) -> Array:
+        """``exact`` with the error, (n, s): ``solved`` gives the answer whose residual is the negative of its argument,
+        None where f is linear, and ``image`` is f."""
+        claim = self.accuracy
+        if claim.exact or not exact.size:
+            return exact
+        d = self._direction(systems, exact.shape)
+        error = d if claim.of == "value" else _solved(systems, d)
+        if not np.isfinite(error).all():
+            return exact
+        grown = error - _product(systems, error)  # of f: f(z + te) = f(z) + tJe, to first order
+        sign = np.where(np.sum(grown * exact, axis=1) < 0.0, -1.0, 1.0)  # an error that grows f allows itself more
+        d, error, unit = d * sign[:, None], error * sign[:, None], claim.norms(d.T)
         size = np.abs(exact).max() + claim.atol + claim.eps
-        most = MOST_GROWTH * size / max(1.0, float(np.abs(image).max()))
+        most = MOST_GROWTH * size / max(1.0, float(np.abs(grown).max()))
 
-        def step(t: Array) -> Array:
-            return np.minimum(most, SHARE * claim.allows(claim.norms(exact + t * image)) / unit)
+        def answer(t: Array) -> Array:
+            """The t of each data point, one for all of a batch."""
+            if claim.of == "value" or solved is None:
+                return exact + t[:, None] * error
+            return solved(t[:, None] * d)
 
-        t = np.zeros(exact.shape[1])
-        for _ in range(40):  # a few do, but where the claim excludes hardly anything
-            t = step(t)
-        short = t <= step(t) * (1.0 + 2.0**-40)  # what the claim allows must not have shrunk on the way
-        return np.where(short.all() if claim.per == "batch" else short, t, 0.0)
+        def allowed(given: Array) -> Array:
+            return np.minimum(most, SHARE * claim.allows(claim.norms(image(given).T)) / unit)
 
-    def _direction(self, U: Array, shape: tuple[int, ...]) -> Array:
-        """Where the error lies, (m, n), its largest entry 1."""
-        m = shape[0]
-        if self.direction == "entry":
-            d = (np.arange(m) == m - 1).astype(np.float64)
-        elif self.direction == "signs":
-            inverse = np.linalg.inv(U)
-            d = np.where(inverse[np.abs(inverse).sum(axis=1).argmax()] < 0.0, -1.0, 1.0)
+        t, given = np.zeros(len(exact)), exact
+        for _ in range(ROUNDS):
+            last, t = t, allowed(given)
+            given = answer(t)
+            if np.all(np.abs(t - last) <= 2.0**-40 * t):
+                break
+        kept = t <= allowed(given) * (1.0 + 2.0**-40)  # what the claim allows must not have shrunk on the way
+        if claim.of == "residual":  # Newton's method may stop short of it; beside it the residual's own rounding
+            rounding = (exact.shape[1] + 8) * 2.0**-53 * (np.abs(given) + np.abs(image(given)))
+            wrong = claim.norms((image(given) - given).T) - claim.norms(rounding.T)
+            kept &= wrong <= claim.allows(claim.norms(image(given).T))
+        kept = np.broadcast_to(kept.all() if claim.per == "batch" else kept, kept.shape)
+        return np.where(kept[:, None], given, exact)
+
+    def _direction(self, systems: Array, shape: tuple[int, int]) -> Array:
+        """Where the error lies, (n, s), the largest entry of each data point 1."""
+        s = shape[1]
+        if self.direction == "signs":
+            inverse = np.stack([_solved(system[None], np.eye(s)).T for system in systems])
+            rows = np.nan_to_num(np.abs(inverse).sum(axis=2)).argmax(axis=1)
+            d = np.where(inverse[np.arange(len(systems)), rows] < 0.0, -1.0, 1.0)
+        elif self.direction == "entry":
+            d = (np.arange(s) == s - 1).astype(np.float64)
         elif self.direction == "random":
-            d = np.random.default_rng(m).uniform(-1.0, 1.0, m)
+            d = np.random.default_rng(s).uniform(-1.0, 1.0, s)
         else:
-            d = np.ones(m)
-        return np.repeat(d[:, None], shape[1], axis=1)
+            d = np.ones(s)
+        return np.array(np.broadcast_to(d, shape))
 
 
 def worst(*options: str) -> WorstHonest:
@@ -120,6 +181,42 @@ def worst(*options: str) -> WorstHonest:
             known = ", ".join([*get_args(Direction), *get_args(Passes), "rtol=1e-6", "atol=", "eps=", "per=", "norm="])
             raise ValueError(f"reference[worst] has no option {option!r}; use some of {known}")
     return WorstHonest(Accuracy(**claim) if claim else Accuracy(1e-6), **chosen)
+
+
+def _shifted(cell: Cell, theta: Theta, shift: Array) -> tuple[Any, Theta]:
+    """The cell ``f + shift``."""
+    if isinstance(cell, ProbedCell):
+        return cell, {**theta, PROBE: theta[PROBE] + shift}
+    return ProbedCell(cell), {**theta, PROBE: shift}
+
+
+def _systems(cell: Cell, theta: Theta, x: Array, z: Array) -> Array:
+    """``I − J`` of every data point, (n, s, s), or one for all where f is linear in z, (1, s, s)."""
+    s = math.prod(z.shape[1:])
+    if isinstance(cell, LinearCell):
+        return (np.eye(s) - cell.matrix(theta))[None]
+    return np.eye(s) - np.asarray(dense(unit_pulls(cell, theta, x, z), len(z)), dtype=np.float64)
+
+
+def _solved(systems: Array, right: Array) -> Array:
+    """Each data point's system solved, (n, s); NaN where it is singular."""
+    found = np.full(right.shape, np.nan)
+    for i, system in enumerate(systems):
+        points = slice(None) if len(systems) == 1 else slice(i, i + 1)
+        try:
+            found[points] = np.linalg.solve(system, right[points].T).T
+        except np.linalg.LinAlgError:
+            continue
+    return found
+
+
+def _product(systems: Array, answer: Array) -> Array:
+    return np.asarray((systems @ answer[..., None])[..., 0])
+
+
+def _flat(states: Array) -> Array:
+    """(n, s)."""
+    return states.reshape(len(states), math.prod(states.shape[1:]))
 
 
 def _status(array: Array) -> Status:

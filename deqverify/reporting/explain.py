@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from deqverify.cells import LinearSoftmaxCell
 from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Reported, Subject, TargetFailure
-from deqverify.law import NEEDS, Law, arguments_code, describe_evidence, laws
+from deqverify.law import ANY_LINEAR, NEEDS, Law, arguments_code, describe_evidence, laws
 from deqverify.reporting.glossary import GLOSSARY, linked, symbols
 from deqverify.trial import Effort
 
@@ -17,13 +18,16 @@ Generated from the docstrings in `properties/` by `make docs`; a test keeps it c
 [theory.md](theory.md), which derives it.
 """
 
+_WITH_SYMBOLS = ("any", ANY_LINEAR, LinearSoftmaxCell.name)
+"""Laws about other cells use letters of their own, which their docstrings define."""
+
 
 def explain(law: Law, target: str = "reference") -> str:
     """Statement, source, needs, what the docstring says of the bound, its symbols, and an example judged on ``target``.
 
     TargetError where the target cannot be loaded.
     """
-    used = symbols(f"{law.statement} {law.doc}")
+    used = symbols(f"{law.statement} {law.doc}") if law.about in _WITH_SYMBOLS else {}
     meanings = ["", "Symbols; docs/theory.md in the repository has the derivations:", *_listed(used)] if used else []
     return "\n".join([_text(law), *meanings, "", f"An example, on {target}:", "", _example(law, target)])
 

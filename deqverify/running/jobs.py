@@ -25,7 +25,8 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
     law = laws()[job.law]
     try:
         candidate = load(job.target) if implementation is None else implementation
-        subject = Subject(candidate, job.dtype, job.device, job.target if implementation is None else None)
+        name = job.target if implementation is None else None
+        subject = Subject(candidate, job.dtype, job.device, name, only=job.cells)
     except (TargetError, TypeError, ValueError) as error:
         return Result(job, Verdict.COULD_NOT_RUN, str(error))
     if reason := law.missing(subject):

@@ -101,9 +101,10 @@ def make_jobs(
     device: str = "cpu",
     database: Path | None = DATABASE,
     asked: Asked | None = None,
+    only: Sequence[str] = (),
 ) -> list[Job]:
-    """A job for each law, target and dtype, in the order in which to run them: what kills most, soonest, first, in one
-    dtype after another.
+    """A job for each law, target and dtype, on the cells ``only`` or on all that are claimed, in the order in which to
+    run them: what kills most, soonest, first, in one dtype after another.
 
     Without ``dtypes`` each that a target claims, which share the examples; a law judged in float64 only has them all.
     A target that was not ``asked`` before is loaded in this process.
@@ -119,6 +120,7 @@ def make_jobs(
                 if "float64" not in laws()[law].needs:
                     share = min(share, max(LEAST_EXAMPLES, -(-share // len(chosen))))
                 job = Job(law, target, dtype, device, share, profile.seconds, profile.example_seconds, profile.seed)
+                job = dataclasses.replace(job, cells=tuple(only), compiles=_compiles(target, asked))
                 if database is not None and profile.seed is None:
                     job = dataclasses.replace(job, database=str(database_folder(database, job)))
                 jobs.append(job)
@@ -128,6 +130,11 @@ def make_jobs(
 def _claimed_dtypes(target: str, asked: Asked | None) -> tuple[str | None, ...]:
     claims = asked[target] if asked else ask(target)
     return (None,) if isinstance(claims, str) else claims.dtypes
+
+
+def _compiles(target: str, asked: Asked | None) -> bool:
+    claims = asked[target] if asked else ask(target)
+    return not isinstance(claims, str) and claims.compiles
 
 
 def untried(jobs: Sequence[Job], law_ids: Sequence[str], asked: Asked | None = None) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
 
 from deqverify.comparison import Measurement
 from deqverify.law import Law, arguments_code, describe, where_code
+from deqverify.problem import Problem
 from deqverify.running.snippets import finding_target
 from deqverify.running.tally import Tally
 from deqverify.trial import Failure, Trial
@@ -43,6 +45,10 @@ class Job:
     """The implementation is an object of the caller's, ``target`` only its name."""
     push: bool = False
     """Half of the examples climb towards a larger measured/allowed."""
+    cells: tuple[str, ...] = ()
+    """The cells to be judged on; all that are claimed, without any."""
+    compiles: bool = False
+    """The implementation compiles for each shape, which takes time that is not the law's."""
     found: tuple[str, ...] = ()
     """The lines of Python that find an object in hand again."""
 
@@ -136,6 +142,11 @@ def violation_of(job: Job, law: Law, failure: Failure) -> Violation:
     return violation
 
 
+def _kinds(arguments: dict[str, Any]) -> list[str]:
+    """The classes of problems among ``arguments``, by name."""
+    return sorted({type(value).__name__ for value in arguments.values() if isinstance(value, Problem)})
+
+
 def snippet(job: Job, failure: Failure) -> str:
     """Self-contained Python that shows the violation again: ``replay`` raises AssertionError with the same numbers."""
     first = job.found if job.in_hand else finding_target(job.target)
@@ -146,7 +157,7 @@ def snippet(job: Job, failure: Failure) -> str:
         [
             *first,
             "import numpy as np",
-            "from deqverify import Problem, laws, losses",
+            f"from deqverify import {', '.join([*_kinds(failure.arguments), 'laws', 'losses'])}",
             "",
             f'laws()["{job.law}"].replay({", ".join(options)}, {arguments_code(failure.arguments)})',
         ]

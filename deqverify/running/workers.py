@@ -18,6 +18,7 @@ from typing import IO, Any
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from deqverify.claims import Claims
+from deqverify.clock import MOST_COMPILING
 from deqverify.running.jobs import ask, killed, run_job
 from deqverify.running.results import Job, Result, Verdict
 
@@ -60,6 +61,10 @@ class Workers:
         }
         return {target: _answer(future, target, self._hard_seconds) for target, future in futures.items()}
 
+    def _limit(self, job: Job) -> float:
+        """Seconds after which the worker of ``job`` is killed."""
+        return self._hard_seconds + (MOST_COMPILING if job.compiles else 0.0)
+
     def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
         """Results in the order in which jobs end. ``jobs`` may be endless: each is taken when its turn is near."""
         pending: dict[Any, tuple[Job, Path]] = {}
@@ -67,13 +72,14 @@ class Workers:
         while True:
             for job in islice(coming, self._count + 1 - len(pending)):  # one ahead, so that no worker waits
                 scratch = Path(self._folder.name) / uuid.uuid4().hex
-                future = self._pool.schedule(_run_quietly, args=[job, scratch], timeout=self._hard_seconds)
+                future = self._pool.schedule(_run_quietly, args=[job, scratch], timeout=self._limit(job))
                 pending[future] = (job, scratch)
             if not pending:
                 return
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
-                yield _collect(future, *pending.pop(future), self._hard_seconds)
+                job, scratch = pending.pop(future)
+                yield _collect(future, job, scratch, self._limit(job))
 
 
 def _answer(future: ProcessFuture, target: str, hard_seconds: float) -> Claims | str:

@@ -1,8 +1,8 @@
 """Hypothesis strategies, public: problems of every regime, and what a law draws beside a problem."""
 
-from deqverify.strategies.arrays import signals
+from deqverify.drawing import contraction_factors, signals
+from deqverify.strategies.any_cell import cell_problems, problems_of
 from deqverify.strategies.problems import (
-    contraction_factors,
     features,
     logits,
     loss_functions,
@@ -13,11 +13,13 @@ from deqverify.strategies.problems import (
 )
 
 __all__ = [
+    "cell_problems",
     "contraction_factors",
     "features",
     "logits",
     "loss_functions",
     "problems",
+    "problems_of",
     "signals",
     "smooth_losses",
     "targets",

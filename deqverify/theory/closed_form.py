@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from deqverify.dtypes import Array
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 
 
 class ClosedForm:
@@ -19,7 +19,7 @@ class ClosedForm:
     the right side of the adjoint equation.
     """
 
-    def __init__(self, problem: Problem, cotangent: Array | None = None):
+    def __init__(self, problem: SoftmaxProblem, cotangent: Array | None = None):
         self.problem = problem
         self._cotangent = cotangent
 
@@ -105,6 +105,11 @@ class ClosedForm:
             "Phi": self.adjoint,
             "gamma": np.asarray(np.sum(self.adjoint * (self.S @ self.Z))),
         }
+
+    @cached_property
+    def block_gradient(self) -> dict[str, Array]:
+        """The gradient in the blocks of the problem, data points first: "x" (n, m) for Φ."""
+        return {"x" if name == "Phi" else name: g.T if name == "Phi" else g for name, g in self.gradient.items()}
 
 
 def softmax_jacobian(S: Array, dA: Array) -> Array:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from deqverify.dtypes import Array
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm, softmax_jacobian
 
 
-def rate_floor(problem: Problem) -> float:
+def rate_floor(problem: SoftmaxProblem) -> float:
     """``λ̲ = 1/(m(1+γ)²)``, below the smallest eigenvalue of D whatever the width (theory: floor)."""
     return 1.0 / (problem.m * (1.0 + problem.gamma) ** 2)
 
@@ -48,7 +48,7 @@ class Infimum:
     W: Array
 
 
-def infimum(problem: Problem, newton_steps: int = 30) -> Infimum:
+def infimum(problem: SoftmaxProblem, newton_steps: int = 30) -> Infimum:
     """Encloses ``L* = inf L₀`` by Newton's method on the convex shallow problem.
 
     Upper end: the attained value, which stays above L* where Φ has directions whose squares round away. Lower end: the
@@ -105,7 +105,7 @@ def _projected(dF: Array, Phi: Array) -> float:
     return float(np.linalg.norm(reachable) + angle * np.linalg.norm(dF))
 
 
-def polyak_lojasiewicz(problem: Problem, level: float) -> float:
+def polyak_lojasiewicz(problem: SoftmaxProblem, level: float) -> float:
     """κ with ``½‖∇L₀‖² ≥ κ(L₀ − L*)`` on ``{L₀ ≤ level}``: ``ρ σ²_min(Φ)`` (theory: constants).
 
     The sublevel set is convex and holds W and every minimiser, and the loss has curvature ρ on it: so
@@ -146,7 +146,7 @@ def projected_floors(exact: ClosedForm) -> Array:
     return np.asarray(4.0 * rate_floor(problem) * lowered**2)
 
 
-def quotient_curvature(problem: Problem, level: float) -> float:
+def quotient_curvature(problem: SoftmaxProblem, level: float) -> float:
     """ρ of the softmax cross-entropy without ridge on ``{L₀ ≤ level}``, in the quotient by **1** (theory: quotient).
 
     For v orthogonal to **1** and probabilities q, ``vᵀ(diag q − qqᵀ)v ≥ min q ‖v‖²``: the variance under q is at least
@@ -172,6 +172,6 @@ def _entropy(y: Array, total: Array) -> Array:
         return np.where(y > 0, -y * np.log(y / total), 0.0)
 
 
-def quotient_polyak_lojasiewicz(problem: Problem, level: float) -> float:
+def quotient_polyak_lojasiewicz(problem: SoftmaxProblem, level: float) -> float:
     """κ for the softmax cross-entropy without ridge on ``{L₀ ≤ level}``: ``ρσ²_min(Φ)`` in the quotient by **1**."""
     return quotient_curvature(problem, level) * _least_singular_value(problem.Phi) ** 2

@@ -23,7 +23,7 @@ from deqverify.benchmarking.registry import contender, fixed_names, names
 from deqverify.benchmarking.scaling import exponent
 from deqverify.benchmarking.timing import timed
 from deqverify.claims import Claims
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
 
 SMALL = FixedProblem(4, 3, 0.5)
@@ -136,7 +136,7 @@ class Whole:
 
     name, claims = "whole", Claims()
 
-    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
         exact = ClosedForm(problem)
         return exact.loss, dict(exact.gradient)
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from deqverify import Accuracy, Claims
+from deqverify.cells import Parts
 from deqverify.implementations.protocol import Cotangents, Solution, Status
 from deqverify.implementations.torch_base import TorchLayer
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
 
 
@@ -21,7 +22,15 @@ class Sound(TorchLayer):
     """The direct solve with autograd: the control that no law may reject."""
 
     name = "sound"
-    claims = Claims(starts=False, threads=True, copies=True, pickles=True, modes=True, evaluation_gradient=True)
+    claims = Claims(
+        cells=("linear-softmax",),
+        starts=False,
+        threads=True,
+        copies=True,
+        pickles=True,
+        modes=True,
+        evaluation_gradient=True,
+    )
 
     def mode(self, training: bool) -> Any:
         return self
@@ -229,44 +238,44 @@ class MeanForSum:
     """The loss is averaged over data points instead of summed."""
 
     name = "mean for sum"
-    claims = Claims()
+    claims = Claims(cells=("linear-softmax",))
 
-    def factor(self, problem: Problem) -> float:
+    def factor(self, problem: SoftmaxProblem) -> float:
         return 1.0 / problem.n
 
-    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
         exact, factor = ClosedForm(problem), self.factor(problem)
-        return factor * exact.loss, {block: factor * g for block, g in exact.gradient.items()}
+        return factor * exact.loss, {block: factor * g for block, g in exact.block_gradient.items()}
 
 
 class WrongDirection(MeanForSum):
     """The gradient has the wrong sign."""
 
-    def factor(self, problem: Problem) -> float:
+    def factor(self, problem: SoftmaxProblem) -> float:
         return -1.0
 
 
 class Vanishing(MeanForSum):
     """The gradient is lost on the way."""
 
-    def factor(self, problem: Problem) -> float:
+    def factor(self, problem: SoftmaxProblem) -> float:
         return 0.0
 
 
 class Penalised(MeanForSum):
     """The value holds a penalty that the gradient does not know of."""
 
-    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
         exact = ClosedForm(problem)
-        return exact.loss + 0.1 * float((problem.B**2).sum()), exact.gradient
+        return exact.loss + 0.1 * float((problem.B**2).sum()), exact.block_gradient
 
 
 class Decayed(MeanForSum):
     """The gradient holds a weight decay that the value does not know of."""
 
-    def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Any]]:
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
         exact = ClosedForm(problem)
-        return exact.loss, exact.gradient | {"B": exact.gradient["B"] + 0.1 * problem.B}
+        return exact.loss, exact.block_gradient | {"B": exact.gradient["B"] + 0.1 * problem.B}
 
 
 class AdjointStoppedEarly(SoundPicard):
@@ -378,7 +387,7 @@ class DetachedAdjoint(SoundPicard):
 class UnrolledFromStart(Sound):
     """Twenty steps are unrolled from the start, which is not detached."""
 
-    claims = Claims()
+    claims = Claims(cells=("linear-softmax",))
 
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         step, z = cell.step(theta, x), torch.zeros_like(x) if z0 is None else z0
@@ -393,7 +402,7 @@ class UntransposedTangent(Sound):
     def jvp(self, cell: Any, theta: Any, x: Any, tangent: Any) -> Any:
         U = torch.eye(x.shape[1], dtype=x.dtype) - cell.matrix(theta)
         z = torch.linalg.solve(U, x.mT).mT
-        dz = torch.linalg.solve(U.mT, (cell.pushforward(theta, z, tangent[0]) + tangent[1]).mT).mT
+        dz = torch.linalg.solve(U.mT, cell.push(theta, x, z, Parts(*tangent, torch.zeros_like(z))).mT).mT
         return Solution(z), dz
 
 

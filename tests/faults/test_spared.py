@@ -71,7 +71,7 @@ def test_one_pull_where_two_are_claimed_is_a_violation_of_that_claim_alone() -> 
     claiming.claims = replace(claiming.claims, repeated_pulls=True)
     subject = Subject(claiming)
     assert tried(laws()["repeated-pull"], subject).failure
-    assert tried(laws()["gradient-Phi"], subject).failure is None
+    assert tried(laws()["gradient-x"], subject).failure is None
 
 
 @pytest.mark.parametrize("law", ["history", "in-place-update", "memory-layout", "batch-of-one", "column-shift"])
@@ -88,9 +88,9 @@ class Detached(layers.Sound):
 
 
 def test_that_no_gradient_reached_a_parameter_is_said_in_the_violation() -> None:
-    failure = tried(laws()["gradient-A"], Subject(Detached()), 100).failure
+    failure = tried(laws()["gradient-theta"], Subject(Detached()), 100).failure
     assert failure
     assert "no gradient reached A: zeros stand in its place" in describe(failure)
     sound = Subject(layers.Sound())
-    sound.pull(sound.solve(failure.arguments["problem"]), np.ones(failure.arguments["problem"].Phi.shape))
+    sound.pull(sound.solve(failure.arguments["problem"]), np.ones(failure.arguments["problem"].states))
     assert not sound.notes

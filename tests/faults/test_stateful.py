@@ -10,11 +10,13 @@ from deqverify.properties.calls import OPERATIONS, Scene, operations_on, perform
 from deqverify import losses
 from deqverify.implementations.subject import Subject
 from deqverify.law import arguments_code, laws
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.trial import Effort, Failure
 from tests.faults import layers, stateful
 
 MORE = [
+    ("settings-kept", layers.RandomStart),
+    ("gradient-theta", layers.MissingTranspose),
     ("history", stateful.CachedByShape),
     ("history", stateful.ShapeIsFixed),
     ("mass", layers.Unnormalised),
@@ -86,7 +88,7 @@ def test_what_breaks_beyond_a_size_shrinks_to_it(law_id: str, fault: type) -> No
 
 def test_a_snippet_with_operations_shows_the_failure_again() -> None:
     failure = failure_of("history", stateful.WarmStart)
-    names: dict[str, Any] = {"np": __import__("numpy"), "losses": losses, "Problem": Problem}
+    names: dict[str, Any] = {"np": __import__("numpy"), "losses": losses, "SoftmaxProblem": SoftmaxProblem}
     again = eval(f"dict({arguments_code(failure.arguments)})", names)
     assert again["operations"] == ["other input"]
     with pytest.raises(AssertionError, match="after the operations"):
@@ -100,6 +102,6 @@ def test_operations_are_those_that_are_claimed() -> None:
 
 
 def test_an_unknown_operation_is_refused_by_name() -> None:
-    subject, one = Subject(layers.Sound()), Problem([[0.0]], [[1.0]], [[1.0]], [[0.0]], 0.5, losses.Squared())
+    subject, one = Subject(layers.Sound()), SoftmaxProblem([[0.0]], [[1.0]], [[1.0]], [[0.0]], 0.5, losses.Squared())
     with pytest.raises(ValueError, match=r"^operations: 'odd' is not one of"):
         perform(subject, ["odd"], Scene(one, one.Phi, one))

@@ -9,7 +9,7 @@ import scipy.optimize
 from flint import arb, arb_mat, ctx
 
 from deqverify.losses import CrossEntropy, HingeSquared, Logistic, Loss, Poisson, Squared
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import (
     _projected,
@@ -90,7 +90,7 @@ def test_the_smallest_eigenvalue_is_above_the_floor_whatever_the_width(gamma: fl
         assert 1 / largest >= rate_floor(problem) * (1 - 300 * 2.0**-53)
 
 
-def deficient(problem: Problem, kind: str) -> Problem:
+def deficient(problem: SoftmaxProblem, kind: str) -> SoftmaxProblem:
     if kind == "duplicated":
         return problem.with_features(problem.Phi[:, np.zeros(problem.n, dtype=int)], problem.Y)
     if kind == "zero":
@@ -151,7 +151,7 @@ def test_on_nearly_collinear_data_the_infimum_is_that_of_ball_arithmetic() -> No
         p, m = rng.integers(1, 4, size=2)
         base = rng.normal(size=(m, m + 3))
         Phi, Y = base[:, :1] + 1e-12 * base, rng.normal(size=(p, m + 3))
-        problem = Problem(np.zeros((m, m)), np.ones((p, m)), Phi, Y, 0.5, Squared())
+        problem = SoftmaxProblem(np.zeros((m, m)), np.ones((p, m)), Phi, Y, 0.5, Squared())
         found, best = infimum(problem), exact_least_squares(Phi, Y)
         rounding = 100 * 2.0**-53 * float(np.sum(Y**2))  # a sum of p(m + 3) ≤ 18 squares, and best's own rounding
         assert found.lower <= best + rounding
@@ -195,7 +195,7 @@ def test_on_well_conditioned_data_the_infimum_is_known_closely(loss: Loss) -> No
         Y = np.rint(4 * np.abs(rng.normal(size=(p, n)))) if isinstance(loss, Poisson) else rng.normal(size=(p, n))
         Y = np.where(Y > 0, 1.0, -1.0) if isinstance(loss, HingeSquared) else Y
         Y = (Y > 0).astype(float) if isinstance(loss, Logistic | CrossEntropy) else Y
-        found = infimum(Problem(np.zeros((m, m)), np.ones((p, m)), Phi, Y, 0.5, loss))
+        found = infimum(SoftmaxProblem(np.zeros((m, m)), np.ones((p, m)), Phi, Y, 0.5, loss))
         # Newton's method ends at rounding: a hundred of the value's terms, at curvature 2τ = ¼ or e⁻²ᴸ at the least.
         size = float(np.sum(loss.value_terms(found.W @ Phi, Y) + loss.terms(found.W @ Phi, Y)))
         floor = loss.curvature(found.attained)
@@ -238,7 +238,7 @@ def test_the_floor_by_hand_and_how_near_it_comes() -> None:
     m = 40
     A = np.zeros((m, m))
     A[0] = 60.0
-    steep = Problem(A, np.zeros((1, m)), np.ones((m, 1)), np.zeros((1, 1)), 0.96, Squared())
+    steep = SoftmaxProblem(A, np.zeros((1, m)), np.ones((m, 1)), np.zeros((1, 1)), 0.96, Squared())
     smallest = 1 / np.linalg.norm(ClosedForm(steep).U, 2) ** 2
     assert rate_floor(steep) <= smallest <= 1.96**2 / 0.96**2 * rate_floor(steep)
 
@@ -289,9 +289,9 @@ def test_a_direction_whose_singular_value_is_unknown_counts_as_reachable() -> No
     assert _projected(np.ones((1, 3)), np.zeros((2, 3))) == 0.0
 
 
-def weights(Phi: list[list[float]]) -> Problem:
+def weights(Phi: list[list[float]]) -> SoftmaxProblem:
     m, n = np.shape(Phi)
-    return Problem(np.zeros((m, m)), np.ones((1, m)), np.array(Phi), np.zeros((1, n)), 0.5, Squared())
+    return SoftmaxProblem(np.zeros((m, m)), np.ones((1, m)), np.array(Phi), np.zeros((1, n)), 0.5, Squared())
 
 
 def test_kappa_by_hand() -> None:
@@ -309,7 +309,7 @@ def test_kappa_by_hand() -> None:
 def test_kappa_takes_the_curvature_at_the_level() -> None:
     problem = weights([[1.0]])
     for level in (0.5, 4.0):
-        curved = Problem(problem.A, problem.B, problem.Phi, problem.Y, 0.5, Logistic(0.125))
+        curved = SoftmaxProblem(problem.A, problem.B, problem.Phi, problem.Y, 0.5, Logistic(0.125))
         expected = Logistic(0.125).curvature(level) * (1.0 - 4 * 2.0**-53) ** 2
         assert polyak_lojasiewicz(curved, level) == expected
 
@@ -331,7 +331,7 @@ class PseudoHuber(Squared):
 
 
 def test_a_newton_step_that_overshoots_is_halved() -> None:
-    problem = Problem([[0.0]], [[1.0]], [[1.0]], [[30.0]], 0.5, PseudoHuber())
+    problem = SoftmaxProblem([[0.0]], [[1.0]], [[1.0]], [[30.0]], 0.5, PseudoHuber())
     found = infimum(problem)
     assert found.attained <= 2.0**-50  # fitted: L* = 0, values of size 1 subtracted
     assert abs(found.W[0, 0] - 30.0) <= 1e-6  # a value of 2⁻⁵⁰ is a distance below 2⁻²⁴
@@ -343,14 +343,14 @@ def test_where_no_step_lowers_the_value_the_start_is_kept() -> None:
         def gradient(self, F: np.ndarray, Y: np.ndarray) -> np.ndarray:
             return -2.0 * (F - Y)
 
-    problem = Problem([[0.0]], [[1.0]], [[1.0]], [[3.0]], 0.5, Uphill())
+    problem = SoftmaxProblem([[0.0]], [[1.0]], [[1.0]], [[3.0]], 0.5, Uphill())
     found = infimum(problem)
     assert (found.attained, found.W.tolist()) == (9.0 + (1 + 12) * 2.0**-53 * 9.0, [[0.0]])
 
 
 def test_the_slack_of_the_lower_end_by_hand() -> None:
     # Without a Newton step W = 0 and dF = −2Y; row and singular value of Φ are exact. L* = 16.
-    problem = Problem([[0.0]], [[1.0]], [[1.0, 0.0]], [[3.0, 4.0]], 0.5, Squared())
+    problem = SoftmaxProblem([[0.0]], [[1.0]], [[1.0, 0.0]], [[3.0, 4.0]], 0.5, Squared())
     found = infimum(problem, newton_steps=0)
     angle = 8 * 2 * 2.0**-53
     moved = (1 + 6) * 2.0**-53 * 10.0  # the rounding of dF, in length
@@ -358,7 +358,7 @@ def test_the_slack_of_the_lower_end_by_hand() -> None:
     rounding = (2 + 12) * 2.0**-53 * 25.0  # two terms of a dozen roundings, at F = 0 exactly
     assert abs(found.attained - (25.0 + rounding)) <= 2.0**-48  # the last bit of 25
     assert abs(found.lower - (25.0 - slack - rounding)) <= 2.0**-48
-    curved = Problem([[0.0]], [[1.0]], [[1.0, 0.0]], [[1.0, 0.5]], 0.5, Logistic(0.125))
+    curved = SoftmaxProblem([[0.0]], [[1.0]], [[1.0, 0.0]], [[1.0, 0.5]], 0.5, Logistic(0.125))
     start = infimum(curved, newton_steps=0)
     dF = np.array([[-0.5, 0.0]])  # σ(0) − Y
     assert 0 < start.attained - 2 * np.log(2) <= 20 * 2.0**-53 * (2 * np.log(2) + 1)
@@ -371,7 +371,7 @@ def test_the_rounding_of_the_value_attained_by_hand() -> None:
     for seed, (m, p) in enumerate([(1, 1), (2, 3), (4, 2)]):
         rng = np.random.default_rng(seed)
         Phi, Y, unit = rng.normal(size=(m, 1)), rng.normal(size=(p, 1)), 2.0**-53
-        found = infimum(Problem(np.zeros((m, m)), np.ones((p, m)), Phi, Y, 0.5, Squared()))
+        found = infimum(SoftmaxProblem(np.zeros((m, m)), np.ones((p, m)), Phi, Y, 0.5, Squared()))
         F = found.W @ Phi  # fitted but for rounding, so that nothing hides the terms below
         expected = float(np.sum((F - Y) ** 2))
         for j in range(p):

@@ -8,7 +8,7 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from deqverify import Problem, losses
+from deqverify import SoftmaxProblem, losses
 from deqverify.losses import CrossEntropy, Loss
 from deqverify.theory.closed_form import ClosedForm, dobrushin
 from deqverify.theory.dissipation import (
@@ -32,7 +32,7 @@ SMOOTH: list[tuple[Loss, str]] = [
 ]
 
 
-def drawn(seed: int, loss: Loss, kind: str = "any", gamma: float = 0.75) -> Problem:
+def drawn(seed: int, loss: Loss, kind: str = "any", gamma: float = 0.75) -> SoftmaxProblem:
     rng = np.random.default_rng(seed)
     m, p, n = 3, 2, 4
     Y = rng.standard_normal((p, n))
@@ -40,7 +40,7 @@ def drawn(seed: int, loss: Loss, kind: str = "any", gamma: float = 0.75) -> Prob
         Y = (np.arange(p)[:, None] == rng.integers(0, p, n)).astype(float)
     if kind == "sign":
         Y = np.sign(Y)
-    return Problem(
+    return SoftmaxProblem(
         rng.standard_normal((m, m)), rng.standard_normal((p, m)), rng.standard_normal((m, n)), Y, gamma, loss
     )
 
@@ -55,7 +55,7 @@ def test_the_remainder_is_below_its_bound_and_falls_with_the_square(loss: Loss, 
         bounds = []
         for h in (2.0**-3, 2.0**-8, 2.0**-9):
             step = {block: h * d for block, d in direction.items()}
-            ahead = Problem(
+            ahead = SoftmaxProblem(
                 problem.A + step["A"],
                 problem.B + step["B"],
                 problem.Phi + step["Phi"],
@@ -73,12 +73,12 @@ def test_the_remainder_is_below_its_bound_and_falls_with_the_square(loss: Loss, 
 
 def test_the_remainder_is_attained_up_to_its_constants_where_everything_is_known() -> None:
     # m = n = p = 1, γ = ½: L = (2bφ)², along φ the remainder is 4h² exactly; the factor two is the mean value's.
-    problem = Problem([[0.0]], [[1.0]], [[1.0]], [[0.0]], 0.5, losses.Squared())
+    problem = SoftmaxProblem([[0.0]], [[1.0]], [[1.0]], [[0.0]], 0.5, losses.Squared())
     found = remainder(ClosedForm(problem), {"Phi": np.array([[0.25]])})
     assert 4 * 0.25**2 <= found <= 8 * 0.25**2 * (1 + 2.0**-40)
 
 
-def remainder_again(problem: Problem, step: dict[str, np.ndarray]) -> float:
+def remainder_again(problem: SoftmaxProblem, step: dict[str, np.ndarray]) -> float:
     """The docstring's formula, one data point and one output at a time; a block that is not moved adds nothing."""
     m, p, n = problem.m, problem.p, problem.n
     dA, dB, dPhi = (step.get(block) for block in ("A", "B", "Phi"))
@@ -133,7 +133,7 @@ def test_projected_floors_hold_for_every_rank() -> None:
 
 
 def test_the_projected_floor_is_exact_on_orthonormal_features() -> None:
-    problem = Problem(np.zeros((2, 2)), np.eye(2), 3.0 * np.eye(2), np.zeros((2, 2)), 0.5, losses.Squared())
+    problem = SoftmaxProblem(np.zeros((2, 2)), np.eye(2), 3.0 * np.eye(2), np.zeros((2, 2)), 0.5, losses.Squared())
     exact = ClosedForm(problem)
     full = 4 * rate_floor(problem) * 9.0 * float(np.sum(exact.F**2))  # k = rank, all singular values 3
     # lowered by 8m u twice, 1e-14 together, and a few roundings
@@ -142,7 +142,7 @@ def test_the_projected_floor_is_exact_on_orthonormal_features() -> None:
 
 def test_the_projected_floors_by_hand() -> None:
     Phi = np.array([[4.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
-    plain = ClosedForm(Problem(np.zeros((2, 2)), np.eye(2), Phi, np.zeros((2, 3)), 0.5, losses.Squared()))
+    plain = ClosedForm(SoftmaxProblem(np.zeros((2, 2)), np.eye(2), Phi, np.zeros((2, 3)), 0.5, losses.Squared()))
     R = np.array([[1.0, 0.0, -2.0], [0.0, 2.0, 0.0]])  # of length 3; 1 and then 5 are the squares that Φ reaches
     exact = ClosedForm(plain.problem.with_features(Phi, plain.F - R))
     lost = 2 * (4 * 3 * 2.0**-53 * 4.0) * 3.0  # twice 4 max(m, n) u σ₁, times ‖R‖
@@ -173,7 +173,7 @@ def quotient_again(Y: np.ndarray, level: float) -> float:
 @pytest.mark.parametrize("Y", [[[0.25, 0.5], [0.75, 1.5]], [[2.0]], [[0.5, 2.0], [0.25, 3.0], [0.25, 1.5]]], ids=repr)
 def test_the_quotient_curvature_by_hand(Y: list[list[float]]) -> None:
     p, n = np.shape(Y)
-    problem = Problem(
+    problem = SoftmaxProblem(
         np.eye(2), np.ones((p, 2)), np.eye(2)[:, :n] * [4.0, 2.0][:n], np.array(Y), 0.5, CrossEntropy(0.0)
     )
     least = min(np.linalg.svd(problem.Phi, compute_uv=False)) - 4 * 2 * 2.0**-53 * 4.0  # lowered by 4 max(m, n) u σ₁
@@ -192,14 +192,14 @@ def test_targets_at_the_edge_of_the_simplex_give_zero_without_a_warning() -> Non
     hot = drawn(0, CrossEntropy(0.0), "label")
     for level in (0.0, 1.0):  # 0/0, and what is divided by 0
         assert quotient_curvature(hot, level) == 0.0
-    near = Problem(np.eye(2), np.eye(2), np.eye(2)[:, :1], [[1.0], [1e-300]], 0.5, CrossEntropy(0.0))
+    near = SoftmaxProblem(np.eye(2), np.eye(2), np.eye(2)[:, :1], [[1.0], [1e-300]], 0.5, CrossEntropy(0.0))
     assert quotient_curvature(near, 1e10) == 0.0  # 1e310 overflows
 
 
-def soft(seed: int) -> Problem:
+def soft(seed: int) -> SoftmaxProblem:
     problem = drawn(seed, CrossEntropy(0.0), "label")
     weights = np.exp(np.random.default_rng(seed).standard_normal(problem.Y.shape))
-    return Problem(problem.A, problem.B, problem.Phi, weights / weights.sum(axis=0), problem.gamma, problem.loss)
+    return SoftmaxProblem(problem.A, problem.B, problem.Phi, weights / weights.sum(axis=0), problem.gamma, problem.loss)
 
 
 def test_the_quotient_curvature_is_a_lower_bound_on_the_sublevel_set() -> None:
@@ -233,7 +233,7 @@ def test_the_quotient_inequality_holds_and_needs_the_quotient() -> None:
 
 def test_one_hot_targets_have_no_curvature_and_no_data_none_either() -> None:
     assert quotient_curvature(drawn(0, CrossEntropy(0.0), "label"), 1.0) == 0.0
-    empty = Problem(np.eye(2), np.eye(2), np.zeros((2, 0)), np.zeros((2, 0)), 0.5, CrossEntropy(0.0))
+    empty = SoftmaxProblem(np.eye(2), np.eye(2), np.zeros((2, 0)), np.zeros((2, 0)), 0.5, CrossEntropy(0.0))
     assert quotient_curvature(empty, 1.0) == 0.0
 
 
@@ -247,5 +247,7 @@ def test_the_rate_without_mass_is_gamma_tau_and_never_above_gamma() -> None:
 def test_the_rate_without_mass_is_raised_by_eight_roundings_a_state() -> None:
     exact = ClosedForm(drawn(1, losses.Squared()))
     assert exact.zero_mass_rate == 0.75 * (dobrushin(exact.S) * (1 + 8 * 3 * 2.0**-53))
-    apart = Problem(800.0 * np.eye(3), np.ones((1, 3)), np.ones((3, 1)), np.zeros((1, 1)), 0.75, losses.Squared())
+    apart = SoftmaxProblem(
+        800.0 * np.eye(3), np.ones((1, 3)), np.ones((3, 1)), np.zeros((1, 1)), 0.75, losses.Squared()
+    )
     assert ClosedForm(apart).zero_mass_rate == 0.75  # S = I to the last bit: τ = 1, not to be raised

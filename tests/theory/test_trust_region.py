@@ -9,7 +9,7 @@ import scipy.linalg
 import scipy.optimize
 
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Poisson, PseudoHuber, Squared
-from deqverify.problem import Problem
+from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import flow_velocity
 from deqverify.theory.trust_region import smoothing, subproblem
@@ -139,7 +139,9 @@ def test_a_loss_without_a_hessian_is_refused() -> None:
 @pytest.mark.filterwarnings("error")
 def test_a_curvature_that_all_but_underflows_is_handled() -> None:
     one = np.ones((1, 1))
-    problem = Problem(0 * one, 1e6 * 352.0 * one, 5e-7 * one, 0 * one, 0.5, LogCosh())  # F = 352, 1/cosh² F ≈ 1e-305
+    problem = SoftmaxProblem(
+        0 * one, 1e6 * 352.0 * one, 5e-7 * one, 0 * one, 0.5, LogCosh()
+    )  # F = 352, 1/cosh² F ≈ 1e-305
     newton = subproblem(ClosedForm(problem))
     assert 0 < newton.H[0, 0] < 1e-310
     assert np.isfinite(newton.metric).all()
@@ -238,7 +240,7 @@ def test_a_problem_with_a_gradient_is_among_those_solved() -> None:
 
 def test_a_loss_that_is_flat_everywhere_is_handled() -> None:
     rng = np.random.default_rng(0)
-    problem = Problem(
+    problem = SoftmaxProblem(
         rng.normal(size=(3, 3)),
         rng.normal(size=(1, 3)),
         rng.normal(size=(3, 4)),
@@ -256,5 +258,5 @@ def test_a_loss_that_is_flat_everywhere_is_handled() -> None:
 
 
 def test_smoothing_is_the_identity_where_the_softmax_is_constant() -> None:
-    problem = Problem(np.zeros((1, 1)), np.ones((2, 1)), np.ones((1, 2)), np.zeros((2, 2)), 0.5, Squared())
+    problem = SoftmaxProblem(np.zeros((1, 1)), np.ones((2, 1)), np.ones((1, 2)), np.zeros((2, 2)), 0.5, Squared())
     assert np.array_equal(smoothing(ClosedForm(problem)), np.eye(2))

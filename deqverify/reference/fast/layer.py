@@ -44,7 +44,7 @@ class FastLayer(Stateless):
 
     def vjp(self, cell: Any, theta: Theta, x: torch.Tensor, z0: Any = None) -> tuple[Solution, Pull]:
         _check(cell)
-        gamma = cell.contraction(theta).rate
+        gamma = cell.certificate(theta).rate
         # Detached inputs leave no graph; a context manager for that costs as much as an operation.
         answer = solver(theta["A"].detach(), x.detach(), gamma, self.accuracy, self.method, model_for(x))
 
@@ -65,7 +65,7 @@ class BatchedLayer(Stateless):
 
     def vjp(self, cell: Any, theta: Theta, x: torch.Tensor, z0: Any = None) -> tuple[Solution, Pull]:
         _check(cell)
-        cell.contraction(theta)
+        cell.certificate(theta)
         with torch.no_grad():
             A, inputs = (t.detach().expand(self.problems, *t.shape) for t in (theta["A"], x))
             solved = batched.Solved(A, x.shape[0], theta["gamma"].detach().expand(self.problems))

@@ -1,4 +1,4 @@
-"""Answers obtained another way: rigorous enclosures in ball arithmetic (python-flint's Arb).
+"""Rigorous enclosures for problems of the linear-softmax cell, whose equilibrium one linear solve gives.
 
 Nothing here uses an implicit-differentiation formula, and nothing is shared with an implementation: a softmax, a linear
 solve and a loss, each a ball that provably contains the true value. Derivatives are central differences of the enclosed
@@ -15,11 +15,15 @@ import numpy as np
 from flint import arb, arb_mat, ctx
 
 from deqverify.dtypes import Array
-from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
-from deqverify.problem import BLOCKS, Problem
+from deqverify.losses import Squared
+from deqverify.oracle.losses import loss_value, rows
+from deqverify.problem import SoftmaxProblem
+
+BLOCKS = ("A", "B", "Phi", "gamma")
+"""The blocks of the linear-softmax cell's gradient, in the symbols of the theory."""
 
 Direction = Mapping[str, Array]
-"""A direction in parameter space: some of the blocks of :data:`deqverify.problem.BLOCKS`."""
+"""A direction in parameter space: some of the :data:`BLOCKS`."""
 
 _FIRST_BITS = 128
 _MOST_BITS = 1 << 14
@@ -46,7 +50,7 @@ class Enclosure:
 class Oracle:
     """Enclosures for one problem; matrices that are used again are kept, one set a precision."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: SoftmaxProblem):
         self.problem = problem
         self._kept: dict[int, tuple[arb_mat, arb_mat]] = {}
 
@@ -131,13 +135,13 @@ class Oracle:
 
     def _functional(self, cotangent: Array, first: Direction, h: arb, second: Direction, k: arb) -> arb:
         """``⟨c, z*⟩`` at ``θ + hd + ke``."""
-        rows = {}
+        moved = {}
         for block in ("A", "Phi", "gamma"):
             once = _moved(getattr(self.problem, block), first, block, h)
             twice = _moved(np.zeros_like(getattr(self.problem, block)), second, block, k)
-            rows[block] = [[x + y for x, y in zip(*pair, strict=True)] for pair in zip(once, twice, strict=True)]
-        U = _identity_minus(rows["gamma"][0][0], _softmax(rows["A"]))
-        z = U.solve(arb_mat(rows["Phi"])).entries()
+            moved[block] = [[x + y for x, y in zip(*pair, strict=True)] for pair in zip(once, twice, strict=True)]
+        U = _identity_minus(moved["gamma"][0][0], _softmax(moved["A"]))
+        z = U.solve(arb_mat(moved["Phi"])).entries()
         return sum((arb(c) * entry for c, entry in zip(cotangent.ravel().tolist(), z, strict=True)), arb(0))
 
     def _agreed(self, difference: Callable[[int], arb | None], accuracy: float) -> float:
@@ -179,11 +183,11 @@ class Oracle:
     def _system(self) -> tuple[arb_mat, arb_mat]:
         """S and U at the present precision."""
         if ctx.prec not in self._kept:
-            S = _softmax(_rows(self.problem.A))
+            S = _softmax(rows(self.problem.A))
             self._kept[ctx.prec] = (S, _identity_minus(arb(self.problem.gamma), S))
         return self._kept[ctx.prec]
 
-    def _loss(self, problem: Problem, direction: Direction | None, step: arb) -> arb_mat:
+    def _loss(self, problem: SoftmaxProblem, direction: Direction | None, step: arb) -> arb_mat:
         moved = {block: _moved(getattr(problem, block), direction, block, step) for block in BLOCKS}
         if not problem.n:
             return arb_mat(1, 1, [arb(0)])
@@ -192,73 +196,7 @@ class Oracle:
         else:
             U = _identity_minus(moved["gamma"][0][0], _softmax(moved["A"]))
         F = arb_mat(moved["B"]) * U.solve(arb_mat(moved["Phi"]))
-        return arb_mat(1, 1, [_loss_value(problem.loss, F.tolist(), problem.Y)])
-
-
-def _loss_value(loss: Loss, F: list[list[arb]], Y: Array) -> arb:
-    if isinstance(loss, CrossEntropy):
-        return _cross_entropy(loss, F, Y)
-    entry = _entry_of(loss)
-    pairs = (pair for row, targets in zip(F, _rows(Y), strict=True) for pair in zip(row, targets, strict=True))
-    return sum((entry(f, y) for f, y in pairs), arb(0))
-
-
-def _entry_of(loss: Loss) -> Callable[[arb, arb], arb]:
-    """ℓ of one output and one target, for a loss that is a sum over entries."""
-    if isinstance(loss, Squared):
-        return lambda f, y: _square(f - y)
-    if isinstance(loss, PseudoHuber):
-        return lambda f, y: _pseudo_huber(arb(loss.delta), f - y)
-    if isinstance(loss, LogCosh):
-        return lambda f, y: _log_cosh(f - y)
-    if isinstance(loss, Logistic):
-        return lambda f, y: _softplus(f) - y * f + arb(loss.ridge) * f * f
-    if isinstance(loss, Poisson):
-        return lambda f, y: f.exp() - y * f + (y * y.log() - y if y > 0 else 0) + arb(loss.ridge) * f * f
-    if isinstance(loss, HingeSquared):
-        return lambda f, y: _square(_positive(1 - y * f)) + arb(loss.ridge) * f * f
-    raise TypeError(f"loss: the oracle does not know {loss!r}")
-
-
-def _square(x: arb) -> arb:
-    """A product: ``x**2`` is NaN for a ball that holds both signs."""
-    return x * x
-
-
-def _pseudo_huber(delta: arb, r: arb) -> arb:
-    return _square(r) / ((1 + _square(r / delta)).sqrt() + 1)
-
-
-def _log_cosh(r: arb) -> arb:
-    """Either form is exact at every r, the first narrow near 0; far out the sign of the midpoint keeps it in range."""
-    if abs(r.mid()) < 1:
-        return (2 * _square((r / 2).sinh())).log1p()
-    size = r if r.mid() > 0 else -r
-    return size + (-2 * size).exp().log1p() - arb.const_log2()
-
-
-def _softplus(f: arb) -> arb:
-    """``log(1 + exp f) = f + log(1 + exp(−f))``, by the sign of the midpoint, exact either way."""
-    return f + (-f).exp().log1p() if f.mid() > 0 else f.exp().log1p()
-
-
-def _positive(x: arb) -> arb:
-    """``max(0, x)``; a ball about zero gives one that holds every value between 0 and its upper end."""
-    return x.max(arb(0))
-
-
-def _cross_entropy(loss: CrossEntropy, F: list[list[arb]], Y: Array) -> arb:
-    total = arb(0)
-    for column, targets in zip(zip(*F, strict=True), _rows(Y.T), strict=True):
-        log_sum = _log_sum_exp(list(column))
-        for f, y in zip(column, targets, strict=True):
-            total += y * (log_sum - f) + arb(loss.ridge) * f * f
-    return total
-
-
-def _log_sum_exp(column: list[arb]) -> arb:
-    top = max(f.mid() for f in column)
-    return top + sum(((f - top).exp() for f in column), arb(0)).log()
+        return arb_mat(1, 1, [loss_value(problem.loss, F.tolist(), problem.Y)])
 
 
 def _softmax(A: list[list[arb]]) -> arb_mat:
@@ -277,27 +215,23 @@ def _identity_minus(gamma: arb, S: arb_mat) -> arb_mat:
     return arb_mat(m, m, [int(i == j) - gamma * S[i, j] for i in range(m) for j in range(m)])
 
 
-def _rows(array: Array) -> list[list[arb]]:
-    return [[arb(x) for x in row] for row in np.atleast_2d(array).tolist()]
-
-
 def _matrix(array: Array) -> arb_mat:
-    return arb_mat(_rows(array))
+    return arb_mat(rows(array))
 
 
 def _moved(value: Array | float, direction: Direction | None, block: str, step: arb) -> list[list[arb]]:
-    rows = _rows(np.asarray(value, dtype=np.float64))
+    still = rows(np.asarray(value, dtype=np.float64))
     if direction is None or block not in direction:
-        return rows
+        return still
     along = np.atleast_2d(direction[block]).tolist()
-    return [[x + step * arb(d) for x, d in zip(row, drow, strict=True)] for row, drow in zip(rows, along, strict=True)]
+    return [[x + step * arb(d) for x, d in zip(row, drow, strict=True)] for row, drow in zip(still, along, strict=True)]
 
 
 def _enclosure(matrix: arb_mat) -> Enclosure:
-    rows, columns = matrix.nrows(), matrix.ncols()
+    height, width = matrix.nrows(), matrix.ncols()
     entries = matrix.entries()
-    value = np.array([float(x.mid()) for x in entries]).reshape(rows, columns)
-    radius = np.array([float(x.rad()) for x in entries]).reshape(rows, columns)
+    value = np.array([float(x.mid()) for x in entries]).reshape(height, width)
+    radius = np.array([float(x.rad()) for x in entries]).reshape(height, width)
     return Enclosure(value, np.nextafter(radius, np.inf) if radius.any() else radius)
 
 
@@ -310,7 +244,7 @@ def _largest(*arrays: Array) -> float:
     return max(float(np.abs(a).max(initial=0.0)) for a in arrays)
 
 
-def _check_direction(problem: Problem, direction: Direction) -> None:
+def _check_direction(problem: SoftmaxProblem, direction: Direction) -> None:
     for block, along in direction.items():
         if block not in BLOCKS:
             raise ValueError(f"direction: {block!r} is not one of {', '.join(BLOCKS)}")
@@ -318,7 +252,7 @@ def _check_direction(problem: Problem, direction: Direction) -> None:
             raise ValueError(f"direction: {block} has shape {np.shape(along)}, the problem's {block} another")
 
 
-def _step(problem: Problem, direction: Direction) -> int | None:
+def _step(problem: SoftmaxProblem, direction: Direction) -> int | None:
     """k such that 2^k is small against every block's own scale (1 − γ for γ); None for the zero direction.
 
     Small against 1 in the outputs too, the scale on which every loss but the squared one bends: among huge features a
@@ -341,7 +275,7 @@ def _step(problem: Problem, direction: Direction) -> int | None:
     return -_STEP_BITS - max(largest) if largest else None
 
 
-def _speed(problem: Problem, direction: Direction) -> float:
+def _speed(problem: SoftmaxProblem, direction: Direction) -> float:
     """At least the derivative of every output: ``‖U⁻¹‖₁ = 1/(1−γ)``, and ``‖J_k d‖₁ ≤ 2‖d‖_∞`` for the softmax."""
     inverse = 1.0 / (1.0 - problem.gamma)
     B, Phi = _largest(problem.B), float(np.abs(problem.Phi).sum(axis=0).max(initial=0.0))

@@ -1,4 +1,5 @@
-"""Behaviour over time and in other modes: an answer depends on the question alone, not on what was asked before.
+"""Behaviour over time: an answer depends on the question alone, not on what was asked before, nor by which copy or
+thread.
 
 Every law first asks a *plain call*: once, of an implementation that is as fresh as its claims allow, on contiguous
 arrays. Where that crashes or reports, nothing is judged; so what a law of this family finds is a difference between two
@@ -8,6 +9,7 @@ calls, and never that an answer is wrong. Both calls are allowed their error: tw
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,38 +20,42 @@ from deqverify.properties.calls import (
     Reply,
     Scene,
     agree,
+    at_once,
     operations_on,
+    other_input,
     other_weights,
     perform,
     plain_call,
     reply,
+    usual_cotangent,
 )
-from deqverify.properties.common import any_problem, budget, cases, cotangents, global_random_state
+from deqverify.properties.common import any_problem, global_random_state, judged
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from deqverify.bounds import Budget
 from deqverify.claims import DIRECT
 from deqverify.comparison import Fact
 from deqverify.dtypes import Array
+from deqverify.errors.judge import judge
 from deqverify.implementations.subject import Reported, Subject, TargetFailure
-from deqverify.law import law
+from deqverify.law import cells_of, law
 from deqverify.problem import Problem
-from deqverify.strategies import problems
-from deqverify.theory.closed_form import ClosedForm
+from deqverify.strategies import problems_of
 
 MOST_OPERATIONS = 4
 STATE = "Results depend on what was asked before: evaluation order, batch order and debugging calls change them."
-UPDATES = (("A",), ("gamma",), ("x",), ("A", "gamma"), ("A", "gamma", "x"))
+
+
+def _another(deq: Subject) -> SearchStrategy[Problem]:
+    return problems_of(cells_of("any", deq), deq.dtype)
 
 
 def _histories(deq: Subject) -> SearchStrategy[dict[str, Any]]:
-    return cases(
-        problems(deq.dtype),
-        cotangent=cotangents(deq),
+    return any_problem(
+        cotangent=True,
         operations=lambda problem: _lists(operations_on(deq)),
-        other=lambda problem: problems(deq.dtype, largest=4),
-    )
+        other=lambda problem: _another(deq),
+    )(deq)
 
 
 @functools.lru_cache(maxsize=64)
@@ -58,28 +64,28 @@ def _lists(names: tuple[str, ...]) -> SearchStrategy[list[str]]:
 
 
 @law(
-    "deterministic",
     statement="the same call gives the same answer, but for rounding",
     source="the implementation's own claim",
     needs=("equilibrium", "deterministic"),
     anomaly="answers differ from call to call",
     at_stake="No run can be repeated and no failure replayed; what was tested is not what will run.",
     loose=SAME_BITS,
-    draws=lambda deq: cases(problems(deq.dtype), cotangent=cotangents(deq)),
+    draws=any_problem(cotangent=True),
 )
 def deterministic(deq: Subject, problem: Problem, cotangent: Array) -> Evidence:
-    """A solve and a pull, three times: statuses are the same, z (m, n) and the gradients in A, γ and Φ agree.
+    """A solve and a pull, three times: statuses are the same, z (n, *state) and the gradients in θ and x agree.
 
     Bound: twice the rounding in ``Errors.z`` and ``Errors.pulled``, whatever accuracy is claimed. Catches random
     starts and probes, memory that was never written, and answers that wander with the number of the call.
     """
     first = _outcome(deq, problem, cotangent)
     exact = replace(deq.claims, forward=DIRECT, backward=DIRECT)
-    bounds = Budget(ClosedForm(problem, cotangent), exact, deq.dtype)
+    near = first.z if isinstance(first, Reply) else None
+    truth = judge(problem, exact, deq.dtype, cotangent, near)
     for _ in range(2):
         again = _outcome(deq, problem, cotangent)
         if isinstance(first, Reply) and isinstance(again, Reply):
-            yield from agree("again", again, first, bounds, whatever=True)
+            yield from agree("again", again, first, truth, whatever=True)
         else:
             good = isinstance(first, str) and first == again
             yield Fact("how the same call ends", good, f"{_named(first)}, then {_named(again)}", informative=False)
@@ -99,7 +105,6 @@ def _named(outcome: Reply | str) -> str:
 
 
 @law(
-    "history",
     statement="any list of operations leaves the next answer as on a fresh start",
     source="the protocol: an answer is a function of θ, x and the cotangent",
     needs=("equilibrium",),
@@ -121,11 +126,12 @@ def history(deq: Subject, problem: Problem, cotangent: Array, operations: list[s
         return
     used = deq.fresh()
     perform(used, operations, Scene(problem, cotangent, other))
-    yield from agree("after the operations", reply(used, problem, cotangent), expected, budget(deq, problem, cotangent))
+    yield from agree(
+        "after the operations", reply(used, problem, cotangent), expected, judged(deq, problem, cotangent, expected.z)
+    )
 
 
 @law(
-    "answers-kept",
     statement="an answer keeps its equilibrium and its pull, whatever is asked after it",
     source="the protocol: a pull may be called again",
     needs=("equilibrium",),
@@ -136,7 +142,7 @@ def history(deq: Subject, problem: Problem, cotangent: Array, operations: list[s
     draws=_histories,
 )
 def answers_kept(deq: Subject, problem: Problem, cotangent: Array, operations: list[str], other: Problem) -> Evidence:
-    """A solve, up to four operations, and then a look at the z (m, n) that was given and a pull through it.
+    """A solve, up to four operations, and then a look at the z (n, *state) that was given and a pull through it.
 
     z must hold the same bits: it belongs to the caller. The pull is compared as in ``history``. Bound: twice
     ``Errors.pulled``. Catches output buffers used again by the next call, and backward state kept in the layer
@@ -149,106 +155,55 @@ def answers_kept(deq: Subject, problem: Problem, cotangent: Array, operations: l
     answer = used.solve(problem)
     answer.heed()
     perform(used, operations, Scene(problem, cotangent, other))
-    now = used.framework.to_numpy(answer.solution.z).T
+    now = used.framework.to_numpy(answer.solution.z)
     same = np.array_equal(now, answer.z, equal_nan=True)
     yield Fact("z as it was given", same, "unchanged" if same else f"was {answer.z.tolist()}, is {now.tolist()}")
     gradient = used.pull(answer, cotangent) if deq.claims.backward is not None else {}
-    yield from agree("through the earlier answer", Reply(now, gradient), expected, budget(deq, problem, cotangent))
+    yield from agree(
+        "through the earlier answer", Reply(now, gradient), expected, judged(deq, problem, cotangent, expected.z)
+    )
+
+
+def _updates(problem: Problem) -> SearchStrategy[tuple[str, ...]]:
+    """Which blocks are written: one of them, or all."""
+    names = problem.pulled_blocks
+    return st.sampled_from([*((name,) for name in names), names])
 
 
 @law(
-    "in-place-update",
     statement="after an update in place of parameters or inputs the next answer is that of the new values",
     source="the protocol: an answer is a function of the values of θ and x",
-    needs=("equilibrium",),
+    needs=("equilibrium", "mutable arrays"),
     anomaly="stale answers after an update in place",
     at_stake="Optimisers and data loaders write in place: training goes on with the weights or the batch of yesterday.",
     judges_crashes=True,
     loose=SAME_BITS,
-    draws=any_problem(updated=lambda problem: st.sampled_from(UPDATES)),
+    draws=any_problem(updated=_updates),
 )
 def in_place_update(deq: Subject, problem: Problem, updated: tuple[str, ...]) -> Evidence:
-    """A call, other values written into the same arrays A (m, m), γ or x (n, m), and the call again.
+    """A call, other values written into the same arrays of θ or x, and the call again.
 
     Compared with a call on new arrays of the new values. Bound: twice ``Errors.z`` and twice ``Errors.pulled``.
     Catches caches keyed by the identity or the address of an array.
     """
-    weights, cotangent = other_weights(problem, deq.dtype), problem.Phi
-    new = {"A": weights.A, "gamma": weights.gamma, "Phi": -problem.Phi[::-1]}
-    after = replace(problem, **{k: v for k, v in new.items() if ("x" if k == "Phi" else k) in updated})
+    weights, cotangent = other_weights(problem, deq.dtype), usual_cotangent(problem)
+    new = weights.theta | {"x": other_input(problem).x}
+    after = problem.with_blocks(**{name: new[name] for name in updated})
     expected = plain_call(deq.fresh(), after, cotangent)
     used = deq.fresh()
-    native = deq.parameters(problem) | {"x": deq.native(problem.Phi.T)}
+    native = deq.parameters(problem) | {"x": deq.native(problem.x)}
     try:
         reply(used, problem, cotangent, native)
     except (Reported, TargetFailure):
         return
-    for name, values in {"A": after.A, "gamma": after.gamma, "x": after.Phi.T}.items():
-        if name in updated:
-            deq.framework.assign(native[name], values)
+    for name in updated:
+        deq.framework.assign(native[name], after.block(name))
     if expected is not None:
         found = reply(used, after, cotangent, native)
-        yield from agree("after the update", found, expected, budget(deq, after, cotangent))
+        yield from agree("after the update", found, expected, judged(deq, after, cotangent, expected.z))
 
 
 @law(
-    "no-gradient",
-    statement="the equilibrium is the same where no gradient is recorded",
-    source="the protocol; PyTorch, torch.no_grad and torch.inference_mode",
-    needs=("equilibrium", "recording"),
-    anomaly="another equilibrium, or none, without gradients",
-    at_stake="Validation and deployment run another model than training, or do not run.",
-    judges_crashes=True,
-    loose=SAME_BITS,
-    draws=lambda deq: cases(
-        problems(deq.dtype), mode=lambda problem: st.sampled_from(sorted(deq.framework.without_gradient)[::-1])
-    ),
-)
-def no_gradient(deq: Subject, problem: Problem, mode: str) -> Evidence:
-    """z (m, n) inside each of the framework's modes that record no gradient, against z outside.
-
-    Bound: twice ``Errors.z``. Catches solvers that take other branches where nothing requires a gradient, and hooks
-    registered on what has no graph.
-    """
-    expected = plain_call(deq.fresh(), problem, None)
-    if expected is None:
-        return
-    used, native = deq.fresh(), deq.parameters(problem) | {"x": deq.native(problem.Phi.T)}
-    with deq.framework.without_gradient[mode]():
-        found = reply(used, problem, None, native)
-    yield from agree(f"in {mode}", found, expected, budget(deq, problem), whatever=True)
-
-
-@law(
-    "modes",
-    statement="training and evaluation mode give the same equilibrium, and training mode can be entered again",
-    source="the implementation's own claim; theory: contraction, there is only one equilibrium",
-    needs=("equilibrium", "modes"),
-    anomaly="another equilibrium in evaluation mode",
-    at_stake="What is deployed is not what was trained.",
-    judges_crashes=True,
-    loose=SAME_BITS,
-    draws=lambda deq: cases(problems(deq.dtype), cotangent=cotangents(deq)),
-)
-def modes(deq: Subject, problem: Problem, cotangent: Array) -> Evidence:
-    """z (m, n) in evaluation mode against z in training mode, then z and its pull back in training mode.
-
-    The pull in evaluation mode is judged where ``evaluation_gradient`` is claimed. Bound: twice ``Errors.z`` and
-    twice ``Errors.pulled``. Catches dropout left on in the iteration, other caps or tolerances at test time, and modes
-    that are not left again.
-    """
-    expected = plain_call(deq.fresh(), problem, cotangent)
-    if expected is None:
-        return
-    bounds, used = budget(deq, problem, cotangent), deq.fresh()
-    with used.evaluating() as evaluating:
-        found = reply(evaluating, problem, cotangent if deq.claims.evaluation_gradient else None)
-    yield from agree("in evaluation mode", found, expected, bounds, whatever=True)
-    yield from agree("back in training mode", reply(used, problem, cotangent), expected, bounds)
-
-
-@law(
-    "settings-kept",
     statement="global settings and random states are as before after any list of operations",
     source="the protocol",
     needs=("equilibrium",),
@@ -277,3 +232,84 @@ def settings_kept(deq: Subject, problem: Problem, cotangent: Array, operations: 
     for name, state in global_random_state(deq).items():
         same = state == states[name]
         yield Fact(f"the global state of {name}", same, "untouched" if same else "advanced by the calls")
+
+
+def _two_problems(deq: Subject) -> SearchStrategy[dict[str, Any]]:
+    return any_problem(other=lambda problem: _another(deq))(deq)
+
+
+def _twins(deq: Subject, problem: Problem, other: Problem, duplicate: Callable[[Subject], Subject]) -> Evidence:
+    cotangent = usual_cotangent(problem)
+    expected = plain_call(deq, problem, cotangent)
+    if expected is None:
+        return
+    twin, idle, truth = duplicate(deq), duplicate(deq), judged(deq, problem, cotangent, expected.z)
+    yield from agree("by the copy", reply(twin, problem, cotangent), expected, truth)
+    scene = Scene(problem, cotangent, other)
+    perform(twin, ["other input", "other problem"], scene)
+    yield from agree("after its copy was used", reply(deq, problem, cotangent), expected, truth)
+    perform(deq, ["other input", "other problem"], scene)
+    yield from agree("by a copy after its original was used", reply(idle, problem, cotangent), expected, truth)
+
+
+@law(
+    statement="a deep copy answers as the original, and neither is changed by what the other is asked",
+    source="the implementation's own claim; Python, copy.deepcopy",
+    needs=("equilibrium", "copies"),
+    anomaly="a deep copy is another layer, or the same one",
+    at_stake="Averaged weights, target networks and ensembles work on copies: theirs or the original's answers change.",
+    judges_crashes=True,
+    loose=SAME_BITS,
+    draws=_two_problems,
+)
+def copies(deq: Subject, problem: Problem, other: Problem) -> Evidence:
+    """Deep copies of an implementation that was used: one answers, and is asked about other inputs and another problem;
+    then the original answers, and is asked likewise; then another copy answers.
+
+    Bound: twice ``Errors.z`` and twice ``Errors.pulled``. Catches copies that lose their configuration, and state
+    that both share.
+    """
+    yield from _twins(deq, problem, other, Subject.copied)
+
+
+@law(
+    statement="an implementation that went through pickle answers as the original",
+    source="the implementation's own claim; Python, pickle",
+    needs=("equilibrium", "pickles"),
+    anomaly="a pickled layer is another layer, or none",
+    at_stake="Checkpoints of whole models, and workers that are sent one, fail or compute something else.",
+    judges_crashes=True,
+    loose=SAME_BITS,
+    draws=_two_problems,
+)
+def pickles(deq: Subject, problem: Problem, other: Problem) -> Evidence:
+    """As ``copies``, the copy made by ``pickle.loads(pickle.dumps(…))``.
+
+    Bound: twice ``Errors.z`` and twice ``Errors.pulled``. Catches what cannot be pickled, and configuration that
+    does not come along.
+    """
+    yield from _twins(deq, problem, other, Subject.pickled)
+
+
+@law(
+    statement="two threads that call at once get the answers that each gets alone",
+    source="the implementation's own claim",
+    needs=("equilibrium", "threads"),
+    anomaly="answers of two threads are mixed",
+    at_stake="A server that answers two requests at once gives one user the other's prediction.",
+    judges_crashes=True,
+    loose=SAME_BITS,
+    draws=any_problem(cotangent=True),
+)
+def threads(deq: Subject, problem: Problem, cotangent: Array) -> Evidence:
+    """A solve and a pull on the same weights from each of two threads, which start together on different inputs.
+
+    Each is compared with its own call alone, before. Bound: twice ``Errors.z`` and twice ``Errors.pulled``. The
+    interpreter switches threads a thousand times as often as by default. Catches buffers and results kept in the layer.
+    """
+    asked = [problem, other_input(problem)]
+    expected = [plain_call(deq, each, cotangent) for each in asked]
+    found = at_once([functools.partial(reply, deq, each, cotangent) for each in asked])
+    for which, each, one, alone in zip(("first", "second"), asked, found, expected, strict=True):
+        if alone is not None:
+            yield from agree(f"in the {which} thread", one(), alone, judged(deq, each, cotangent, alone.z))

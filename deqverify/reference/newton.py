@@ -1,0 +1,228 @@
+"""The reference for any cell: Newton's method with a dense adjoint, one source for NumPy, PyTorch and JAX.
+
+The Jacobian ``J_i = ∂f/∂z`` of every data point, (s, s), comes from pulling the s unit cotangents back, in a batch of
+n·s. What is computed of arrays is computed in their framework and dtype; steps are chosen in NumPy.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from deqverify.cells import Cell, cells
+from deqverify.cells.base import Parts, Theta
+from deqverify.dtypes import Array
+from deqverify.dtypes import dtype as known_dtype
+from deqverify.frameworks import framework
+from deqverify.frameworks.base import rows
+from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status, worst
+from deqverify.reference.stateless import STATELESS, Stateless
+
+MAX_ITERATIONS = 100
+"""Newton's method needs half a dozen where f is smooth; the rest is for kinks."""
+
+SHORTEST = 2.0**-10
+"""The shortest part of Newton's step that is tried."""
+
+
+class NewtonLayer(Stateless):
+    """``z ← z + t (I − J)⁻¹(f(z) − z)`` from z₀ or zero, in every data point on its own.
+
+    t is the largest of 1, ½, …, 2⁻¹⁰ by which the residual's 2-norm falls to ``1 − t/2`` of itself; where none is
+    (a kink, a singular ``I − J``) Picard's step ``z ← f(z)`` is taken instead. A data point is CONVERGED where no t is
+    any more, and the residual at most ``√u ‖f‖``: next to an equilibrium Newton's step squares the residual, so
+    that what stops it there is rounding. Below ``(s + 8) u (‖z‖ + ‖f‖)``, which rounding one evaluation may leave, the
+    full step alone is tried. CAPPED: neither. DIVERGED: not finite.
+
+    The pull solves ``(I − J)ᵀλ = c`` and applies the cell's own (Bai, Kolter & Koltun 2019, arXiv 1909.01377, theorem
+    1). Memory is n·s² numbers.
+    """
+
+    def __init__(self, framework: str, max_iterations: int = MAX_ITERATIONS):
+        self.framework, self.max_iterations = framework, max_iterations
+        self.name = "reference[newton]"
+        self.claims = replace(
+            STATELESS,
+            cells=tuple(cells()),
+            devices=("cpu", "cuda") if framework == "torch" else ("cpu",),
+            compiles=framework == "jax",
+            where="deqverify/reference/newton.py",
+        )
+
+    def vjp(self, cell: Cell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        theta, x, z0 = {name: _plain(value) for name, value in theta.items()}, _plain(x), _plain(z0)
+        solution = self._solve(cell, theta, x, z0)
+
+        def pull(cotangent: Any) -> Cotangents:
+            found = self._compute(_pulled, cell, theta, x, solution.z, _plain(cotangent))
+            return Cotangents(found.theta, found.x, self._status(found.z))
+
+        return solution, pull
+
+    def jvp(self, cell: Cell, theta: Theta, x: Any, tangent: tuple[Theta, Any]) -> tuple[Solution, Any]:
+        """``dz = (I − J)⁻¹((∂f/∂θ)dθ + (∂f/∂x)dx)``."""
+        solution = self._solve(cell, theta, x, None)
+        return solution, self._compute(_pushed, cell, theta, x, solution.z, dict(tangent[0]), tangent[1])
+
+    def start_gradient(self, cell: Cell, theta: Theta, x: Any, z0: Any, cotangent: Any) -> Any:
+        """Zero: the equilibrium does not depend on where it was looked for."""
+        bridge = framework(self.framework)
+        with bridge.computing(bridge.kind(z0)[0]):
+            return array_namespace(z0).zeros_like(_plain(z0))
+
+    def limited(self, max_iterations: int) -> NewtonLayer:
+        """The same layer, its cap lowered; the adjoint has none."""
+        lowered = copy.copy(self)
+        lowered.max_iterations = min(self.max_iterations, max_iterations)
+        return lowered
+
+    def _solve(self, cell: Cell, theta: Theta, x: Any, z0: Any) -> Solution:
+        shape = (x.shape[0], *cell.state(theta, tuple(x.shape[1:])))
+        dtype = framework(self.framework).kind(x)[0]
+        u, entries = known_dtype(dtype).unit_roundoff, math.prod(shape[1:])
+
+        def native(z: Array) -> Any:
+            return framework(self.framework).like(z, x)
+
+        def image(z: Array) -> Array:
+            return self._numpy(self._compute(_image, cell, theta, x, native(z)))
+
+        def correction(z: Array) -> Array:
+            return self._numpy(self._compute(_corrected, cell, theta, x, native(z)))
+
+        with framework(self.framework).computing(dtype), np.errstate(all="ignore"):
+            z = np.zeros(shape) if z0 is None else self._numpy(z0)
+            z, statuses, iterations, residual = _newton(
+                z, image, correction, lambda z: self._numpy(native(z)), u, (entries + 8) * u, self.max_iterations
+            )
+            return Solution(native(z), worst(statuses), iterations, residual, statuses=statuses)
+
+    def _compute(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        bridge = framework(self.framework)
+        with bridge.computing(bridge.kind(arguments[2])[0]):
+            return bridge.compiled(function)(*arguments)
+
+    def _numpy(self, array: Any) -> Array:
+        return framework(self.framework).to_numpy(array)
+
+    def _status(self, array: Any) -> Status:
+        return Status.CONVERGED if np.isfinite(self._numpy(array)).all() else Status.DIVERGED
+
+
+def _newton(
+    z: Array,
+    image: Callable[[Array], Array],
+    correction: Callable[[Array], Array],
+    rounded: Callable[[Array], Array],
+    u: float,
+    floor: float,
+    max_iterations: int,
+) -> tuple[Array, list[Status], int, float]:
+    """z, the statuses of its data points, the corrections computed, and the largest residual; floor is a part of
+    ``‖z‖ + ‖f‖``."""
+    f = image(z)
+    stopped, iterations = np.zeros(z.shape[0], dtype=bool), 0
+    while True:
+        residual, size = _norm(f - z), _norm(f)
+        low = residual <= floor * (_norm(z) + size)
+        moving = ~stopped & np.isfinite(residual)
+        if iterations >= max_iterations or not moving.any():
+            break
+        iterations += 1
+        d, t, waiting = correction(z), 1.0, moving
+        moved, kept_z, kept_f = np.zeros_like(stopped), z.copy(), f.copy()
+        while waiting.any() and t >= SHORTEST:
+            tried = np.where(_each(waiting, z), rounded(z + t * d), z)
+            found = image(tried)
+            taken = waiting & (_norm(found - tried) <= (1.0 - t / 2) * residual) & (residual > 0.0)
+            kept_z[taken], kept_f[taken] = tried[taken], found[taken]
+            moved, waiting, t = moved | taken, waiting & ~taken & ~low, t / 2
+        stuck = moving & ~moved
+        stopped = stopped | (stuck & (low | (residual <= u**0.5 * size)))
+        picard = stuck & ~stopped
+        z, f = kept_z, kept_f
+        if picard.any():
+            z = np.where(_each(picard, z), f, z)
+            f = np.where(_each(picard, z), image(z), f)
+    finite = np.isfinite(residual)
+    z = np.where(_each(finite, z), z, np.nan)  # instead of a finite start
+    good = stopped | low
+    statuses = [
+        Status.DIVERGED if not able else Status.CONVERGED if done else Status.CAPPED
+        for able, done in zip(finite, good, strict=True)
+    ]
+    return z, statuses, iterations, float(residual.max(initial=0.0))
+
+
+def _norm(states: Array) -> Array:
+    """The 2-norm of every data point, (n,)."""
+    return np.asarray(np.linalg.norm(rows(states), axis=1))
+
+
+def _each(mask: Any, z: Array) -> Any:
+    """A mask of data points, (n,), that broadcasts against states."""
+    return mask.reshape(-1, *[1] * (z.ndim - 1))
+
+
+def _plain(array: Any) -> Any:
+    """Without its graph: both passes are solved, not differentiated."""
+    return array.detach() if hasattr(array, "detach") else array
+
+
+# What is computed in the framework; compiled there, the cell is static.
+
+
+def _image(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
+    return cell.step(theta, x)(z)
+
+
+def _corrected(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
+    """``(I − J)⁻¹(f(z) − z)``, shaped like z."""
+    return _solved(_matrix(cell, theta, x, z), cell.step(theta, x)(z) - z)
+
+
+def _pulled(cell: Cell, theta: Theta, x: Any, z: Any, cotangent: Any) -> Parts:
+    """The gradients in θ and x, and λ."""
+    xp = array_namespace(z)
+    adjoint = _solved(xp.matrix_transpose(_matrix(cell, theta, x, z)), cotangent)
+    return Parts(*cell.pull(theta, x, z, adjoint)[:2], adjoint)
+
+
+def _pushed(cell: Cell, theta: Theta, x: Any, z: Any, dtheta: Theta, dx: Any) -> Any:
+    along = cell.push(theta, x, z, Parts(dict(dtheta), dx, array_namespace(z).zeros_like(z)))
+    return _solved(_matrix(cell, theta, x, z), along)
+
+
+def _matrix(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
+    """``I − J``, (n, s, s): row k of ``J_i`` is what the k-th unit cotangent pulls back to at data point i."""
+    xp, n, s = array_namespace(z), z.shape[0], math.prod(z.shape[1:])
+    unit = xp.eye(s, dtype=z.dtype, device=device(z))
+
+    def repeated(array: Any) -> Any:
+        wide = xp.broadcast_to(array[:, None, ...], (n, s, *array.shape[1:]))
+        return xp.reshape(wide, (n * s, *array.shape[1:]))
+
+    cotangents = xp.reshape(xp.broadcast_to(unit[None, ...], (n, s, s)), (n * s, *z.shape[1:]))
+    pulled = cell.pull(theta, repeated(x), repeated(z), cotangents).z
+    return unit - xp.reshape(pulled, (n, s, s))
+
+
+def _solved(matrix: Any, right: Any) -> Any:
+    """``matrix⁻¹ right`` in every data point, shaped like ``right`` (n, *state); NaN where it has none."""
+    if not right.shape[0]:
+        return right
+    xp = array_namespace(right)
+    try:
+        return xp.reshape(xp.linalg.solve(matrix, rows(right)[..., None]), right.shape)
+    except (np.linalg.LinAlgError, RuntimeError) as error:
+        if "LinAlgError" not in type(error).__name__:
+            raise
+    if right.shape[0] == 1:
+        return xp.nan * right
+    return xp.concat([_solved(matrix[k : k + 1], right[k : k + 1]) for k in range(right.shape[0])])

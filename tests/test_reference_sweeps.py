@@ -16,7 +16,7 @@ from deqverify.cells import Contraction, LinearSoftmaxCell
 from deqverify.claims import DIRECT, Accuracy
 from deqverify.frameworks import framework
 from deqverify.implementations.protocol import Status
-from deqverify.reference import reference
+from deqverify.reference import METHODS, reference
 from deqverify.reference.iterative import MassCorrectedLayer, PicardLayer, iterate
 from deqverify.reference.numpy_direct import NumpyDirect
 from deqverify.reference.sweeps import MassCorrected, Picard, max_norm, one_norm, unit_roundoff, zero_mass_rate
@@ -203,7 +203,7 @@ def test_the_direct_layer_in_torch_claims_the_halves_it_computes_in_float32() ->
 
 
 def test_options_are_refused_by_name() -> None:
-    known = "torch, numpy, jax, picard, mass, newton, fast, worst"
+    known = ", ".join(("torch", "numpy", "jax", *METHODS, "fast", "worst"))
     with pytest.raises(ValueError, match=f"^reference has no option 'tinygrad'; use some of {known}$"):
         reference("tinygrad")
     with pytest.raises(ValueError, match=r"^reference takes one of numpy and torch, not both$"):

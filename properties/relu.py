@@ -1,5 +1,5 @@
 """What is true of the cells ``f(z) = relu(Wz + Ux + b)``, whatever W is made of (theory: homogeneity,
-theory: readout-floor, theory: over-parameterised)."""
+theory: readout-floor)."""
 
 from __future__ import annotations
 

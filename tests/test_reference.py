@@ -123,6 +123,7 @@ def test_no_law_rejects_the_reference(framework: str, dtype: str) -> None:
             trial = law.trial(subject, Effort(examples=40, seconds=60, seed=3))
             assert trial.error is None, trial.error
             assert trial.failure is None, (law.id, trial.failure)
+            assert trial.crashed == 0, law.id
 
 
 def test_another_framework_is_refused() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis.strategies import DrawFn
 
-from deqverify.cells.base import Cell, Certificate, Parts, Shape, Theta
+from deqverify.cells.base import Cell, Certificate, LinearCell, Parts, Shape, Theta
 from deqverify.dtypes import Array
 
 PROBE = "probe"
@@ -53,6 +53,24 @@ class ProbedCell:
 
     def draw(self, draw: DrawFn, dtype: str, n: int) -> tuple[dict[str, Array], Array]:
         raise NotImplementedError("a probe is added to a problem that was drawn")
+
+
+@dataclass(frozen=True)
+class ProbedLinearCell(ProbedCell):
+    """A linear cell with the probe: it stays one, which a direct solver relies on."""
+
+    cell: LinearCell
+
+    def matrix(self, theta: Theta) -> Any:
+        return self.cell.matrix(_own(theta))
+
+    def offset(self, theta: Theta, x: Any) -> Any:
+        return self.cell.offset(_own(theta), x) + theta[PROBE]
+
+
+def probed(cell: Cell) -> ProbedCell:
+    """``cell`` with an additive probe; linear where ``cell`` is."""
+    return ProbedLinearCell(cell) if isinstance(cell, LinearCell) else ProbedCell(cell)
 
 
 def _own(theta: Theta) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from deqverify.cells import cells
-from deqverify.cells.probed import PROBE, ProbedCell
+from deqverify.cells.probed import PROBE, probed
 from deqverify.claims import Claims
 from deqverify.clock import Interrupted
 from deqverify.dtypes import Array
@@ -199,7 +199,7 @@ class Subject:
             answer = self.solve(problem)
             found, status = self.pull_status(answer, cotangent)
             return found["x"], answer.status if answer.status.admits_failure else status
-        cell = ProbedCell(problem.cell)
+        cell = probed(problem.cell)
         theta = self.parameters(problem) | {PROBE: self.native(np.zeros(problem.states))}
         answer = self.solve_native(problem, theta, self.native(problem.x), cell=cell)
         pulled = self.pull_native(answer, self.native(cotangent))

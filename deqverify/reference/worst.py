@@ -14,7 +14,7 @@ import numpy as np
 
 from deqverify.cells import Cell, LinearCell, cells
 from deqverify.cells.base import Theta
-from deqverify.cells.probed import PROBE, ProbedCell
+from deqverify.cells.probed import PROBE, ProbedCell, probed
 from deqverify.claims import Accuracy
 from deqverify.dtypes import Array
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
@@ -187,7 +187,7 @@ def _shifted(cell: Cell, theta: Theta, shift: Array) -> tuple[Any, Theta]:
     """The cell ``f + shift``."""
     if isinstance(cell, ProbedCell):
         return cell, {**theta, PROBE: theta[PROBE] + shift}
-    return ProbedCell(cell), {**theta, PROBE: shift}
+    return probed(cell), {**theta, PROBE: shift}
 
 
 def _systems(cell: Cell, theta: Theta, x: Array, z: Array) -> Array:

@@ -37,5 +37,5 @@ def test_a_slowdown_in_the_source_is_caught_where_it_lies(tmp_path: Path) -> Non
         ROOT, tmp_path, ("gradient reference[numpy] m=16 n=32", "oracle m=8 n=4", "gone"), budget=0.02
     )
     assert hit.slower, hit
-    assert spared.verdict == "unchanged", spared
+    assert not spared.slower, spared  # how noisy the machine is decides what else can be said
     assert "KeyError" in unknown.verdict

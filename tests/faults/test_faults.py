@@ -127,10 +127,14 @@ def test_every_law_is_proven() -> None:
     assert set(KILLERS) == set(laws())
 
 
+MOST_STEPS = 200
+
+
 @pytest.mark.parametrize("control", [layers.Sound, layers.SoundPicard], ids=lambda c: c.__name__)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_sound_are_spared(control: type, dtype: str) -> None:
-    subject = Subject(control(), dtype)
+    # Two thousand steps, as the control takes near γ = 1, would take as long as a third of all other tests.
+    subject = Subject(control().limited(MOST_STEPS) if control is layers.SoundPicard else control(), dtype)
     for law in laws().values():
         if law.missing(subject) is None:
             trial = law.trial(subject, Effort(examples=40, seconds=60, seed=1))

@@ -14,7 +14,7 @@ from deqverify.law import laws as all_laws
 from deqverify.running.expectations import apply, stale
 from deqverify.running.expectations import read as read_expectations
 from deqverify.running.jobs import ask, run_job
-from deqverify.running.plan import Report, in_order, make_jobs, select, untried
+from deqverify.running.plan import Report, in_order, in_rounds, make_jobs, select, untried
 from deqverify.running.profiles import profile as known_profile
 from deqverify.running.results import Result, Verdict
 from deqverify.running.snippets import finding_object
@@ -55,7 +55,8 @@ def check_deq(
         )
         if isinstance(reason := asked[deq], str):
             return Report([Result(job, Verdict.COULD_NOT_RUN, reason) for job in jobs], stale(known, all_laws()))
-        results = [apply(run_job(job), known) for job in _shown(jobs, progress)]
+        found = in_rounds(jobs, lambda some: map(run_job, some))
+        results = [apply(result, known) for result in _shown(found, len(jobs), progress)]
         return Report(in_order(results, jobs), stale(known, all_laws()), untried(jobs, law_ids, asked))
     subject = Subject(
         deq, dtype, device, only=cells
@@ -64,17 +65,18 @@ def check_deq(
     asked = {subject.name: subject.claims}
     jobs = make_jobs([subject.name], law_ids, chosen, dtypes, device, database=None, asked=asked, only=cells)
     jobs = [dataclasses.replace(job, in_hand=True, found=tuple(finding_object(deq))) for job in jobs]
-    results = [apply(run_job(job, deq), known) for job in _shown(jobs, progress)]
+    found = in_rounds(jobs, lambda some: (run_job(job, deq) for job in some))
+    results = [apply(result, known) for result in _shown(found, len(jobs), progress)]
     return Report(in_order(results, jobs), stale(known, all_laws()), untried(jobs, law_ids, asked))
 
 
-def _shown(jobs: list[Any], progress: bool) -> Iterable[Any]:
+def _shown(results: Iterable[Result], total: int, progress: bool) -> Iterable[Result]:
     if not progress:
-        return jobs
+        return results
     from rich.console import Console
     from rich.progress import track
 
-    return track(jobs, description="verifying", console=Console(stderr=True), transient=True)
+    return track(results, total=total, description="verifying", console=Console(stderr=True), transient=True)
 
 
 def parametrize_with_laws(

@@ -51,7 +51,9 @@ class Effort:
     alone, so that all laws would see the same problems.
 
     With ``push`` half of the examples climb towards a larger measured/allowed (``hypothesis.target``): better at
-    finding what a bound forgets, and no fair sample of anything.
+    finding what a bound forgets, and no fair sample of anything. While
+    ``scouting`` a law has neither the cells that share its examples nor what is large. What is ``expected`` to fail is
+    neither shrunk nor weighed: it was, when it was written down.
     """
 
     examples: int = 100
@@ -60,6 +62,8 @@ class Effort:
     seed: int | None = None
     database: Path | None = None
     push: bool = False
+    scouting: bool = False
+    expected: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ def run_trial(
     if effort.seed is not None:
         test = seed(effort.seed)(test)
     try:
-        _configured(test, effort)()
+        _configured(test, effort, _PHASES[:-1] if effort.expected else _PHASES)()
     except (_ViolatedError, Flaky):  # flaky: what fails now and then is a failure, and the replays count how often
         pass
     except Interrupted as limit:
@@ -226,7 +230,7 @@ def run_trial(
     except Exception as error:
         if trial.failure is None:
             trial.error = "".join(traceback.format_exception(error)[-8:])
-    if trial.failure and trial.failure.kind != "hang":
+    if trial.failure and trial.failure.kind != "hang" and not effort.expected:
         _weigh(trial.failure, severity, body, strategy, subject, effort, crashes_fail)
     trial.seconds = clock.now() - started
     return trial

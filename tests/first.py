@@ -13,7 +13,7 @@ import numpy as np
 from deqverify.implementations.loading import load
 from deqverify.law import laws
 from deqverify.running.jobs import run_job
-from deqverify.running.plan import make_jobs
+from deqverify.running.plan import in_rounds, make_jobs
 from deqverify.running.profiles import profile
 from deqverify.running.results import Verdict
 from tests.faults.test_faults import KILLERS, NAMED
@@ -31,9 +31,10 @@ def first(target: str, seed: int) -> tuple[str, float]:
     started = time.perf_counter()
     asked = {target: load(target).claims}
     chosen = replace(profile("default"), seed=seed)
-    for job in make_jobs([target], list(laws()), chosen, database=None, asked=asked):
-        if run_job(job).verdict is Verdict.VIOLATED:
-            return f"{job.law} {job.dtype}", time.perf_counter() - started
+    jobs = make_jobs([target], list(laws()), chosen, database=None, asked=asked)
+    for result in in_rounds(jobs, lambda some: map(run_job, some)):
+        if result.verdict is Verdict.VIOLATED:
+            return f"{result.job.law} {result.job.dtype}", time.perf_counter() - started
     return "", time.perf_counter() - started
 
 

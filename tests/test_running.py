@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deqverify.running.expectations import Expectation, ExpectationError, read, stale
+from deqverify.running.jobs import run_job
 from deqverify.running.plan import Report, make_jobs, select
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Result, Verdict
@@ -162,3 +164,17 @@ def test_laws_are_chosen_by_id_and_by_family() -> None:
     assert "gradient-theta" in select(["gradient"])
     with pytest.raises(ValueError, match="did you mean mass"):
         select(["mas"])
+
+
+def test_an_expected_violation_is_neither_shrunk_nor_weighed() -> None:
+    target, jobs = "tests.faults.layers:RowSoftmax", []
+    for expected in (False, True):
+        (job,) = make_jobs([target], ["mass"], Profile("test", 30, 60.0, seed=0), dtypes=["float64"])
+        jobs.append(run_job(replace(job, expected=expected)))
+    plain, brief = jobs
+    assert plain.verdict is brief.verdict is Verdict.VIOLATED
+    assert plain.violation is not None
+    assert brief.violation is not None
+    assert plain.violation.surveyed > 0
+    assert brief.violation.surveyed == 0
+    assert brief.examples < plain.examples

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deqverify.implementations.loading import TargetError, installed, parse
-from deqverify.running.results import Result, Verdict
+from deqverify.running.results import Job, Result, Verdict
 
 
 class ExpectationError(ValueError):
@@ -66,11 +66,14 @@ def stale(expectations: Collection[Expectation], known_laws: Collection[str]) ->
     return sentences
 
 
+def meets(job: Job, expectations: Collection[Expectation]) -> Expectation | None:
+    """The expectation that a violation by ``job`` would meet."""
+    return next((e for e in expectations if (e.law, e.target) == (job.law, job.target)), None)
+
+
 def apply(result: Result, expectations: Collection[Expectation]) -> Result:
     """``result`` with a violation that is expected marked so, its reason beside it."""
     if result.verdict is not Verdict.VIOLATED:
         return result
-    for expected in expectations:
-        if (expected.law, expected.target) == (result.job.law, result.job.target):
-            return replace(result, verdict=Verdict.EXPECTED, reason=expected.reason)
-    return result
+    met = meets(result.job, expectations)
+    return replace(result, verdict=Verdict.EXPECTED, reason=met.reason) if met else result

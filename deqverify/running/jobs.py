@@ -32,7 +32,9 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
     if reason := law.missing(subject):
         return Result(job, Verdict.NOT_CLAIMED, reason)
     database = Path(job.database) if job.database else None
-    effort = Effort(job.examples, job.seconds, job.example_seconds, job.seed, database, job.push)
+    effort = Effort(
+        job.examples, job.seconds, job.example_seconds, job.seed, database, job.push, job.scouting, job.expected
+    )
 
     def announce(arguments: dict[str, Any]) -> None:
         if scratch:

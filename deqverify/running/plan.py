@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deqverify.claims import Claims
 from deqverify.law import laws
-from deqverify.running.expectations import Expectation, apply
+from deqverify.running.expectations import Expectation, apply, meets
 from deqverify.running.jobs import ask, database_folder
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict
@@ -154,12 +154,36 @@ def untried(jobs: Sequence[Job], law_ids: Sequence[str], asked: Asked | None = N
     return found
 
 
+SCOUTING = (8, 25)
+"""Examples for each of the laws that run first, round by round, before any has all of its own."""
+
+
+def in_rounds(jobs: Sequence[Job], attempt: Callable[[Iterable[Job]], Iterable[Result]]) -> Iterator[Result]:
+    """What ``attempt`` finds of ``jobs``, each once: in the first rounds of a few examples, of the laws that run first
+    and in the first dtype of each target, what is violated already; all others afterwards."""
+    scouts: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        if job.law in FIRST:
+            scouts.setdefault((job.target, job.law), job)
+    found = set()
+    for examples in SCOUTING:
+        few = [job for job in scouts.values() if job.examples > examples and job not in found]
+        for result in attempt(dataclasses.replace(job, examples=examples, scouting=True) for job in few):
+            if result.verdict is Verdict.VIOLATED:
+                whole = scouts[result.job.target, result.job.law]
+                found.add(whole)
+                yield dataclasses.replace(result, job=whole)
+    yield from attempt(job for job in jobs if job not in found)
+
+
 def run(pool: Workers, jobs: Sequence[Job], asked: Asked, expectations: Sequence[Expectation] = ()) -> Iterator[Result]:
     """Results as they arrive, expected violations marked. A target that could not be loaded when it was ``asked`` is
     not tried again."""
     reasons = {target: answer for target, answer in asked.items() if isinstance(answer, str)}
     yield from (Result(job, Verdict.COULD_NOT_RUN, reasons[job.target]) for job in jobs if job.target in reasons)
-    for result in pool.run(job for job in jobs if job.target not in reasons):
+    able = [job for job in jobs if job.target not in reasons]
+    able = [dataclasses.replace(job, expected=meets(job, expectations) is not None) for job in able]
+    for result in in_rounds(able, pool.run):
         yield apply(result, expectations)
 
 

@@ -45,6 +45,10 @@ class Job:
     """The implementation is an object of the caller's, ``target`` only its name."""
     push: bool = False
     """Half of the examples climb towards a larger measured/allowed."""
+    scouting: bool = False
+    """A few examples, before all laws have theirs: what is easily found is found in seconds."""
+    expected: bool = False
+    """A violation is expected, and neither shrunk nor weighed."""
     cells: tuple[str, ...] = ()
     """The cells to be judged on; all that are claimed, without any."""
     compiles: bool = False

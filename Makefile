@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 verify: venv ## verify the reference and torchdeq, every violation against the expectations
 	$(BIN)/deqverify run reference torchdeq 'torchdeq[ift]' 'torchdeq[ift,anderson]' 'torchdeq[ift,broyden]' \
-		--seed 0 --expect expectations.toml
+		--profile quick --seed 0 --expect expectations.toml
 
 test: venv ## the whole test suite
 	$(BIN)/pytest -n 2

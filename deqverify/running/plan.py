@@ -72,7 +72,7 @@ def select(patterns: Sequence[str]) -> list[str]:
 
 
 FIRST = (
-    "descent-dissipation", "existence", "euler", "trace", "status-cap", "answers", "adjoint-certificate", "inputs-kept",
+    "descent-dissipation", "existence", "euler", "trace", "splitting-rate", "status-cap", "answers", "adjoint-certificate", "inputs-kept",
     "solves", "restart", "no-gradient", "deterministic", "settings-kept", "dtype-and-device", "status-nan", "objective",
     "empty-batch", "answers-kept", "copies", "second-order", "adjoint-identity", "repeated-pull", "modes",
     "memory-layout", "threads",

@@ -47,6 +47,7 @@ def main() -> None:
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--expect", type=click.Path(path_type=Path), help="TOML file of expected violations.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results as JSON.")
+@click.option("--full", is_flag=True, help="Also show the matrix of laws and implementations, and every violation.")
 @click.option(
     "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Worker processes."
 )
@@ -62,9 +63,10 @@ def run(
     device: str,
     expect: Path | None,
     json_path: Path | None,
+    full: bool,
     workers: int,
 ) -> None:
-    """Verify TARGETS and print the matrix of laws × implementations, with every violation shrunk.
+    """Verify TARGETS and print what is wrong with them: root causes, each with its smallest problem and what follows.
 
     A target is an installed name (reference, torchdeq), a name with options ('torchdeq[ift,broyden]'), or
     package.module:name of your own: a layer, a factory that takes the options, or a function solve(step, z0), whose
@@ -103,7 +105,7 @@ def run(
         jobs = plan.make_jobs(names, law_ids, chosen, dtypes, device, asked=asked, only=only)
         found = terminal.follow(plan.run(pool, jobs, asked, known), jobs, console)
     report = plan.Report(plan.in_order(found, jobs), expected.stale(known, laws()), plan.untried(jobs, law_ids, asked))
-    terminal.show(report, console)
+    terminal.show(report, console, full)
     if json_path:
         machine.write(report, json_path)
     sys.exit(report.exit_code)

@@ -12,6 +12,8 @@ from deqverify.claims import Claims
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject
 from deqverify.law import Law, laws
+from deqverify.running.diagnosis import diagnosed
+from deqverify.running.premises import blame
 from deqverify.running.results import Job, Result, Verdict, result_of, violation_of
 from deqverify.running.tally import Tally
 from deqverify.trial import Effort, Failure
@@ -38,18 +40,36 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         if scratch:
             scratch.write_bytes(pickle.dumps(arguments))
 
+    unused = subject.copied() if job.in_hand and subject.claims.copies else subject
     tally = Tally()
     # What one job leaves switched on would be the next one's start, for which no law could blame it any more.
     settings = subject.framework.settings() if subject.is_layer else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = result_of(job, law, law.trial(subject, effort, announce, tally.add))
+            trial = law.trial(subject, effort, announce, tally.add)
+            blamed = blame(law, subject, lambda: _fresh(job, unused), trial.failure, effort) if trial.failure else None
+            if blamed:
+                trial.failure = blamed.failure
+            result = result_of(job, law, trial)
+            result.follows = blamed.follows if blamed else ()
+            if blamed and result.violation and not result.follows:
+                result.violation.diagnosis = diagnosed(law, subject, blamed.failure, effort)
     finally:
         if settings:
             subject.framework.restore(settings)
     result.tally = tally
     return result
+
+
+def _fresh(job: Job, unused: Subject) -> Subject:
+    """One that nobody has asked anything yet, as far as can be: made anew from its name, or ``unused``."""
+    if job.in_hand:
+        return unused
+    try:
+        return Subject(load(job.target), job.dtype, job.device, job.target, only=job.cells)
+    except (TargetError, TypeError, ValueError):  # a factory that works once
+        return unused
 
 
 def ask(target: str) -> Claims | str:

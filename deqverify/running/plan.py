@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deqverify.claims import Claims
 from deqverify.law import laws
+from deqverify.running.causes import Cause, causes, settled
 from deqverify.running.expectations import Expectation, apply
 from deqverify.running.jobs import ask, database_folder
 from deqverify.running.profiles import Profile
@@ -21,11 +22,20 @@ DATABASE = Path(".deqverify") / "examples"
 
 @dataclass
 class Report:
-    """The results of a run, in the order of targets, then laws. ``untried`` names what is claimed and was not tried."""
+    """The results of a run, in the order of targets, then laws, what follows from others marked so. ``untried`` names
+    what is claimed and was not tried."""
 
     results: list[Result] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     untried: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.results = settled(self.results)
+
+    @property
+    def causes(self) -> list[Cause]:
+        """What is wrong, what follows from it beside it; the unexpected first."""
+        return causes(self.results)
 
     def of(self, verdict: Verdict) -> list[Result]:
         return [result for result in self.results if result.verdict is verdict]
@@ -43,7 +53,7 @@ class Report:
         return self.exit_code == 0
 
     def __str__(self) -> str:
-        """The matrix and every violation as text."""
+        """What a terminal shows, as text."""
         from rich.console import Console
 
         from deqverify.reporting.terminal import show

@@ -19,6 +19,7 @@ class Verdict(enum.Enum):
 
     HOLDS = "holds"
     VIOLATED = "violated"
+    FOLLOWS = "follows"
     EXPECTED = "expected"
     INCONCLUSIVE = "inconclusive"
     NOT_CLAIMED = "not claimed"
@@ -64,7 +65,9 @@ class Violation:
     """The smallest counterexample of one law on one implementation, ready to be shown and pasted.
 
     ``failing`` of ``surveyed`` fresh examples fail too; ``worst_error`` is the largest relative error seen, None where
-    no failure measured one, and ``worst_at`` says where.
+    no failure measured one, and ``worst_at`` says where. ``where`` is the place of the counterexample in the space of
+    problems, ``diagnosis`` what the implementation does instead of what it should, a clause that begins with a verb.
+    ``id`` names the stored counterexample, where there is one.
     """
 
     kind: str
@@ -80,12 +83,20 @@ class Violation:
     surveyed: int = 0
     worst_error: float | None = None
     worst_at: str = ""
+    where: str = ""
+    diagnosis: str = ""
+    id: str = ""
+    boundary: dict[str, Any] = field(default_factory=dict)
+    boundary_said: str = ""
 
 
 @dataclass
 class Result:
     """The outcome of one job. ``worst`` is the largest measured/allowed among examples that held; ``not_finite`` counts
-    answers to finite problems that hold NaN or infinity and were reported as not converged."""
+    answers to finite problems that hold NaN or infinity and were reported as not converged.
+
+    ``follows`` names the laws that a violation may follow from, the most basic first; where it does the verdict is
+    "follows", and ``cause`` the law that is to blame."""
 
     job: Job
     verdict: Verdict
@@ -100,6 +111,8 @@ class Result:
     violation: Violation | None = None
     output: str = ""
     tally: Tally = field(default_factory=Tally)
+    follows: tuple[str, ...] = ()
+    cause: str = ""
 
     @property
     def share(self) -> float:
@@ -131,6 +144,7 @@ def violation_of(job: Job, law: Law, failure: Failure) -> Violation:
     violation = Violation(
         failure.kind, anomaly, law.at_stake, describe(failure), snippet(job, failure), details=failure.details
     )
+    violation.where = where_code(failure.arguments)
     if isinstance(failure.seen, Measurement):
         violation.measured, violation.allowed = failure.seen.measured, failure.seen.allowed
         violation.terms = failure.seen.terms

@@ -1,4 +1,4 @@
-"""The command line: ``deqverify run``, ``soak``, ``list``, ``explain`` and ``bench``."""
+"""The command line: ``deqverify run``, ``show``, ``replay``, ``soak``, ``list``, ``explain`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -137,6 +137,49 @@ def _header(chosen: Any, device: str) -> str:
         f"profile {chosen.name}: {chosen.examples} examples, {chosen.seconds:g} s a law, seed {seed}, device {device}"
     )
     return f"{shown}\n{effort}"
+
+
+@main.command()
+@click.argument("id_or_file", metavar="ID|FILE")
+@click.option("--code", is_flag=True, help="Print a script that shows it again, and nothing else.")
+def show(id_or_file: str, code: bool) -> None:
+    """Show the stored counterexample ID, or FILE: what was seen, what it means, what was installed, and the code that
+    shows it again. Runs nothing that it names."""
+    from deqverify.reporting.terminal import counterexample_text
+    from deqverify.running import counterexamples, replaying
+
+    try:
+        known, _ = counterexamples.find(id_or_file)
+    except counterexamples.CounterexampleError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(replaying.script(known) if code else counterexample_text(known))
+
+
+@main.command()
+@click.argument("id_or_file", metavar="ID|FILE")
+@click.option("--target", help="Try it on this target in place of the one that it names; needed for a FILE of others.")
+@click.option("--code", is_flag=True, help="Print a script that shows it again, and run nothing.")
+def replay(id_or_file: str, target: str | None, code: bool) -> None:
+    """Try the stored counterexample ID, or FILE, again.
+
+    \b
+    Exit code 0: fixed.
+              1: still violated.
+              2: it cannot run.
+    """
+    from deqverify.running import counterexamples, replaying
+
+    if code:
+        try:
+            click.echo(replaying.script(replaying.chosen(id_or_file, target)))
+        except counterexamples.CounterexampleError as error:
+            raise click.UsageError(str(error)) from error
+        return
+    verdict, why, result = replaying.replayed(id_or_file, target)
+    click.echo(f"{verdict}: {why}" if why else verdict)
+    if result and result.violation:
+        click.echo(result.violation.description)
+    sys.exit(replaying.EXIT_CODES[verdict])
 
 
 @main.command()

@@ -277,7 +277,11 @@ def look_at(
     strategy: SearchStrategy[dict[str, Any]], look: Callable[[dict[str, Any]], None], examples: int, seed_: int
 ) -> None:
     """Calls ``look`` with fresh examples, as many as asked for at the most; what it raises comes through."""
-    test = seed(seed_)(given(arguments=strategy)(look))
+
+    def example(arguments: dict[str, Any]) -> None:
+        look(arguments)
+
+    test = seed(seed_)(given(arguments=strategy)(example))
     _configured(test, Effort(examples), (Phase.generate,))()
 
 

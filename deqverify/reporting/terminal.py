@@ -12,7 +12,9 @@ from rich.text import Text
 
 from deqverify.law import laws
 from deqverify.running.causes import Cause, trusted
+from deqverify.running.counterexamples import Counterexample
 from deqverify.running.plan import Report
+from deqverify.running.replaying import script
 from deqverify.running.results import Job, Result, Verdict
 
 STYLES = {
@@ -232,6 +234,19 @@ def violation_of(result: Result, console: Console) -> None:
         console.print(Text(f"it printed: {result.output.strip()[-300:]}", style="dim"))
     # Never wrapped: what is shown must paste.
     console.print(Text(violation.snippet), soft_wrap=True)
+
+
+def counterexample_text(known: Counterexample) -> str:
+    """A stored counterexample in full."""
+    said, law = known.said, laws()[known.law]
+    column = " ".join(
+        part for part in (known.target, known.dtype, known.device if known.device != "cpu" else None) if part
+    )
+    lines = [f"{known.law} × {column}  ({said.get('diagnosis') or said.get('anomaly') or law.anomaly})", law.statement]
+    lines += [str(said[key]) for key in ("boundary_said", "description") if said.get(key)]
+    lines += [str(said.get("at_stake") or law.at_stake), ""]
+    versions = ", ".join(f"{name} {number}" for name, number in known.versions.items())
+    return "\n".join([*lines, f"found with {versions}", "", script(known)])
 
 
 def remarks(report: Report) -> list[str]:

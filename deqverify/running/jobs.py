@@ -5,18 +5,21 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from deqverify.claims import Claims
+from deqverify.clock import Hang, alarm
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject
 from deqverify.law import Law, laws
+from deqverify.running.counterexamples import CounterexampleError, read
 from deqverify.running.diagnosis import diagnosed
 from deqverify.running.premises import blame
 from deqverify.running.results import Job, Result, Verdict, result_of, violation_of
 from deqverify.running.tally import Tally
-from deqverify.trial import Effort, Failure
+from deqverify.trial import Effort, Failure, Trial, replay
 
 
 def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -> Result:
@@ -47,19 +50,46 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            trial = law.trial(subject, effort, announce, tally.add)
+            trial = _again(job, law, subject, announce)
+            if not (job.pinned_only or trial.failure):
+                trial = law.trial(subject, effort, announce, tally.add)
             blamed = blame(law, subject, lambda: _fresh(job, unused), trial.failure, effort) if trial.failure else None
             if blamed:
                 trial.failure = blamed.failure
-            result = result_of(job, law, trial)
+            said = diagnosed(law, subject, blamed.failure, effort) if blamed and not blamed.follows else ""
+            result = result_of(job, law, trial, said)
             result.follows = blamed.follows if blamed else ()
-            if blamed and result.violation and not result.follows:
-                result.violation.diagnosis = diagnosed(law, subject, blamed.failure, effort)
     finally:
         if settings:
             subject.framework.restore(settings)
     result.tally = tally
     return result
+
+
+def _again(job: Job, law: Law, subject: Subject, announce: Callable[[dict[str, Any]], None]) -> Trial:
+    """The counterexamples of earlier runs, until one fails again. One that can no longer be read is no news where a run
+    goes on with examples of its own; where nothing else is tried it could not run."""
+    trial = Trial()
+    for file in job.pinned:
+        try:
+            known = read(Path(file))
+            announce(known.arguments)
+            with alarm(job.example_seconds):
+                found = replay(law.body, subject, known.arguments)
+        except Hang as hang:
+            trial.failure = Failure("hang", None, str(hang), known.arguments)
+            return trial
+        except Exception as error:
+            if job.pinned_only:
+                trial.error = (
+                    str(error) if isinstance(error, CounterexampleError) else f"{type(error).__name__}: {error}"
+                )
+            continue
+        if found.failure and found.failure.kind == "crash" and not (law.judges_crashes or known.kind == "crash"):
+            found.failure = None  # as in a trial, which leaves a crash undecided
+        if found.failure or job.pinned_only:
+            return found
+    return trial
 
 
 def _fresh(job: Job, unused: Subject) -> Subject:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deqverify.claims import Claims
 from deqverify.law import laws
+from deqverify.running import counterexamples
 from deqverify.running.causes import Cause, causes, settled
 from deqverify.running.expectations import Expectation, apply
 from deqverify.running.jobs import ask, database_folder
@@ -164,13 +166,35 @@ def untried(jobs: Sequence[Job], law_ids: Sequence[str], asked: Asked | None = N
     return found
 
 
-def run(pool: Workers, jobs: Sequence[Job], asked: Asked, expectations: Sequence[Expectation] = ()) -> Iterator[Result]:
-    """Results as they arrive, expected violations marked. A target that could not be loaded when it was ``asked`` is
-    not tried again."""
+def run(
+    pool: Workers,
+    jobs: Sequence[Job],
+    asked: Asked,
+    expectations: Sequence[Expectation] = (),
+    kept: Path = counterexamples.FOLDER,
+) -> Iterator[Result]:
+    """Results as they arrive, expected violations marked, and counterexamples ``kept``. A target that could not be
+    loaded when it was ``asked`` is not tried again.
+
+    Without a seed the counterexamples of earlier runs are tried first.
+    """
     reasons = {target: answer for target, answer in asked.items() if isinstance(answer, str)}
     yield from (Result(job, Verdict.COULD_NOT_RUN, reasons[job.target]) for job in jobs if job.target in reasons)
-    for result in pool.run(job for job in jobs if job.target not in reasons):
+    known = counterexamples.kept_for(kept) if any(job.seed is None for job in jobs) else {}
+    for result in pool.run(_pinned(job, known) for job in jobs if job.target not in reasons):
+        if result.violation and result.violation.counterexample:
+            with suppress(OSError):  # a folder that cannot be written into takes no verdict away
+                result.violation.id = counterexamples.keep(result.violation.counterexample, kept)
         yield apply(result, expectations)
+
+
+MOST_PINNED = 5
+"""So many of the counterexamples of a job, the newest, are tried again."""
+
+
+def _pinned(job: Job, known: Mapping[tuple[str, str, str | None, str], list[str]]) -> Job:
+    files = known.get((job.law, job.target, job.dtype, job.device), []) if job.seed is None else []
+    return dataclasses.replace(job, pinned=tuple(files[:MOST_PINNED])) if files else job
 
 
 def in_order(results: Sequence[Result], jobs: Sequence[Job]) -> list[Result]:

@@ -9,6 +9,8 @@ from typing import Any
 from deqverify.comparison import Measurement
 from deqverify.law import Law, arguments_code, describe, where_code
 from deqverify.problem import Problem
+from deqverify.running.counterexamples import Counterexample, CounterexampleError
+from deqverify.running.installed import versions
 from deqverify.running.snippets import finding_target
 from deqverify.running.tally import Tally
 from deqverify.trial import Failure, Trial
@@ -52,6 +54,10 @@ class Job:
     """The implementation compiles for each shape, which takes time that is not the law's."""
     found: tuple[str, ...] = ()
     """The lines of Python that find an object in hand again."""
+    pinned: tuple[str, ...] = ()
+    """Files of counterexamples that are tried first."""
+    pinned_only: bool = False
+    """Nothing but these is tried."""
 
     @property
     def column(self) -> str:
@@ -67,7 +73,8 @@ class Violation:
     ``failing`` of ``surveyed`` fresh examples fail too; ``worst_error`` is the largest relative error seen, None where
     no failure measured one, and ``worst_at`` says where. ``where`` is the place of the counterexample in the space of
     problems, ``diagnosis`` what the implementation does instead of what it should, a clause that begins with a verb.
-    ``id`` names the stored counterexample, where there is one.
+    ``counterexample`` is the same as data (:mod:`deqverify.running.counterexamples`), empty where its arguments are
+    none, and ``id`` its name where it is stored.
     """
 
     kind: str
@@ -86,6 +93,7 @@ class Violation:
     where: str = ""
     diagnosis: str = ""
     id: str = ""
+    counterexample: dict[str, Any] = field(default_factory=dict)
     boundary: dict[str, Any] = field(default_factory=dict)
     boundary_said: str = ""
 
@@ -120,10 +128,10 @@ class Result:
         return self.informative / self.examples if self.examples else 0.0
 
 
-def result_of(job: Job, law: Law, trial: Trial) -> Result:
+def result_of(job: Job, law: Law, trial: Trial, diagnosis: str = "") -> Result:
     """The verdict that the evidence of ``trial`` allows."""
     verdict, reason = _verdict(trial)
-    violation = violation_of(job, law, trial.failure) if trial.failure else None
+    violation = violation_of(job, law, trial.failure, diagnosis) if trial.failure else None
     counts = (trial.examples, trial.informative, trial.reported, trial.crashed, trial.not_finite)
     return Result(job, verdict, reason, *counts, trial.worst, trial.seconds, violation)
 
@@ -138,13 +146,13 @@ def _verdict(trial: Trial) -> tuple[Verdict, str]:
     return Verdict.HOLDS, trial.stopped or ""
 
 
-def violation_of(job: Job, law: Law, failure: Failure) -> Violation:
-    """The violation as shown: description, snippet, numbers."""
+def violation_of(job: Job, law: Law, failure: Failure, diagnosis: str = "") -> Violation:
+    """The violation as shown and as stored: description, snippet, numbers, data."""
     anomaly = law.anomaly if failure.kind == "wrong" else failure.kind
     violation = Violation(
         failure.kind, anomaly, law.at_stake, describe(failure), snippet(job, failure), details=failure.details
     )
-    violation.where = where_code(failure.arguments)
+    violation.where, violation.diagnosis = where_code(failure.arguments), diagnosis
     if isinstance(failure.seen, Measurement):
         violation.measured, violation.allowed = failure.seen.measured, failure.seen.allowed
         violation.terms = failure.seen.terms
@@ -153,7 +161,20 @@ def violation_of(job: Job, law: Law, failure: Failure) -> Violation:
         if failure.severity.arguments:
             violation.worst_error = failure.severity.relative_error
             violation.worst_at = where_code(failure.severity.arguments)
+    violation.counterexample = _as_data(job, failure, violation)
     return violation
+
+
+_SAID = ("anomaly", "at_stake", "description", "where", "diagnosis", "boundary_said", "measured", "allowed", "terms")
+
+
+def _as_data(job: Job, failure: Failure, violation: Violation) -> dict[str, Any]:
+    said = {name: getattr(violation, name) for name in _SAID}
+    asked = job.law, job.target, job.dtype, job.device
+    try:
+        return Counterexample(*asked, failure.arguments, failure.kind, said, versions()).document()
+    except CounterexampleError:  # a cell of somebody's own has no name to be found by
+        return {}
 
 
 def _kinds(arguments: dict[str, Any]) -> list[str]:

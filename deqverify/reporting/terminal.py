@@ -243,7 +243,7 @@ def counterexample_text(known: Counterexample) -> str:
         part for part in (known.target, known.dtype, known.device if known.device != "cpu" else None) if part
     )
     lines = [f"{known.law} × {column}  ({said.get('diagnosis') or said.get('anomaly') or law.anomaly})", law.statement]
-    lines += [str(said[key]) for key in ("boundary_said", "description") if said.get(key)]
+    lines += [str(said[key]) for key in ("boundary_said", "boundary_drawn", "description") if said.get(key)]
     lines += [str(said.get("at_stake") or law.at_stake), ""]
     versions = ", ".join(f"{name} {number}" for name, number in known.versions.items())
     return "\n".join([*lines, f"found with {versions}", "", script(known)])

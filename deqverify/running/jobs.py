@@ -14,6 +14,7 @@ from deqverify.clock import Hang, alarm
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject
 from deqverify.law import Law, laws
+from deqverify.running.boundary import boundary
 from deqverify.running.counterexamples import CounterexampleError, read
 from deqverify.running.diagnosis import diagnosed
 from deqverify.running.premises import blame
@@ -56,8 +57,10 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             blamed = blame(law, subject, lambda: _fresh(job, unused), trial.failure, effort) if trial.failure else None
             if blamed:
                 trial.failure = blamed.failure
-            said = diagnosed(law, subject, blamed.failure, effort) if blamed and not blamed.follows else ""
-            result = result_of(job, law, trial, said)
+            alone = blamed.failure if blamed and not blamed.follows else None
+            words = diagnosed(law, subject, alone, effort) if alone else ""
+            lines = boundary(law, lambda: subject, alone, effort) if alone else []
+            result = result_of(job, law, trial, words, lines)
             result.follows = blamed.follows if blamed else ()
     finally:
         if settings:

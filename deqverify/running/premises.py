@@ -152,8 +152,9 @@ def _posed(premise: Law, question: Question, subject: Subject) -> Question:
         return question
 
 
-def weight(law: Law, subject: Subject, arguments: dict[str, Any]) -> Weight:
-    """How near ``law`` comes to its bound on one example; nothing where it is undecided."""
+def weight(law: Law, subject: Subject, arguments: dict[str, Any], crashes: bool = False) -> Weight:
+    """How near ``law`` comes to its bound on one example; nothing where it is undecided, as by a crash unless
+    ``crashes`` count."""
     largest, informative = 0.0, False
     try:
         for seen in law.body(subject, **arguments):
@@ -163,7 +164,7 @@ def weight(law: Law, subject: Subject, arguments: dict[str, Any]) -> Weight:
     except Reported:
         return Weight()
     except TargetFailure:
-        return Weight(math.inf, True) if law.judges_crashes else Weight()
+        return Weight(math.inf, True) if crashes or law.judges_crashes else Weight()
     return Weight(largest, informative)
 
 

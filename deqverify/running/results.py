@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from deqverify.comparison import Measurement
 from deqverify.law import Law, arguments_code, describe, where_code
 from deqverify.problem import Problem
+from deqverify.running import boundary
 from deqverify.running.counterexamples import Counterexample, CounterexampleError
 from deqverify.running.installed import versions
 from deqverify.running.snippets import finding_target
@@ -73,6 +75,8 @@ class Violation:
     ``failing`` of ``surveyed`` fresh examples fail too; ``worst_error`` is the largest relative error seen, None where
     no failure measured one, and ``worst_at`` says where. ``where`` is the place of the counterexample in the space of
     problems, ``diagnosis`` what the implementation does instead of what it should, a clause that begins with a verb.
+    ``boundary`` shows where it begins (:mod:`deqverify.running.boundary`), in numbers, in words and
+    as a picture of text.
     ``counterexample`` is the same as data (:mod:`deqverify.running.counterexamples`), empty where its arguments are
     none, and ``id`` its name where it is stored.
     """
@@ -94,8 +98,9 @@ class Violation:
     diagnosis: str = ""
     id: str = ""
     counterexample: dict[str, Any] = field(default_factory=dict)
-    boundary: dict[str, Any] = field(default_factory=dict)
+    boundary: list[dict[str, Any]] = field(default_factory=list)
     boundary_said: str = ""
+    boundary_drawn: str = ""
 
 
 @dataclass
@@ -128,10 +133,10 @@ class Result:
         return self.informative / self.examples if self.examples else 0.0
 
 
-def result_of(job: Job, law: Law, trial: Trial, diagnosis: str = "") -> Result:
-    """The verdict that the evidence of ``trial`` allows."""
+def result_of(job: Job, law: Law, trial: Trial, diagnosis: str = "", lines: Sequence[boundary.Line] = ()) -> Result:
+    """The verdict that the evidence of ``trial`` allows; ``lines`` show where a violation begins."""
     verdict, reason = _verdict(trial)
-    violation = violation_of(job, law, trial.failure, diagnosis) if trial.failure else None
+    violation = violation_of(job, law, trial.failure, diagnosis, lines) if trial.failure else None
     counts = (trial.examples, trial.informative, trial.reported, trial.crashed, trial.not_finite)
     return Result(job, verdict, reason, *counts, trial.worst, trial.seconds, violation)
 
@@ -146,13 +151,17 @@ def _verdict(trial: Trial) -> tuple[Verdict, str]:
     return Verdict.HOLDS, trial.stopped or ""
 
 
-def violation_of(job: Job, law: Law, failure: Failure, diagnosis: str = "") -> Violation:
+def violation_of(
+    job: Job, law: Law, failure: Failure, diagnosis: str = "", lines: Sequence[boundary.Line] = ()
+) -> Violation:
     """The violation as shown and as stored: description, snippet, numbers, data."""
     anomaly = law.anomaly if failure.kind == "wrong" else failure.kind
     violation = Violation(
         failure.kind, anomaly, law.at_stake, describe(failure), snippet(job, failure), details=failure.details
     )
     violation.where, violation.diagnosis = where_code(failure.arguments), diagnosis
+    violation.boundary = boundary.document(lines)
+    violation.boundary_said, violation.boundary_drawn = boundary.said(lines), boundary.drawn(lines)
     if isinstance(failure.seen, Measurement):
         violation.measured, violation.allowed = failure.seen.measured, failure.seen.allowed
         violation.terms = failure.seen.terms
@@ -165,7 +174,7 @@ def violation_of(job: Job, law: Law, failure: Failure, diagnosis: str = "") -> V
     return violation
 
 
-_SAID = ("anomaly", "at_stake", "description", "where", "diagnosis", "boundary_said", "measured", "allowed", "terms")
+_SAID = ("anomaly", "at_stake", "description", "where", "diagnosis", "boundary_said", "boundary_drawn", "measured")
 
 
 def _as_data(job: Job, failure: Failure, violation: Violation) -> dict[str, Any]:

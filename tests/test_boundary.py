@@ -36,8 +36,8 @@ def test_a_cap_is_wrong_from_the_rate_on_where_its_steps_do_not_suffice() -> Non
     assert line.right is not None
     assert line.wrong is not None
     assert line.right < line.wrong
-    # 401 steps leave γ⁴⁰¹ of the first residual. 1e-6 of ‖f(z)‖ is claimed, which is 1 to 1/(1−γ) times as large as that
-    # residual, and a few times that is allowed: γ⁴⁰¹ lies between 1e-6 and 1e-3.
+    # 401 steps leave γ⁴⁰¹ of the first residual. 1e-6 of ‖f(z)‖ is claimed, which is 1 to 1/(1−γ) times as large as
+    # that residual, and a few times that is allowed: γ⁴⁰¹ lies between 1e-6 and 1e-3.
     assert 10.0 ** (-6 / 401) < line.right < line.wrong < 10.0 ** (-3 / 401)
     assert line.wrong - line.right < 1e-3
     assert line.said == f"wrong from γ = {line.wrong:.3f} on at m = 4, n = 2, right at {line.right:.3f} and below"

@@ -41,7 +41,10 @@ def test_a_violation_exits_1_with_a_snippet_that_shows_it_again(tmp_path: Path) 
     assert entry["verdict"] == "violated"
     assert entry["violation"]["measured"] > entry["violation"]["allowed"]
     snippet = entry["violation"]["snippet"]
-    assert snippet in result.output, "what is shown must paste"
+    assert "gives the gradient of one step" in " ".join(result.output.split())
+    assert f"deqverify show {entry['violation']['id']}" in " ".join(result.output.split())
+    shown = CliRunner().invoke(main, ["show", entry["violation"]["id"]])
+    assert snippet in shown.output, "what is shown must paste"
     with pytest.raises(AssertionError, match="gradient-x"):
         exec(snippet, {})
 

@@ -103,8 +103,8 @@ NAMED = 6
 
 
 def _causes(report: Report, console: Console) -> None:
-    """Two lines a cause: what is wrong, and where it begins and what follows from it; one for an expected one. What can
-    still be trusted of a target stands below its causes."""
+    """Two lines a cause: what is wrong, and where it begins and what follows from it; one line for what is expected.
+    What can still be trusted of a target stands below its causes."""
     found = report.causes
     unexpected = [cause for cause in found if not cause.expected]
     if unexpected:
@@ -114,10 +114,9 @@ def _causes(report: Report, console: Console) -> None:
         head = Text(f"{number}  {cause.target} {_said(cause)}", style=STYLES[Verdict.VIOLATED])
         console.print(head.append(f"  ({cause.law})", style="default"))
         console.print(Text("   " + "; ".join(_details(cause))))
-    for cause in (cause for cause in found if cause.expected):
-        also = f" and {len(cause.followers)} that follow" if cause.followers else ""
-        line = Text(f"expected  {cause.target} × {cause.law}{also}: ", style=STYLES[Verdict.EXPECTED])
-        console.print(line.append(cause.first.reason, style="default"))
+    for line in _expected([cause for cause in found if cause.expected]):
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line)
     for target in dict.fromkeys(cause.target for cause in unexpected):
         if holding := trusted(report.results, target):
             console.print(
@@ -126,6 +125,22 @@ def _causes(report: Report, console: Console) -> None:
     for cause in unexpected:
         if not (cause.first.violation and cause.first.violation.id):  # of what is not kept the whole is shown
             violation_of(cause.first, console)
+
+
+def _expected(found: Sequence[Cause]) -> list[Text]:
+    """A line for each reason; what it stands for in several laws or targets is said once."""
+    by_reason: dict[str, list[Cause]] = {}
+    for cause in found:
+        by_reason.setdefault(cause.first.reason, []).append(cause)
+    lines = []
+    for reason, causes in by_reason.items():
+        targets, ids = (list(dict.fromkeys(getattr(c, name) for c in causes)) for name in ("target", "law"))
+        follow = sum(len(cause.followers) for cause in causes)
+        also = f" ({follow} more follow)" if follow else ""
+        more = f" and {len(targets) - 1} targets more" if len(targets) > 1 else ""
+        line = Text(f"expected  {', '.join(ids)} × {targets[0]}{more}{also}: ", style=STYLES[Verdict.EXPECTED])
+        lines.append(line.append(reason, style="default"))
+    return lines
 
 
 def _said(cause: Cause) -> str:

@@ -40,6 +40,9 @@ NEAR = 1e-2
 """A reading explains an answer that is nearer to it than this share of the distance from the truth: a guess at random
 is about as far away as the truth is."""
 
+OF_SEVERAL_CALLS = ("batching", "state", "arrays", "modes")
+"""Families whose laws compare answers with each other: their words are in the law."""
+
 LEAST = 2
 """On one problem alone too many readings are the same number."""
 
@@ -101,12 +104,14 @@ def _sweeps(step: Callable[[Array], Array], z: Array) -> Iterable[Array]:
 
 def diagnosed(law: Law, subject: Subject, failure: Failure, effort: Effort) -> str:
     """What is wrong, in a clause that begins with a verb, as "stops early without a word"; "" where no reading fits."""
-    if failure.kind != "wrong" or not isinstance(failure.arguments.get("problem"), Problem):
+    problem = failure.arguments.get("problem")
+    if failure.kind != "wrong" or not isinstance(problem, Problem) or law.family in OF_SEVERAL_CALLS:
         return ""
     with suppress(Interrupted, Exception), alarm(effort.example_seconds):  # words are no verdict
         seen = _failing(law, subject, failure)
         if "gradient" in law.needs:
-            return _of_blocks(law, seen)
+            of_adjoint = subject.is_layer and law.id not in ("objective", "gradient-B")
+            return (of_adjoint and _of_adjoint(seen)) or _of_blocks(law, seen)
         return _of_adjoint(seen) if "pull" in law.needs else _of_equilibrium(seen)
     return ""
 

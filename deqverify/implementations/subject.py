@@ -86,12 +86,25 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked of an implementation: a problem, the cotangent (n, *state) where one was pulled back, and the
-    layer, where it was not the implementation itself."""
+    """What was asked of an implementation: a problem, the cotangent (n, *state) where one was pulled back, the layer,
+    where it was not the implementation itself, and the native start, where one was given."""
 
     problem: Problem
     cotangent: Array | None = None
     layer: Any = None
+    start: Any = None
+
+
+class Started:
+    """``layer``, started at ``start`` where it is given none."""
+
+    def __init__(self, layer: Any, start: Any):
+        self._layer, self._start = layer, start
+        self.name, self.framework, self.claims = layer.name, layer.framework, layer.claims
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        found: tuple[Solution, Pull] = self._layer.vjp(cell, theta, x, self._start if z0 is None else z0)
+        return found
 
 
 class Subject:
@@ -159,7 +172,7 @@ class Subject:
         self, problem: Problem, theta: dict[str, Any], x: Any, z0: Any = None, layer: Any = None, cell: Any = None
     ) -> Answer:
         """Solves ``problem`` with native parameters and inputs; ``cell`` stands in for its cell."""
-        self._record(Question(problem, layer=layer))
+        self._record(Question(problem, layer=layer, start=z0))
         with self._calling("vjp"):
             solution, pull = (layer or self.implementation).vjp(cell or problem.cell, theta, x, z0)
             z = self._given(solution.z, (int(x.shape[0]), *problem.state), "z")
@@ -313,9 +326,10 @@ class Subject:
         twin.questions = []
         return twin
 
-    def around(self, layer: Any) -> Subject:
-        """The same subject with another layer in place of its own."""
-        return self._around(layer)
+    def posed(self, question: Question) -> Subject:
+        """The subject that was asked: with the layer and the start of ``question``, where it had some."""
+        layer = self.implementation if question.layer is None else question.layer
+        return self._around(layer if question.start is None else Started(layer, question.start))
 
     def on(self, names: Sequence[str]) -> Subject:
         """The same subject, judged on some of its cells only."""

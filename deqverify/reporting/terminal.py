@@ -42,7 +42,7 @@ FULL_SHARE = 0.95
 
 
 def follow(results: Iterable[Result], jobs: Sequence[Job], console: Console) -> list[Result]:
-    """Shows progress while ``results`` arrive: a bar on a terminal, a line for every quarter elsewhere."""
+    """Shows progress while ``results`` arrive: a bar on a terminal, a line for each half elsewhere."""
     found: list[Result] = []
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -53,7 +53,7 @@ def follow(results: Iterable[Result], jobs: Sequence[Job], console: Console) -> 
                 label = f"{result.job.law} × {result.job.column}: {result.verdict.value}"
                 progress.update(task, advance=1, description=f"{label:60.60}")
         return found
-    step = max(1, -(-len(jobs) // 4))
+    step = max(1, -(-len(jobs) // 2))
     for result in results:
         found.append(result)
         if result.verdict is not Verdict.COULD_NOT_RUN and (len(found) % step == 0 or len(found) == len(jobs)):
@@ -91,7 +91,8 @@ def show(report: Report, console: Console, full: bool = False) -> None:
         console.print(Text(sentence, style="yellow"))
     for sentence in report.stale:
         console.print(Text(f"stale expectation: {sentence}", style="bold red"))
-    _legend(report, console)
+    if full:
+        _legend(report, console)
     console.print(summary(report))
 
 
@@ -279,10 +280,11 @@ def remarks(report: Report) -> list[str]:
 
 def summary(report: Report) -> Text:
     """One line: what happened, and what it means for the exit code."""
-    violated, expected = len(report.of(Verdict.VIOLATED)), len(report.of(Verdict.EXPECTED))
     examples = sum(result.examples for result in report.results)
-    counts = f"{len(report.results)} verdicts from {examples} examples: {violated} violated, {expected} expected"
-    counts += f", {follows} that follow" if (follows := len(report.of(Verdict.FOLLOWS))) else ""
+    of = {verdict: len(report.of(verdict)) for verdict in Verdict}
+    always = (Verdict.VIOLATED, Verdict.EXPECTED)
+    counts = ", ".join(f"{count} {verdict.value}" for verdict, count in of.items() if count or verdict in always)
+    counts = f"{len(report.results)} verdicts from {examples} examples: {counts}"
     if report.exit_code == 0:
         return Text(f"\n{counts}. Nothing beyond the expectations.", style="bold green")
     if report.exit_code == 1:

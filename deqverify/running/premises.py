@@ -28,6 +28,9 @@ from deqverify.trial import Effort, Evidence, Failure, run_trial
 EXAMPLES, SECONDS = 40, 3.0
 """What a law is tried with again at the most."""
 
+BLOCKED = 12
+"""After so many examples of which none has premises that hold there is no use in going on."""
+
 QUESTIONS = 6
 """So many of the questions that a counterexample asks are put to the premises."""
 
@@ -97,7 +100,7 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
 def _some(questions: Sequence[Question]) -> list[Question]:
     """A few of them, spread: a training run asks sixty times much the same."""
     pulled = [q for q in questions if q.cotangent is not None] or list(questions)
-    also = [q for q in questions if q.layer is not None]
+    also = [q for q in questions if q.layer is not None or q.start is not None]
     chosen = [*also, *pulled]
     places = np.unique(np.linspace(0, len(chosen) - 1, QUESTIONS).astype(int)) if chosen else ()
     return [chosen[k] for k in places]
@@ -126,10 +129,12 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
     arguments = arguments_of(premise, _posed(premise, question, subject))
     if arguments is None:
         return None
-    found = weight(premise, subject if question.layer is None else subject.around(question.layer), arguments)
+    found = weight(premise, subject.posed(question), arguments)
     if premise.id == "existence" and not found.ratio > 1.0:
         # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.
-        near = weight(premise, made(), {"problem": other_weights(other_input(question.problem), subject.dtype)})
+        near = weight(
+            premise, made().posed(question), {"problem": other_weights(other_input(question.problem), subject.dtype)}
+        )
         return near if near.ratio > 1.0 else found
     return found
 
@@ -218,10 +223,17 @@ def _alone(
             return False
         return all((each := weights[p.id]) is None or each.informative for p in suspected)
 
+    blocked, passed = 0, 0
+
     def body(deq: Subject, **arguments: Any) -> Iterator[Evidence]:
+        nonlocal blocked, passed
         problem = arguments.get("problem")
         if isinstance(problem, Problem) and not clear(Question(problem, arguments.get("cotangent")), math.inf):
+            blocked += 1
+            if blocked >= BLOCKED and not passed:
+                raise Interrupted("what it rests on holds nowhere")
             return
+        passed += 1
         asked = deq.recording()
         for seen in law.body(asked, **arguments):
             if not seen.holds and not all(clear(q, ratio(seen)) for q in _some(asked.questions or [])):

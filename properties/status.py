@@ -141,6 +141,7 @@ def status_cap(deq: Subject, problem: Problem, cap: int) -> Iterator[Measurement
     statement="a batch with NaN features is never reported as converged",
     source="IEEE 754: a NaN satisfies no tolerance; of NaN features there is no equilibrium",
     needs=("equilibrium", "status"),
+    rests_on=("status-forward",),
     anomaly=SILENT,
     at_stake=STAKE,
     draws=any_problem(point=lambda problem: st.integers(0, problem.n - 1)),

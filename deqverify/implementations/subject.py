@@ -166,7 +166,8 @@ class Subject:
         """Solves ``problem`` (from z0, (n, *state)); ``x`` replaces the inputs, NaN allowed. Status not looked at."""
         given = self.native(problem.x if x is None else x)
         start = None if z0 is None else self.native(z0)
-        return self.solve_native(problem, self.parameters(problem), given, start, layer)
+        asked = self if x is None else self._unrecorded()  # with other inputs it is another problem, or none
+        return asked.solve_native(problem, self.parameters(problem), given, start, layer)
 
     def solve_native(
         self, problem: Problem, theta: dict[str, Any], x: Any, z0: Any = None, layer: Any = None, cell: Any = None
@@ -324,6 +325,11 @@ class Subject:
         """The same subject, which writes down what it and its copies are asked."""
         twin = self._around(self.implementation)
         twin.questions = []
+        return twin
+
+    def _unrecorded(self) -> Subject:
+        twin = self._around(self.implementation)
+        twin.questions = None
         return twin
 
     def posed(self, question: Question) -> Subject:

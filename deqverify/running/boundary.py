@@ -108,7 +108,7 @@ class _Search:
         if rate.said or any(ratio > 1.0 for ratio in rate.ratios):
             yield rate
         wrong = [value for value, ratio in zip(rate.values, rate.ratios, strict=True) if ratio > 1.0]
-        gamma = wrong[0] if wrong else self.shrunk.gamma
+        gamma = min(wrong, key=lambda g: abs(g - 0.5)) if wrong else self.shrunk.gamma
         at = f"γ = {_written('γ', gamma)}"
         yield from self._with_border("m", SIZES, lambda k: _problem(int(k), 2, gamma), f"{at}, n = 2")
         yield from self._with_border("n", SIZES, lambda k: _problem(4, int(k), gamma), f"{at}, m = 4")

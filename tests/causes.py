@@ -11,7 +11,7 @@ from typing import Any
 
 from deqverify import trial
 from deqverify.implementations.loading import load
-from deqverify.law import laws
+from deqverify.law import laws, premises
 from deqverify.running import jobs
 from deqverify.running.causes import Cause
 from deqverify.running.jobs import run_job
@@ -37,10 +37,13 @@ def target_of(fault: Any) -> str:
 
 
 def named_by(fault: Any) -> tuple[str, ...]:
-    """The laws by which its one cause may be called: those it names itself, or the one that it is known to violate."""
-    own = getattr(fault, "causes", ())
+    """The laws by which its one cause may be called: the ``cause`` that it names itself, or the law that it is known to
+    violate and what that rests on."""
+    if own := getattr(fault, "cause", None):
+        return (own,)
     tables = (NAMED, OF_ANY_CELL, {f: law for law, f in KILLERS.items()}, {f: law for law, f in (*MORE, *THRESHOLDS)})
-    return tuple(own) or tuple(table[fault] for table in tables if fault in table)
+    known = [table[fault] for table in tables if fault in table]
+    return (*known, *(premise.id for law in known for premise in premises(laws()[law])))
 
 
 def causes_of(target: str, profile: Profile = PROFILE) -> list[Cause]:

@@ -8,17 +8,18 @@ from graphlib import TopologicalSorter
 import numpy as np
 import pytest
 
-from deqverify import check_deq, laws, losses
+from deqverify import laws, losses, trial
 from deqverify.implementations.subject import Question, Subject
 from deqverify.law import premises
 from deqverify.problem import SoftmaxProblem
+from deqverify.running import diagnosis, jobs
+from deqverify.running import premises as running_premises
 from deqverify.running.causes import Cause, causes, settled, trusted
-from deqverify.running.plan import Report, make_jobs
+from deqverify.running.plan import Report, in_order, make_jobs
 from deqverify.running.premises import APART, Weight, arguments_of, weigh
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Result, Verdict, Violation
 from tests.faults import layers
-from tests.two_defects import my_deq
 
 PROFILE = Profile("test", examples=5, seconds=5.0, seed=0)
 V, E, H, F = Verdict.VIOLATED, Verdict.EXPECTED, Verdict.HOLDS, Verdict.FOLLOWS
@@ -124,26 +125,33 @@ def test_weights_explain_what_is_not_far_beyond_them() -> None:
     assert not Weight(0.0).explains(1.1)
 
 
-def found_in(deq: object, *ids: str) -> list[Cause]:
-    return check_deq(deq, laws=ids, dtype="float64", cells=["linear-softmax"], seed=0, progress=False).causes
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found is asked here, not how soon on a loaded machine."""
+    monkeypatch.setattr(running_premises, "SECONDS", 60.0)
+    monkeypatch.setattr(diagnosis, "SECONDS", 60.0)
+    monkeypatch.setattr(trial, "_SURVEY_SECONDS", 5.0)
+    monkeypatch.setattr(jobs, "boundary", lambda *_: [])
 
 
+def found_in(target: str, *ids: str) -> list[Cause]:
+    """As on the command line: made anew for each law."""
+    long = Profile("test", examples=40, seconds=240.0, seed=0, example_seconds=120.0)
+    chosen = make_jobs([target], ids, long, ["float64"], database=None, only=["linear-softmax"])
+    return Report(in_order([jobs.run_job(job) for job in chosen], chosen)).causes
+
+
+@pytest.mark.usefixtures("patient")
 def test_what_only_a_used_implementation_shows_follows_from_its_memory() -> None:
-    """A target that is made anew for each law, as on the command line."""
-    (cause,) = check_deq(
-        "tests.faults.stateful:CachedByShape",
-        laws=["existence", "mass", "history", "in-place-update"],
-        dtype="float64",
-        seed=0,
-        progress=False,
-    ).causes
+    (cause,) = found_in("tests.faults.stateful:CachedByShape", "existence", "mass", "history", "in-place-update")
     assert cause.law == "history"
     assert set(cause.followers) == {"existence", "mass", "in-place-update"}
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_silent_cap_and_a_one_step_gradient_are_two_causes_in_words() -> None:
     chosen = ["existence", "restart", "status-forward", "adjoint-certificate", "gradient-x", "euler"]
-    found = {cause.law: cause for cause in found_in(my_deq, *chosen)}
+    found = {cause.law: cause for cause in found_in("tests.two_defects:my_deq", *chosen)}
     assert set(found) == {"existence", "adjoint-certificate"}
     said = {law: cause.first.violation.diagnosis for law, cause in found.items()}  # type: ignore[union-attr]
     assert said["existence"] == "stops early (after 401 steps), without a word"
@@ -169,7 +177,8 @@ def test_a_silent_cap_and_a_one_step_gradient_are_two_causes_in_words() -> None:
         (layers.Decayed, ("gradient-B", "energy"), "gradient-B", "gradient in B"),
     ],
 )
+@pytest.mark.usefixtures("patient")
 def test_one_defect_is_one_cause_and_is_named(fault: type, ids: tuple[str, ...], cause: str, said: str) -> None:
-    found = found_in(fault(), *ids)
+    found = found_in(f"tests.faults.layers:{fault.__name__}", *ids)
     assert [each.law for each in found] == [cause]
     assert said in found[0].first.violation.diagnosis  # type: ignore[union-attr]

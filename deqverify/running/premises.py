@@ -71,8 +71,8 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
     try:
         with alarm(effort.example_seconds):
             return _blame(law, subject, fresh, failure, effort)
-    except Interrupted:  # too slow to be asked again: then it is reported as it is
-        return Blame((), failure)
+    except Interrupted:  # too slow to be asked again: then it is left to what the run says of those that it rests on
+        return Blame(tuple(premise.id for premise in premises(law)), failure)
     except Exception as error:  # nothing here may take the verdict away
         failure.notes += (f"what it rests on could not be tried: {type(error).__name__}: {error}",)
         return Blame((), failure)
@@ -130,13 +130,16 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
     if arguments is None:
         return None
     found = weight(premise, subject.posed(question), arguments)
-    if premise.id == "existence" and not found.ratio > 1.0:
+    if premise.id in _NEARBY and not found.ratio > 1.0:
         # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.
-        near = weight(
-            premise, made().posed(question), {"problem": other_weights(other_input(question.problem), subject.dtype)}
-        )
+        beside = replace(question, problem=other_weights(other_input(question.problem), subject.dtype))
+        near = weight(premise, made().posed(question), arguments_of(premise, beside) or {})
         return near if near.ratio > 1.0 else found
     return found
+
+
+_NEARBY = ("existence", "adjoint-certificate")
+"""The laws whose derivatives are what others speak of: equilibria by gradients, gradients by second derivatives."""
 
 
 def _posed(premise: Law, question: Question, subject: Subject) -> Question:

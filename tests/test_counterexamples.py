@@ -179,15 +179,19 @@ def test_a_file_that_is_too_large_or_absent_is_not_read(tmp_path: Path, monkeypa
     assert "is no file, and none of the 1 counterexamples" in why
 
 
-def test_a_strangers_file_imports_nothing_until_its_reader_names_a_target(tmp_path: Path) -> None:
-    (tmp_path / "from_a_stranger.py").write_text("raise SystemExit('ran')\n")
+def test_a_strangers_file_imports_nothing_until_its_reader_names_a_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "from_a_stranger.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "mail.json"
     path.write_text(changed("target", to="from_a_stranger:deq"))
-    for command in (["replay", str(path)], ["show", str(path)]):
-        done = CliRunner().invoke(main, command)
-        assert "ran" not in done.output.replace("from_a_stranger", "")
-        assert done.exit_code == (2 if command[0] == "replay" else 0)
-    assert "say which one to try with --target" in CliRunner().invoke(main, ["replay", str(path)]).output
+    for *command, code in (["replay", 2], ["show", 0], ["show", "--code", 0], ["replay", "--code", 2]):
+        done = CliRunner().invoke(main, [str(each) for each in (command[0], path, *command[1:])])
+        assert done.exit_code == code, done.output
+        assert not ran.exists()
+        assert command[0] == "show" or "--target" in done.output
 
 
 def kept(folder: Path, law: str, target: str) -> tuple[str, dict[str, Any]]:

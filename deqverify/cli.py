@@ -1,4 +1,4 @@
-"""The command line: ``deqverify run``, ``soak``, ``list``, ``explain`` and ``bench``."""
+"""The command line: ``deqverify run``, ``show``, ``replay``, ``soak``, ``list``, ``explain`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def main() -> None:
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--expect", type=click.Path(path_type=Path), help="TOML file of expected violations.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results as JSON.")
+@click.option("--full", is_flag=True, help="Also show the matrix of laws and implementations, and every violation.")
 @click.option(
     "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Worker processes."
 )
@@ -62,9 +63,10 @@ def run(
     device: str,
     expect: Path | None,
     json_path: Path | None,
+    full: bool,
     workers: int,
 ) -> None:
-    """Verify TARGETS and print the matrix of laws × implementations, with every violation shrunk.
+    """Verify TARGETS and print what is wrong with them: root causes, each with its smallest problem and what follows.
 
     A target is an installed name (reference, torchdeq), a name with options ('torchdeq[ift,broyden]'), or
     package.module:name of your own: a layer, a factory that takes the options, or a function solve(step, z0), whose
@@ -103,7 +105,7 @@ def run(
         jobs = plan.make_jobs(names, law_ids, chosen, dtypes, device, asked=asked, only=only)
         found = terminal.follow(plan.run(pool, jobs, asked, known), jobs, console)
     report = plan.Report(plan.in_order(found, jobs), expected.stale(known, laws()), plan.untried(jobs, law_ids, asked))
-    terminal.show(report, console)
+    terminal.show(report, console, full)
     if json_path:
         machine.write(report, json_path)
     sys.exit(report.exit_code)
@@ -135,6 +137,49 @@ def _header(chosen: Any, device: str) -> str:
         f"profile {chosen.name}: {chosen.examples} examples, {chosen.seconds:g} s a law, seed {seed}, device {device}"
     )
     return f"{shown}\n{effort}"
+
+
+@main.command()
+@click.argument("id_or_file", metavar="ID|FILE")
+@click.option("--code", is_flag=True, help="Print a script that shows it again, and nothing else.")
+def show(id_or_file: str, code: bool) -> None:
+    """Show the stored counterexample ID, or FILE: what was seen, what it means, what was installed, and the code that
+    shows it again. Runs nothing that it names."""
+    from deqverify.reporting.terminal import counterexample_text
+    from deqverify.running import counterexamples, replaying
+
+    try:
+        known, _ = counterexamples.find(id_or_file)
+    except counterexamples.CounterexampleError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(replaying.script(known) if code else counterexample_text(known))
+
+
+@main.command()
+@click.argument("id_or_file", metavar="ID|FILE")
+@click.option("--target", help="Try it on this target in place of the one that it names; needed for a FILE of others.")
+@click.option("--code", is_flag=True, help="Print a script that shows it again, and run nothing.")
+def replay(id_or_file: str, target: str | None, code: bool) -> None:
+    """Try the stored counterexample ID, or FILE, again.
+
+    \b
+    Exit code 0: fixed.
+              1: still violated.
+              2: it cannot run.
+    """
+    from deqverify.running import counterexamples, replaying
+
+    if code:
+        try:
+            click.echo(replaying.script(replaying.chosen(id_or_file, target)))
+        except counterexamples.CounterexampleError as error:
+            raise click.UsageError(str(error)) from error
+        return
+    verdict, why, result = replaying.replayed(id_or_file, target)
+    click.echo(f"{verdict}: {why}" if why else verdict)
+    if result and result.violation:
+        click.echo(result.violation.description)
+    sys.exit(replaying.EXIT_CODES[verdict])
 
 
 @main.command()

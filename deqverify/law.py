@@ -119,7 +119,8 @@ class Law:
     can no longer be trusted once it is violated. ``large`` draws problems of a size that few bounds can judge; one
     example in twenty is of them, where it gives a strategy. Crashes leave a law undecided unless it
     ``judges_crashes``. ``loose`` is the reason why the reference stays below 1/1000 of the bound; without one that is
-    a defect of the bound.
+    a defect of the bound. ``rests_on`` names the laws whose statements are premises of this one: where one of them is
+    violated too, a violation may follow from it and say nothing of its own (:mod:`deqverify.running.premises`).
     """
 
     id: str
@@ -132,6 +133,7 @@ class Law:
     cost: int
     judges_crashes: bool
     loose: str | None
+    rests_on: tuple[str, ...]
     body: Body
     draws: Draws
     large: Callable[[Subject], SearchStrategy[dict[str, Any]] | None] | None
@@ -162,7 +164,7 @@ class Law:
         seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id} {subject.dtype}".encode())
         own = replace(effort, examples=max(1, -(-effort.examples // self.cost)), seed=seed)
         first, others = self._parts(subject)
-        trial = run_trial(self.body, self._drawn(first), first, own, self.judges_crashes, announce, observe)
+        trial = run_trial(self.body, self.drawn(first), first, own, self.judges_crashes, announce, observe)
 
         def more(draws: SearchStrategy[dict[str, Any]] | None, on: Subject | None, examples: int, name: str) -> None:
             """Adds a run of its own: among others Hypothesis would draw these in clusters, or not at all."""
@@ -174,16 +176,16 @@ class Law:
 
         if own.scouting:
             return trial
-        more(self._drawn(others) if others else None, others, 1 + own.examples // OTHER_CELLS_SHARE, "cells")
+        more(self.drawn(others) if others else None, others, 1 + own.examples // OTHER_CELLS_SHARE, "cells")
         if trial.crashed and not trial.failure and not trial.decisive:
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
-            return run_trial(self.body, self._drawn(subject), subject, own, True, announce, observe)
+            return run_trial(self.body, self.drawn(subject), subject, own, True, announce, observe)
         large = self.large(first) if self.large else None
         large = few_shapes(large) if large is not None and subject.claims.compiles else large
         more(large, first, 2 + own.examples // LARGE_SHARE, "large")  # the first is the least of them
         return trial
 
-    def _drawn(self, subject: Subject) -> SearchStrategy[dict[str, Any]]:
+    def drawn(self, subject: Subject) -> SearchStrategy[dict[str, Any]]:
         """What is drawn for ``subject``: few shapes where it compiles for each."""
         draws = self.draws(subject)
         return few_shapes(draws) if subject.claims.compiles else draws
@@ -297,6 +299,7 @@ def law(
     cost: int = 1,
     judges_crashes: bool = False,
     loose: str | None = None,
+    rests_on: tuple[str, ...] = (),
     large: Callable[[Subject], SearchStrategy[dict[str, Any]] | None] | None = None,
 ) -> Callable[[Body], Law]:
     """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it; its id is the body's name.
@@ -319,7 +322,7 @@ def law(
                 raise ValueError(f"id: the law {id!r} exists already, in {_file(known.body)}")
             return known
         said = (id, about, statement, source, needs, anomaly, at_stake)
-        _REGISTRY[id] = Law(*said, cost, judges_crashes, loose, body, draws, large)
+        _REGISTRY[id] = Law(*said, cost, judges_crashes, loose, rests_on, body, draws, large)
         return _REGISTRY[id]
 
     return register
@@ -330,6 +333,21 @@ def laws() -> dict[str, Law]:
     for family in FAMILIES:
         importlib.import_module(f"deqverify.properties.{family}")
     return dict(sorted(_REGISTRY.items(), key=lambda item: _order(item[1])))
+
+
+def premises(entry: Law) -> list[Law]:
+    """Every law that ``entry`` rests on, directly or by way of others, each after those that it rests on itself."""
+    known, found = laws(), dict[str, Law]()
+
+    def visit(id: str) -> None:
+        if id not in found:
+            for earlier in known[id].rests_on:
+                visit(earlier)
+            found[id] = known[id]
+
+    for id in entry.rests_on:
+        visit(id)
+    return list(found.values())
 
 
 def _order(entry: Law) -> tuple[int, int]:

@@ -176,7 +176,11 @@ class LawItem(pytest.Item):
         result = self._verification.result(self._job)
         if result.verdict is Verdict.VIOLATED and result.violation:
             shown = result.violation
-            raise ViolatedError("\n".join([shown.description, shown.at_stake, "", shown.snippet]))
+            words = [f"{self._job.target} {shown.diagnosis}"] if shown.diagnosis else []
+            words += (
+                [f"it may only follow from {', '.join(result.follows)}: look there first"] if result.follows else []
+            )
+            raise ViolatedError("\n".join([*words, shown.description, shown.at_stake, "", shown.snippet]))
         if result.verdict is Verdict.COULD_NOT_RUN:
             raise ViolatedError(f"could not run: {result.reason}")
         if result.verdict is Verdict.EXPECTED:

@@ -6,7 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -265,10 +265,8 @@ def _weigh(
     try:
         while len(outcomes) < REPLAYS and time.monotonic() - started < _SURVEY_SECONDS:
             outcomes.append(judged(failure.arguments))
-        few = replace(effort, examples=min(effort.examples, _SURVEY_EXAMPLES), database=None)
-        test = given(arguments=strategy)(survey)
-        test = seed(0 if effort.seed is None else effort.seed + 1)(test)
-        _configured(test, few, (Phase.generate,))()
+        examples = min(effort.examples, _SURVEY_EXAMPLES)
+        look_at(strategy, survey, examples, 0 if effort.seed is None else effort.seed + 1)
     except Interrupted:
         pass
     except Exception as error:  # nothing here may take the verdict away
@@ -277,6 +275,18 @@ def _weigh(
     if failing < len(outcomes):
         failure.notes += (f"fails {failing} of {len(outcomes)}: not deterministic, or it minds what was asked before",)
     failure.severity = severity
+
+
+def look_at(
+    strategy: SearchStrategy[dict[str, Any]], look: Callable[[dict[str, Any]], None], examples: int, seed_: int
+) -> None:
+    """Calls ``look`` with fresh examples, as many as asked for at the most; what it raises comes through."""
+
+    def example(arguments: dict[str, Any]) -> None:
+        look(arguments)
+
+    test = seed(seed_)(given(arguments=strategy)(example))
+    _configured(test, Effort(examples), (Phase.generate,))()
 
 
 _PHASES = (Phase.reuse, Phase.generate, Phase.target, Phase.shrink)

@@ -24,6 +24,7 @@ WRONG = "wrong equilibrium"
     statement="x ↦ z* is linear",
     source="theory: equivariance",
     needs=("equilibrium",),
+    rests_on=("existence",),
     anomaly=WRONG,
     at_stake="The answer depends on how large the data are, not only on what they say.",
     draws=any_problem(
@@ -65,6 +66,7 @@ def linearity(deq: Subject, problem: Problem, other: Array, weights: tuple[int, 
     statement="ẑ(2ᵏx) = 2ᵏ ẑ(x) over the dtype's usable range, where accuracy is claimed as relative",
     source="theory: equivariance",
     needs=("equilibrium", "relative"),
+    rests_on=("existence",),
     anomaly="wrong equilibrium on small or large data",
     at_stake="Data in other units give another model: a feature in metres and one in nanometres do not agree.",
     loose=(

@@ -26,6 +26,7 @@ MONOTONE = MonotoneCell.name
     statement="a splitting contracts: ‖z_k − z*‖ ≤ ρᵏ‖z₀ − z*‖, ρ² = 1−2αμ+α²L² or 1−4αμ/(1+2αμ+α²L²)",
     source="theory: splittings; Winston & Kolter 2020, arXiv 2006.08591",
     needs=("equilibrium", "splitting"),
+    rests_on=("existence",),
     anomaly="the solver is slower than its iteration",
     at_stake="Caps are hit where the method would have converged; the cost of a solve is not what the theory says.",
     draws=lambda deq: any_problem(MONOTONE, start=lambda p: rounded_signals(deq, p.states))(deq),

@@ -84,6 +84,29 @@ class Answer:
         heed(self.status, not_finite=not np.isfinite(self.z).all())
 
 
+@dataclass(frozen=True)
+class Question:
+    """What was asked of an implementation: a problem, the cotangent (n, *state) where one was pulled back, the layer,
+    where it was not the implementation itself, and the native start, where one was given."""
+
+    problem: Problem
+    cotangent: Array | None = None
+    layer: Any = None
+    start: Any = None
+
+
+class Started:
+    """``layer``, started at ``start`` where it is given none."""
+
+    def __init__(self, layer: Any, start: Any):
+        self._layer, self._start = layer, start
+        self.name, self.framework, self.claims = layer.name, layer.framework, layer.claims
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        found: tuple[Solution, Pull] = self._layer.vjp(cell, theta, x, self._start if z0 is None else z0)
+        return found
+
+
 class Subject:
     """``implementation`` in ``dtype`` on ``device``. Accepts a layer, a model, or a function ``solve(step, z0) -> z``.
 
@@ -105,6 +128,8 @@ class Subject:
         self.device = device
         self.notes: list[str] = []
         """What was noticed on the way in one example, said beside a violation."""
+        self.questions: list[Question] | None = None
+        """What was asked, where that is recorded."""
         if self.dtype not in self.claims.dtypes:
             raise ValueError(f"dtype: {self.name} claims {', '.join(self.claims.dtypes)}, not {self.dtype}")
         if device.split(":")[0] not in self.claims.devices:
@@ -141,12 +166,14 @@ class Subject:
         """Solves ``problem`` (from z0, (n, *state)); ``x`` replaces the inputs, NaN allowed. Status not looked at."""
         given = self.native(problem.x if x is None else x)
         start = None if z0 is None else self.native(z0)
-        return self.solve_native(problem, self.parameters(problem), given, start, layer)
+        asked = self if x is None else self._unrecorded()  # with other inputs it is another problem, or none
+        return asked.solve_native(problem, self.parameters(problem), given, start, layer)
 
     def solve_native(
         self, problem: Problem, theta: dict[str, Any], x: Any, z0: Any = None, layer: Any = None, cell: Any = None
     ) -> Answer:
         """Solves ``problem`` with native parameters and inputs; ``cell`` stands in for its cell."""
+        self._record(Question(problem, layer=layer, start=z0))
         with self._calling("vjp"):
             solution, pull = (layer or self.implementation).vjp(cell or problem.cell, theta, x, z0)
             z = self._given(solution.z, (int(x.shape[0]), *problem.state), "z")
@@ -176,6 +203,7 @@ class Subject:
         return found
 
     def pull_status(self, answer: Answer, cotangent: Array, again: bool = False) -> tuple[dict[str, Array], Status]:
+        self._record(Question(answer.problem, cotangent))
         return self.unpack(answer.problem, self.pull_native(answer, self.native(cotangent), again), len(cotangent))
 
     def unpack(self, problem: Problem, found: Cotangents, n: int) -> tuple[dict[str, Array], Status]:
@@ -202,6 +230,7 @@ class Subject:
         cell = probed(problem.cell)
         theta = self.parameters(problem) | {PROBE: self.native(np.zeros(problem.states))}
         answer = self.solve_native(problem, theta, self.native(problem.x), cell=cell)
+        self._record(Question(problem, cotangent))
         pulled = self.pull_native(answer, self.native(cotangent))
         with _calling("pull"):
             adjoint = self._given(pulled.theta[PROBE], problem.states, "the gradient in an additive probe")
@@ -210,6 +239,7 @@ class Subject:
     def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Array]]:
         """L and the gradient in every block, through the layer's own framework; heeds both statuses."""
         if not self.is_layer:
+            self._record(Question(problem))
             with _calling("value_and_grad"):
                 value, found = self.implementation.value_and_grad(problem)
                 return float(value), {name: np.asarray(g, dtype=np.float64) for name, g in found.items()}
@@ -286,6 +316,26 @@ class Subject:
         twin = copy.copy(self)
         twin.implementation = implementation
         return twin
+
+    def _record(self, question: Question) -> None:
+        if self.questions is not None:
+            self.questions.append(question)
+
+    def recording(self) -> Subject:
+        """The same subject, which writes down what it and its copies are asked."""
+        twin = self._around(self.implementation)
+        twin.questions = []
+        return twin
+
+    def _unrecorded(self) -> Subject:
+        twin = self._around(self.implementation)
+        twin.questions = None
+        return twin
+
+    def posed(self, question: Question) -> Subject:
+        """The subject that was asked: with the layer and the start of ``question``, where it had some."""
+        layer = self.implementation if question.layer is None else question.layer
+        return self._around(layer if question.start is None else Started(layer, question.start))
 
     def on(self, names: Sequence[str]) -> Subject:
         """The same subject, judged on some of its cells only."""

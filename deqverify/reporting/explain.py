@@ -58,6 +58,8 @@ def _text(law: Law) -> str:
         f"- Needs {', '.join(law.needs)}: {needs}",
         f"- A violation means: {law.anomaly}. {law.at_stake}",
     ]
+    if law.rests_on:
+        lines.append(f"- Rests on {', '.join(law.rests_on)}: violated only where these are, it says nothing of its own")
     if law.loose:
         lines.append(f"- The reference stays below 1/1000 of the bound: {law.loose}")
     return "\n".join(lines)

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from deqverify.running.installed import versions
 from deqverify.running.plan import Report
 
-PACKAGES = ("deqverify", "hypothesis", "numpy", "scipy", "python-flint", "torch", "torchdeq")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a verdict depends on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+__all__ = ["document", "versions", "write"]
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -32,7 +20,12 @@ def document(report: Report) -> dict[str, Any]:
         entry = asdict(result)
         entry["verdict"] = result.verdict.value
         results.append(entry)
-    said = {"stale": report.stale, "untried": report.untried}
+    causes = [
+        {"target": c.target, "law": c.law, "dtypes": c.dtypes, "follows": c.followers, "expected": c.expected}
+        | ({"diagnosis": v.diagnosis, "where": v.where, "boundary": v.boundary} if (v := c.first.violation) else {})
+        for c in report.causes
+    ]
+    said = {"causes": causes, "stale": report.stale, "untried": report.untried}
     return {"versions": versions(), "exit_code": report.exit_code} | said | {"results": results}
 
 

@@ -1,4 +1,5 @@
-"""Results for people: progress, the matrix of laws × implementations, and every violation, ready to paste."""
+"""Results for people: progress, the causes of what is wrong, and on demand the matrix of laws × implementations and
+every violation, ready to paste."""
 
 from __future__ import annotations
 
@@ -10,12 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from deqverify.law import laws
+from deqverify.running.causes import Cause, trusted
+from deqverify.running.counterexamples import Counterexample
 from deqverify.running.plan import Report
+from deqverify.running.replaying import script
 from deqverify.running.results import Job, Result, Verdict
 
 STYLES = {
     Verdict.HOLDS: "green",
     Verdict.VIOLATED: "bold red",
+    Verdict.FOLLOWS: "red",
     Verdict.EXPECTED: "yellow",
     Verdict.INCONCLUSIVE: "cyan",
     Verdict.NOT_CLAIMED: "dim",
@@ -24,6 +29,7 @@ STYLES = {
 LEGEND = {
     Verdict.HOLDS: "no counterexample; the bounds could have told, in so many of the examples where a share is given",
     Verdict.VIOLATED: "a counterexample was found and shrunk",
+    Verdict.FOLLOWS: "violated, but only where a law that it rests on is violated too",
     Verdict.EXPECTED: "violated, as the file of expectations says, for the reason given there",
     Verdict.INCONCLUSIVE: "too little evidence: mostly reported as not converged, or the claims allow too much",
     Verdict.NOT_CLAIMED: "the implementation does not claim what the law needs",
@@ -36,7 +42,7 @@ FULL_SHARE = 0.95
 
 
 def follow(results: Iterable[Result], jobs: Sequence[Job], console: Console) -> list[Result]:
-    """Shows progress while ``results`` arrive: a bar on a terminal, a line for every tenth elsewhere."""
+    """Shows progress while ``results`` arrive: a bar on a terminal, a line for each half elsewhere."""
     found: list[Result] = []
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -47,31 +53,31 @@ def follow(results: Iterable[Result], jobs: Sequence[Job], console: Console) -> 
                 label = f"{result.job.law} × {result.job.column}: {result.verdict.value}"
                 progress.update(task, advance=1, description=f"{label:60.60}")
         return found
-    step = max(1, len(jobs) // 10)
+    step = max(1, -(-len(jobs) // 2))
     for result in results:
         found.append(result)
         if result.verdict is not Verdict.COULD_NOT_RUN and (len(found) % step == 0 or len(found) == len(jobs)):
             bad = sum(r.verdict is Verdict.VIOLATED for r in found)
-            console.print(f"  {len(found)}/{len(jobs)} done, {bad} unexpected violations", highlight=False)
+            console.print(
+                f"  {len(found)}/{len(jobs)} done, {bad} unexpected violations, of one cause or of several",
+                highlight=False,
+            )
     return found
 
 
-def show(report: Report, console: Console) -> None:
-    """The matrix, the violations, what could not run, stale expectations, and one line of summary."""
+def show(report: Report, console: Console, full: bool = False) -> None:
+    """The causes, what could not run, stale expectations, the counts and one line of summary; ``full``: the matrix and
+    every violation besides."""
     ran = {result.job.column for result in report.results if result.verdict is not Verdict.COULD_NOT_RUN}
-    for table in matrices([result for result in report.results if result.job.column in ran], console.width):
-        console.print(table)
-    _legend(report, console)
-    shown: dict[object, list[Result]] = {}
-    for result in report.results:
-        if result.violation:
-            alike = result.job.target, result.verdict, result.violation.description
-            shown.setdefault(alike if result.violation.kind == "crash" else id(result), []).append(result)
-    for first, *others in shown.values():  # what crashes alike is said once
-        _violation(first, console)
-        if others:
-            said = ", ".join(dict.fromkeys(other.job.law for other in others))
-            console.print(Text(f"{first.verdict.value.upper()} in the same words: {said}", style=STYLES[first.verdict]))
+    tried = [result for result in report.results if result.job.column in ran]
+    if full or len({result.job.law for result in tried}) <= FEW:
+        for table in matrices(tried, console.width):
+            console.print(table)
+    _causes(report, console)
+    if full:
+        for result in report.results:
+            if result.violation:
+                violation_of(result, console)
     failed: dict[tuple[str, str], list[Job]] = {}
     for result in report.of(Verdict.COULD_NOT_RUN):
         failed.setdefault((result.job.target, result.reason.rstrip()), []).append(result.job)
@@ -85,7 +91,88 @@ def show(report: Report, console: Console) -> None:
         console.print(Text(sentence, style="yellow"))
     for sentence in report.stale:
         console.print(Text(f"stale expectation: {sentence}", style="bold red"))
+    if full:
+        _legend(report, console)
     console.print(summary(report))
+
+
+FEW = 8
+"""With so many laws the matrix is short enough to be shown unasked."""
+
+NAMED = 6
+"""So many of the laws that follow, or that hold, are named."""
+
+
+def _causes(report: Report, console: Console) -> None:
+    """Two lines a cause: what is wrong, and where it begins and what follows from it; one line for what is expected.
+    What can still be trusted of a target stands below its causes."""
+    found = report.causes
+    unexpected = [cause for cause in found if not cause.expected]
+    if unexpected:
+        count = "one cause" if len(unexpected) == 1 else f"{len(unexpected)} causes"
+        console.print(Text(f"{count} of what is violated", style="bold"))
+    for number, cause in enumerate(unexpected, start=1):
+        head = Text(f"{number}  {cause.target} {_said(cause)}", style=STYLES[Verdict.VIOLATED])
+        console.print(head.append(f"  ({cause.law})", style="default"))
+        console.print(Text("   " + "; ".join(_details(cause))))
+    for line in _expected([cause for cause in found if cause.expected]):
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line)
+    for target in dict.fromkeys(cause.target for cause in unexpected):
+        if holding := trusted(report.results, target):
+            console.print(
+                Text(f"{target} can still be trusted in {len(holding)} laws: {named(holding)}", style="green")
+            )
+    for cause in unexpected:
+        if not (cause.first.violation and cause.first.violation.id):  # of what is not kept the whole is shown
+            violation_of(cause.first, console)
+
+
+def _expected(found: Sequence[Cause]) -> list[Text]:
+    """A line for each reason; what it stands for in several laws or targets is said once."""
+    by_reason: dict[str, list[Cause]] = {}
+    for cause in found:
+        by_reason.setdefault(cause.first.reason, []).append(cause)
+    lines = []
+    for reason, causes in by_reason.items():
+        targets, ids = (list(dict.fromkeys(getattr(c, name) for c in causes)) for name in ("target", "law"))
+        follow = sum(len(cause.followers) for cause in causes)
+        also = f" ({follow} more follow)" if follow else ""
+        more = f" and {len(targets) - 1} targets more" if len(targets) > 1 else ""
+        line = Text(f"expected  {', '.join(ids)} × {targets[0]}{more}{also}: ", style=STYLES[Verdict.EXPECTED])
+        lines.append(line.append(reason, style="default"))
+    return lines
+
+
+def _said(cause: Cause) -> str:
+    """What is wrong, as a clause that begins with a verb."""
+    violation = cause.first.violation
+    assert violation
+    return violation.diagnosis or (violation.anomaly if violation.kind == "wrong" else _ENDS[violation.kind])
+
+
+_ENDS = {"crash": "raises an error", "hang": "does not come back", "death": "kills its process"}
+
+
+def _details(cause: Cause) -> list[str]:
+    violation = cause.first.violation
+    assert violation
+    parts = [violation.boundary_said or (f"smallest at {violation.where}" if violation.where else "")]
+    parts += [f"in {' and '.join(cause.dtypes)}"] if cause.dtypes else []
+    if violation.kind != "wrong":
+        parts.append(violation.description.splitlines()[0])
+    elif violation.measured is not None and violation.allowed:
+        parts.append(f"{violation.measured / violation.allowed:.2g} times what is allowed")
+    if cause.followers:
+        many = len(cause.followers) > 1
+        parts.append(f"{len(cause.followers)} law{'s follow' if many else ' follows'}: {named(cause.followers)}")
+    return [part for part in parts if part] + ([f"deqverify show {violation.id}"] if violation.id else [])
+
+
+def named(laws: Sequence[str]) -> str:
+    """Some of them by name."""
+    left = len(laws) - NAMED
+    return ", ".join(laws[:NAMED]) + (f" and {left} more" if left > 0 else "")
 
 
 def matrices(results: Sequence[Result], width: int = 80) -> list[Table]:
@@ -147,7 +234,8 @@ def _legend(report: Report, console: Console) -> None:
             console.print(line.append(f"{count:4}  {LEGEND[verdict]}", style="default"))
 
 
-def _violation(result: Result, console: Console) -> None:
+def violation_of(result: Result, console: Console) -> None:
+    """A violation in full: what was seen, what is at stake, and the snippet that shows it again."""
     violation = result.violation
     assert violation
     console.print()
@@ -162,6 +250,19 @@ def _violation(result: Result, console: Console) -> None:
         console.print(Text(f"it printed: {result.output.strip()[-300:]}", style="dim"))
     # Never wrapped: what is shown must paste.
     console.print(Text(violation.snippet), soft_wrap=True)
+
+
+def counterexample_text(known: Counterexample) -> str:
+    """A stored counterexample in full."""
+    said, law = known.said, laws()[known.law]
+    column = " ".join(
+        part for part in (known.target, known.dtype, known.device if known.device != "cpu" else None) if part
+    )
+    lines = [f"{known.law} × {column}  ({said.get('diagnosis') or said.get('anomaly') or law.anomaly})", law.statement]
+    lines += [str(said[key]) for key in ("boundary_said", "boundary_drawn", "description") if said.get(key)]
+    lines += [str(said.get("at_stake") or law.at_stake), ""]
+    versions = ", ".join(f"{name} {number}" for name, number in known.versions.items())
+    return "\n".join([*lines, f"found with {versions}", "", script(known)])
 
 
 def remarks(report: Report) -> list[str]:
@@ -179,9 +280,11 @@ def remarks(report: Report) -> list[str]:
 
 def summary(report: Report) -> Text:
     """One line: what happened, and what it means for the exit code."""
-    violated, expected = len(report.of(Verdict.VIOLATED)), len(report.of(Verdict.EXPECTED))
     examples = sum(result.examples for result in report.results)
-    counts = f"{len(report.results)} verdicts from {examples} examples: {violated} violated, {expected} expected"
+    of = {verdict: len(report.of(verdict)) for verdict in Verdict}
+    always = (Verdict.VIOLATED, Verdict.EXPECTED)
+    counts = ", ".join(f"{count} {verdict.value}" for verdict, count in of.items() if count or verdict in always)
+    counts = f"{len(report.results)} verdicts from {examples} examples: {counts}"
     if report.exit_code == 0:
         return Text(f"\n{counts}. Nothing beyond the expectations.", style="bold green")
     if report.exit_code == 1:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from deqverify.claims import Claims
+from deqverify.clock import Hang, alarm
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject
 from deqverify.law import Law, laws
+from deqverify.running.boundary import boundary
+from deqverify.running.counterexamples import CounterexampleError, read
+from deqverify.running.diagnosis import diagnosed
+from deqverify.running.premises import blame
 from deqverify.running.results import Job, Result, Verdict, result_of, violation_of
 from deqverify.running.tally import Tally
-from deqverify.trial import Effort, Failure
+from deqverify.trial import Effort, Failure, Trial, replay
 
 
 def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -> Result:
@@ -40,18 +46,66 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         if scratch:
             scratch.write_bytes(pickle.dumps(arguments))
 
+    unused = subject.copied() if job.in_hand and subject.claims.copies else subject
     tally = Tally()
     # What one job leaves switched on would be the next one's start, for which no law could blame it any more.
     settings = subject.framework.settings() if subject.is_layer else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = result_of(job, law, law.trial(subject, effort, announce, tally.add))
+            trial = _again(job, law, subject, announce)
+            if not (job.pinned_only or trial.failure):
+                trial = law.trial(subject, effort, announce, tally.add)
+            looked_at = trial.failure if not job.expected else None  # what is expected was looked at when it was new
+            blamed = blame(law, subject, lambda: _fresh(job, unused), looked_at, effort) if looked_at else None
+            if blamed:
+                trial.failure = blamed.failure
+            alone = blamed.failure if blamed and not blamed.follows else None
+            words = diagnosed(law, subject, alone, effort) if alone else ""
+            lines = boundary(law, lambda: subject, alone, effort) if alone else []
+            result = result_of(job, law, trial, words, lines)
+            result.follows = blamed.follows if blamed else ()
     finally:
         if settings:
             subject.framework.restore(settings)
     result.tally = tally
     return result
+
+
+def _again(job: Job, law: Law, subject: Subject, announce: Callable[[dict[str, Any]], None]) -> Trial:
+    """The counterexamples of earlier runs, until one fails again. One that can no longer be read is no news where a run
+    goes on with examples of its own; where nothing else is tried it could not run."""
+    trial = Trial()
+    for file in job.pinned:
+        try:
+            known = read(Path(file))
+            announce(known.arguments)
+            with alarm(job.example_seconds):
+                found = replay(law.body, subject, known.arguments)
+        except Hang as hang:
+            trial.failure = Failure("hang", None, str(hang), known.arguments)
+            return trial
+        except Exception as error:
+            if job.pinned_only:
+                trial.error = (
+                    str(error) if isinstance(error, CounterexampleError) else f"{type(error).__name__}: {error}"
+                )
+            continue
+        if found.failure and found.failure.kind == "crash" and not (law.judges_crashes or known.kind == "crash"):
+            found.failure = None  # as in a trial, which leaves a crash undecided
+        if found.failure or job.pinned_only:
+            return found
+    return trial
+
+
+def _fresh(job: Job, unused: Subject) -> Subject:
+    """One that nobody has asked anything yet, as far as can be: made anew from its name, or ``unused``."""
+    if job.in_hand:
+        return unused
+    try:
+        return Subject(load(job.target), job.dtype, job.device, job.target, only=job.cells)
+    except (TargetError, TypeError, ValueError):  # a factory that works once
+        return unused
 
 
 def ask(target: str) -> Claims | str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deqverify.claims import Claims
 from deqverify.law import laws
+from deqverify.running import counterexamples
+from deqverify.running.causes import Cause, causes, settled
 from deqverify.running.expectations import Expectation, apply, meets
 from deqverify.running.jobs import ask, database_folder
 from deqverify.running.profiles import Profile
@@ -21,11 +24,20 @@ DATABASE = Path(".deqverify") / "examples"
 
 @dataclass
 class Report:
-    """The results of a run, in the order of targets, then laws. ``untried`` names what is claimed and was not tried."""
+    """The results of a run, in the order of targets, then laws, what follows from others marked so. ``untried`` names
+    what is claimed and was not tried."""
 
     results: list[Result] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     untried: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.results = settled(self.results)
+
+    @property
+    def causes(self) -> list[Cause]:
+        """What is wrong, what follows from it beside it; the unexpected first."""
+        return causes(self.results)
 
     def of(self, verdict: Verdict) -> list[Result]:
         return [result for result in self.results if result.verdict is verdict]
@@ -43,7 +55,7 @@ class Report:
         return self.exit_code == 0
 
     def __str__(self) -> str:
-        """The matrix and every violation as text."""
+        """What a terminal shows, as text."""
         from rich.console import Console
 
         from deqverify.reporting.terminal import show
@@ -176,15 +188,37 @@ def in_rounds(jobs: Sequence[Job], attempt: Callable[[Iterable[Job]], Iterable[R
     yield from attempt(job for job in jobs if job not in found)
 
 
-def run(pool: Workers, jobs: Sequence[Job], asked: Asked, expectations: Sequence[Expectation] = ()) -> Iterator[Result]:
-    """Results as they arrive, expected violations marked. A target that could not be loaded when it was ``asked`` is
-    not tried again."""
+def run(
+    pool: Workers,
+    jobs: Sequence[Job],
+    asked: Asked,
+    expectations: Sequence[Expectation] = (),
+    kept: Path = counterexamples.FOLDER,
+) -> Iterator[Result]:
+    """Results as they arrive, expected violations marked, and counterexamples ``kept``. A target that could not be
+    loaded when it was ``asked`` is not tried again.
+
+    Without a seed the counterexamples of earlier runs are tried first.
+    """
     reasons = {target: answer for target, answer in asked.items() if isinstance(answer, str)}
     yield from (Result(job, Verdict.COULD_NOT_RUN, reasons[job.target]) for job in jobs if job.target in reasons)
-    able = [job for job in jobs if job.target not in reasons]
+    known = counterexamples.kept_for(kept) if any(job.seed is None for job in jobs) else {}
+    able = [_pinned(job, known) for job in jobs if job.target not in reasons]
     able = [dataclasses.replace(job, expected=meets(job, expectations) is not None) for job in able]
     for result in in_rounds(able, pool.run):
+        if result.violation and result.violation.counterexample:
+            with suppress(OSError):  # a folder that cannot be written into takes no verdict away
+                result.violation.id = counterexamples.keep(result.violation.counterexample, kept)
         yield apply(result, expectations)
+
+
+MOST_PINNED = 5
+"""So many of the counterexamples of a job, the newest, are tried again."""
+
+
+def _pinned(job: Job, known: Mapping[tuple[str, str, str | None, str], list[str]]) -> Job:
+    files = known.get((job.law, job.target, job.dtype, job.device), []) if job.seed is None else []
+    return dataclasses.replace(job, pinned=tuple(files[:MOST_PINNED])) if files else job
 
 
 def in_order(results: Sequence[Result], jobs: Sequence[Job]) -> list[Result]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from deqverify.comparison import Measurement
 from deqverify.law import Law, arguments_code, describe, where_code
 from deqverify.problem import Problem
+from deqverify.running import boundary
+from deqverify.running.counterexamples import Counterexample, CounterexampleError
+from deqverify.running.installed import versions
 from deqverify.running.snippets import finding_target
 from deqverify.running.tally import Tally
 from deqverify.trial import Failure, Trial
@@ -19,6 +23,7 @@ class Verdict(enum.Enum):
 
     HOLDS = "holds"
     VIOLATED = "violated"
+    FOLLOWS = "follows"
     EXPECTED = "expected"
     INCONCLUSIVE = "inconclusive"
     NOT_CLAIMED = "not claimed"
@@ -55,6 +60,10 @@ class Job:
     """The implementation compiles for each shape, which takes time that is not the law's."""
     found: tuple[str, ...] = ()
     """The lines of Python that find an object in hand again."""
+    pinned: tuple[str, ...] = ()
+    """Files of counterexamples that are tried first."""
+    pinned_only: bool = False
+    """Nothing but these is tried."""
 
     @property
     def column(self) -> str:
@@ -68,7 +77,12 @@ class Violation:
     """The smallest counterexample of one law on one implementation, ready to be shown and pasted.
 
     ``failing`` of ``surveyed`` fresh examples fail too; ``worst_error`` is the largest relative error seen, None where
-    no failure measured one, and ``worst_at`` says where.
+    no failure measured one, and ``worst_at`` says where. ``where`` is the place of the counterexample in the space of
+    problems, ``diagnosis`` what the implementation does instead of what it should, a clause that begins with a verb.
+    ``boundary`` shows where it begins (:mod:`deqverify.running.boundary`), in numbers, in words and
+    as a picture of text.
+    ``counterexample`` is the same as data (:mod:`deqverify.running.counterexamples`), empty where its arguments are
+    none, and ``id`` its name where it is stored.
     """
 
     kind: str
@@ -84,12 +98,22 @@ class Violation:
     surveyed: int = 0
     worst_error: float | None = None
     worst_at: str = ""
+    where: str = ""
+    diagnosis: str = ""
+    id: str = ""
+    counterexample: dict[str, Any] = field(default_factory=dict)
+    boundary: list[dict[str, Any]] = field(default_factory=list)
+    boundary_said: str = ""
+    boundary_drawn: str = ""
 
 
 @dataclass
 class Result:
     """The outcome of one job. ``worst`` is the largest measured/allowed among examples that held; ``not_finite`` counts
-    answers to finite problems that hold NaN or infinity and were reported as not converged."""
+    answers to finite problems that hold NaN or infinity and were reported as not converged.
+
+    ``follows`` names the laws that a violation may follow from, the most basic first; where it does the verdict is
+    "follows", and ``cause`` the law that is to blame."""
 
     job: Job
     verdict: Verdict
@@ -104,6 +128,8 @@ class Result:
     violation: Violation | None = None
     output: str = ""
     tally: Tally = field(default_factory=Tally)
+    follows: tuple[str, ...] = ()
+    cause: str = ""
 
     @property
     def share(self) -> float:
@@ -111,10 +137,10 @@ class Result:
         return self.informative / self.examples if self.examples else 0.0
 
 
-def result_of(job: Job, law: Law, trial: Trial) -> Result:
-    """The verdict that the evidence of ``trial`` allows."""
+def result_of(job: Job, law: Law, trial: Trial, diagnosis: str = "", lines: Sequence[boundary.Line] = ()) -> Result:
+    """The verdict that the evidence of ``trial`` allows; ``lines`` show where a violation begins."""
     verdict, reason = _verdict(trial)
-    violation = violation_of(job, law, trial.failure) if trial.failure else None
+    violation = violation_of(job, law, trial.failure, diagnosis, lines) if trial.failure else None
     counts = (trial.examples, trial.informative, trial.reported, trial.crashed, trial.not_finite)
     return Result(job, verdict, reason, *counts, trial.worst, trial.seconds, violation)
 
@@ -129,12 +155,17 @@ def _verdict(trial: Trial) -> tuple[Verdict, str]:
     return Verdict.HOLDS, trial.stopped or ""
 
 
-def violation_of(job: Job, law: Law, failure: Failure) -> Violation:
-    """The violation as shown: description, snippet, numbers."""
+def violation_of(
+    job: Job, law: Law, failure: Failure, diagnosis: str = "", lines: Sequence[boundary.Line] = ()
+) -> Violation:
+    """The violation as shown and as stored: description, snippet, numbers, data."""
     anomaly = law.anomaly if failure.kind == "wrong" else failure.kind
     violation = Violation(
         failure.kind, anomaly, law.at_stake, describe(failure), snippet(job, failure), details=failure.details
     )
+    violation.where, violation.diagnosis = where_code(failure.arguments), diagnosis
+    violation.boundary = boundary.document(lines)
+    violation.boundary_said, violation.boundary_drawn = boundary.said(lines), boundary.drawn(lines)
     if isinstance(failure.seen, Measurement):
         violation.measured, violation.allowed = failure.seen.measured, failure.seen.allowed
         violation.terms = failure.seen.terms
@@ -143,7 +174,20 @@ def violation_of(job: Job, law: Law, failure: Failure) -> Violation:
         if failure.severity.arguments:
             violation.worst_error = failure.severity.relative_error
             violation.worst_at = where_code(failure.severity.arguments)
+    violation.counterexample = _as_data(job, failure, violation)
     return violation
+
+
+_SAID = ("anomaly", "at_stake", "description", "where", "diagnosis", "boundary_said", "boundary_drawn", "measured")
+
+
+def _as_data(job: Job, failure: Failure, violation: Violation) -> dict[str, Any]:
+    said = {name: getattr(violation, name) for name in _SAID}
+    asked = job.law, job.target, job.dtype, job.device
+    try:
+        return Counterexample(*asked, failure.arguments, failure.kind, said, versions()).document()
+    except CounterexampleError:  # a cell of somebody's own has no name to be found by
+        return {}
 
 
 def _kinds(arguments: dict[str, Any]) -> list[str]:

@@ -1,0 +1,133 @@
+"""From violations to root causes: which of them follow from others, across the dtypes of a target.
+
+:mod:`deqverify.running.premises` says, job by job, which laws a violation may follow from. It does where one of them is
+violated in the same report, by itself or in turn; otherwise it is reported as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from deqverify.law import laws
+from deqverify.running.results import Result, Verdict
+
+WRONG = (Verdict.VIOLATED, Verdict.EXPECTED, Verdict.FOLLOWS)
+"""Verdicts that stand for a violation."""
+
+
+@dataclass
+class Cause:
+    """One thing that is wrong with a target: a law that is violated by itself, in one or several dtypes, and the ids of
+    what follows from it. ``results`` are those of the law, the one with the smallest counterexample first."""
+
+    law: str
+    target: str
+    results: list[Result]
+    followers: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> Result:
+        return self.results[0]
+
+    @property
+    def expected(self) -> bool:
+        return all(result.verdict is Verdict.EXPECTED for result in self.results)
+
+    @property
+    def dtypes(self) -> list[str]:
+        return [result.job.dtype for result in self.results if result.job.dtype]
+
+
+def settled(results: Sequence[Result]) -> list[Result]:
+    """``results`` in the same order, those that follow from another of them marked so, with the law to blame."""
+    blamed: dict[int, str] = {}
+    for target in dict.fromkeys(result.job.target for result in results):
+        blamed |= _blamed([r for r in results if r.job.target == target and r.verdict in WRONG])
+    return [
+        replace(result, verdict=_following(result.verdict), cause=blamed[id(result)])
+        if id(result) in blamed
+        else result
+        for result in results
+    ]
+
+
+def _following(verdict: Verdict) -> Verdict:
+    """What is expected stays so, with its own reason."""
+    return Verdict.FOLLOWS if verdict is Verdict.VIOLATED else verdict
+
+
+def _blamed(mine: Sequence[Result]) -> dict[int, str]:
+    """By the identity of a result that follows: the law to blame for it, itself a cause."""
+    by_law: dict[str, list[Result]] = {}
+    for result in mine:
+        by_law.setdefault(result.job.law, []).append(result)
+    found: dict[int, str] = {}
+    alone: set[str] = set()
+    heads: dict[object, str] = {}
+    for result in mine:  # nothing that it may follow from is violated: a cause, or one with others that are alike
+        if not any(law in by_law and law != result.job.law for law in result.follows):
+            head = heads.setdefault(_alike(result), result.job.law)
+            if head == result.job.law:
+                alone.add(head)
+            else:
+                found[id(result)] = head
+
+    def root(follows: Iterable[str], seen: frozenset[str]) -> str | None:
+        for law in follows:
+            if law in seen or law not in by_law:
+                continue
+            if law in alone:
+                return law
+            if further := root((f for result in by_law[law] for f in result.follows), seen | {law}):
+                return further
+        return None
+
+    for result in mine:
+        if id(result) not in found and (law := root(result.follows, frozenset({result.job.law}))):
+            found[id(result)] = law
+    return found
+
+
+def _alike(result: Result) -> object:
+    """What violations that are one have in common: the words of a crash or a hang, or the state that only a used
+    implementation shows; nothing for others."""
+    violation = result.violation
+    if violation and violation.kind in ("crash", "hang", "death"):
+        return violation.kind, violation.description.splitlines()[0]
+    return result.follows if "deterministic" in result.follows else id(result)
+
+
+def causes(results: Sequence[Result]) -> list[Cause]:
+    """The root causes among settled ``results``, target by target: those that are not expected first, and of them
+    those from which most follows."""
+    found: dict[tuple[str, str], Cause] = {}
+    wrong = [result for result in results if result.verdict in WRONG]
+    for result in wrong:
+        if not result.cause:
+            key = result.job.target, result.job.law
+            found.setdefault(key, Cause(result.job.law, result.job.target, [])).results.append(result)
+    for result in wrong:
+        cause = found.get((result.job.target, result.cause))
+        if cause and result.job.law not in cause.followers and (result.job.target, result.job.law) not in found:
+            cause.followers.append(result.job.law)
+    for cause in found.values():
+        cause.results.sort(key=lambda result: (result.verdict is not Verdict.VIOLATED, _size(result)))
+    targets = list(dict.fromkeys(result.job.target for result in results))
+    order = list(laws())
+    return sorted(
+        found.values(), key=lambda c: (c.expected, targets.index(c.target), -len(c.followers), order.index(c.law))
+    )
+
+
+def _size(result: Result) -> int:
+    return len(result.violation.snippet) if result.violation else 0
+
+
+def trusted(results: Sequence[Result], target: str) -> list[str]:
+    """The laws that hold for ``target`` in every dtype that they decided in."""
+    verdicts: dict[str, set[Verdict]] = {}
+    for result in results:
+        if result.job.target == target:
+            verdicts.setdefault(result.job.law, set()).add(result.verdict)
+    return [law for law, seen in verdicts.items() if Verdict.HOLDS in seen and not seen & {*WRONG}]

@@ -1,0 +1,249 @@
+"""Whether a violation says something of its own, or only repeats one of a law that it rests on.
+
+A law rests on others (``Law.rests_on``): what it states of a gradient is stated of gradients at equilibria. Where its
+counterexample violates one of those as well, it is tried again on problems where all of them hold. Found there, it is a
+cause of its own, and that is the counterexample shown; not found, it follows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from deqverify.clock import Interrupted, alarm
+from deqverify.comparison import Measurement
+from deqverify.errors.judge import judge
+from deqverify.implementations.subject import Question, Reported, Subject, TargetFailure
+from deqverify.law import Law, cells_of, premises
+from deqverify.losses import Squared
+from deqverify.problem import Problem
+from deqverify.properties.calls import other_input, other_weights
+from deqverify.trial import Effort, Evidence, Failure, run_trial
+
+EXAMPLES, SECONDS = 40, 3.0
+"""What a law is tried with again at the most."""
+
+BLOCKED = 12
+"""After so many examples of which none has premises that hold there is no use in going on."""
+
+QUESTIONS = 6
+"""So many of the questions that a counterexample asks are put to the premises."""
+
+APART = 64.0
+"""A violation is one of its own where it exceeds its bound by this factor more than its premises come near theirs. An
+equilibrium that is just within its bound may have a gradient just beyond its own, by the roughness of the two bounds
+and one derivative more; those are factors of a dozen. A gradient of another kind is wrong by its whole size."""
+
+REMEMBERED = ("history", "deterministic")
+"""The laws of what a violation follows from that a fresh implementation does not show."""
+
+_ABOUT_CALLS = ("state", "modes")
+"""Families of laws about several calls, which a fresh implementation is expected to violate as well."""
+
+
+@dataclass(frozen=True)
+class Blame:
+    """``follows``: the laws that a violation may follow from, the most basic first; without any it is a cause of its
+    own. ``failure`` is the counterexample to show."""
+
+    follows: tuple[str, ...]
+    failure: Failure
+
+
+Fresh = Callable[[], Subject]
+"""Makes a subject that nobody has asked anything yet."""
+
+
+def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort) -> Blame:
+    """Who is to blame for ``failure`` of ``law`` on ``subject``.
+
+    Violations that end in a crash or a hang rest on the law ``answers`` alone.
+    """
+    if law.id == "answers":
+        return Blame((), failure)
+    if failure.kind != "wrong":
+        return Blame(("answers",), failure)
+    try:
+        with alarm(effort.example_seconds):
+            return _blame(law, subject, fresh, failure, effort)
+    except Interrupted:  # too slow to be asked again: then it is left to what the run says of those that it rests on
+        return Blame(tuple(premise.id for premise in premises(law)), failure)
+    except Exception as error:  # nothing here may take the verdict away
+        failure.notes += (f"what it rests on could not be tried: {type(error).__name__}: {error}",)
+        return Blame((), failure)
+
+
+def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort) -> Blame:
+    asked = fresh().recording()
+    excess = weight(law, asked, failure.arguments).ratio
+    if not excess > 1.0 and law.family not in _ABOUT_CALLS:
+        return Blame(REMEMBERED, failure)
+    # What laws about several calls ask must not be remembered where single calls are judged.
+    judged = fresh if law.family in _ABOUT_CALLS else lambda: subject
+    able = [premise for premise in premises(law) if premise.missing(subject) is None]
+    questions = _some(asked.questions or [])
+    weights = {premise.id: [w for q in questions if (w := weigh(premise, judged, q))] for premise in able}
+    suspected = [premise for premise in able if any(w.explains(excess) for w in weights[premise.id])]
+    # What cannot be asked of one problem is left to what the run says of that law.
+    others = [premise.id for premise in able if not weights[premise.id]]
+    if not suspected:
+        return Blame(tuple(others), failure)
+    found = _alone(law, able, suspected, subject, judged, effort)
+    return Blame((), found) if found else Blame((*(p.id for p in suspected), *others), failure)
+
+
+def _some(questions: Sequence[Question]) -> list[Question]:
+    """A few of them, spread: a training run asks sixty times much the same."""
+    pulled = [q for q in questions if q.cotangent is not None] or list(questions)
+    also = [q for q in questions if q.layer is not None or q.start is not None]
+    chosen = [*also, *pulled]
+    places = np.unique(np.linspace(0, len(chosen) - 1, QUESTIONS).astype(int)) if chosen else ()
+    return [chosen[k] for k in places]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How near a law comes to its bound on one example: the largest measured/allowed, infinite for a fact that fails,
+    and whether the bound could have told."""
+
+    ratio: float = 0.0
+    informative: bool = False
+
+    def explains(self, excess: float) -> bool:
+        """Whether a premise of this weight may be why a law exceeds its own bound by ``excess``."""
+        return self.ratio > 1.0 or excess < APART * self.ratio
+
+
+def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
+    """How near ``premise`` comes to its bound on what was asked; None where it says nothing of that."""
+    subject = made()
+    if question.problem.cell.name not in cells_of(premise.about, subject):
+        return None
+    if question.layer is not None and premise.id == "existence":
+        return None  # of a layer that is kept from working on purpose nobody expects an equilibrium
+    arguments = arguments_of(premise, _posed(premise, question, subject))
+    if arguments is None:
+        return None
+    found = weight(premise, subject.posed(question), arguments)
+    if premise.id in _NEARBY and not found.ratio > 1.0:
+        # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.
+        beside = replace(question, problem=other_weights(other_input(question.problem), subject.dtype))
+        near = weight(premise, made().posed(question), arguments_of(premise, beside) or {})
+        return near if near.ratio > 1.0 else found
+    return found
+
+
+_NEARBY = ("existence", "adjoint-certificate")
+"""The laws whose derivatives are what others speak of: equilibria by gradients, gradients by second derivatives."""
+
+
+def _posed(premise: Law, question: Question, subject: Subject) -> Question:
+    """For laws of the objective's gradient, the same question with an objective whose cotangent is the one that was
+    pulled back: ``‖z − (z* − c/2)‖²`` is one, up to the rounding of its targets."""
+    problem, cotangent = question.problem, question.cotangent
+    if cotangent is None or premise.id not in _DIRECTIONS or not subject.is_layer:
+        return question
+    truth = judge(problem, subject.claims, subject.dtype)
+    if not truth.in_range:
+        return question
+    wanted = truth.z - cotangent / 2
+    Y = wanted.reshape(problem.n, -1).T
+    try:
+        posed = replace(problem, B=np.eye(len(Y)), Y=Y, loss=Squared())  # type: ignore[type-var]
+        return replace(question, problem=posed.rounded_to(subject.dtype))
+    except ValueError:  # beyond the range of the dtype
+        return question
+
+
+def weight(law: Law, subject: Subject, arguments: dict[str, Any], crashes: bool = False) -> Weight:
+    """How near ``law`` comes to its bound on one example; nothing where it is undecided, as by a crash unless
+    ``crashes`` count."""
+    largest, informative = 0.0, False
+    try:
+        for seen in law.body(subject, **arguments):
+            largest, informative = max(largest, ratio(seen)), informative or seen.informative
+            if not seen.holds:
+                break
+    except Reported:
+        return Weight()
+    except TargetFailure:
+        return Weight(math.inf, True) if crashes or law.judges_crashes else Weight()
+    return Weight(largest, informative)
+
+
+def ratio(seen: Evidence) -> float:
+    """measured/allowed; infinite for a fact that fails, and for NaN."""
+    if isinstance(seen, Measurement) and not math.isnan(seen.ratio):
+        return seen.ratio if seen.holds else max(seen.ratio, math.nextafter(1.0, 2.0))
+    return 0.0 if seen.holds else math.inf
+
+
+def arguments_of(law: Law, question: Question | None) -> dict[str, Any] | None:
+    """Arguments for ``law`` on what was asked: its problem and cotangent, and directions at random where it takes some;
+    None where it takes more than that."""
+    if question is None:
+        return None
+    problem, made = question.problem, dict[str, Any]()
+    draws = np.random.default_rng(0)
+    for name in list(inspect.signature(law.body).parameters)[1:]:
+        if name == "problem":
+            made[name] = problem
+        elif name == "cotangent":
+            made[name] = draws.standard_normal(problem.states) if question.cotangent is None else question.cotangent
+        elif name == "direction" and law.id in _DIRECTIONS:
+            made[name] = _DIRECTIONS[law.id](problem, draws)
+        else:
+            return None
+    return made
+
+
+def _along(problem: Problem, names: Sequence[str], draws: np.random.Generator) -> dict[str, Any]:
+    return {name: draws.standard_normal(np.shape(problem.block(name))) for name in names}
+
+
+_DIRECTIONS: dict[str, Callable[[Problem, np.random.Generator], Any]] = {
+    "gradient-theta": lambda problem, draws: _along(problem, list(problem.theta), draws),
+    "gradient-B": lambda problem, draws: draws.standard_normal(problem.B.shape),
+    "gradient-x": lambda problem, draws: draws.standard_normal(problem.x.shape),
+    "taylor": lambda problem, draws: _along(problem, ["A", "B", "x"], draws),
+}
+
+
+def _alone(
+    law: Law, earlier: Sequence[Law], suspected: Sequence[Law], subject: Subject, judged: Fresh, effort: Effort
+) -> Failure | None:
+    """A failure of ``law`` where everything that it rests on holds, the smallest that a few seconds find. Those laws
+    that were ``suspected`` have to be able to tell: a bound that allows everything clears nobody."""
+
+    def clear(question: Question, excess: float) -> bool:
+        weights = {premise.id: weigh(premise, judged, question) for premise in earlier}
+        if any(each and each.explains(excess) for each in weights.values()):
+            return False
+        return all((each := weights[p.id]) is None or each.informative for p in suspected)
+
+    blocked, passed = 0, 0
+
+    def body(deq: Subject, **arguments: Any) -> Iterator[Evidence]:
+        nonlocal blocked, passed
+        problem = arguments.get("problem")
+        if isinstance(problem, Problem) and not clear(Question(problem, arguments.get("cotangent")), math.inf):
+            blocked += 1
+            if blocked >= BLOCKED and not passed:
+                raise Interrupted("what it rests on holds nowhere")
+            return
+        passed += 1
+        asked = deq.recording()
+        for seen in law.body(asked, **arguments):
+            if not seen.holds and not all(clear(q, ratio(seen)) for q in _some(asked.questions or [])):
+                return
+            yield seen
+
+    seconds = min(SECONDS, effort.seconds)
+    few = replace(effort, examples=EXAMPLES, seconds=seconds, database=None, push=False)
+    found = run_trial(body, law.drawn(subject), subject, few, law.judges_crashes)
+    return found.failure if found.failure and found.failure.kind == "wrong" else None

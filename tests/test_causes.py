@@ -1,0 +1,184 @@
+"""Violations are grouped by what they follow from: root causes, in words that a person can act on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from graphlib import TopologicalSorter
+
+import numpy as np
+import pytest
+
+from deqverify import laws, losses, trial
+from deqverify.implementations.subject import Question, Subject
+from deqverify.law import premises
+from deqverify.problem import SoftmaxProblem
+from deqverify.running import diagnosis, jobs
+from deqverify.running import premises as running_premises
+from deqverify.running.causes import Cause, causes, settled, trusted
+from deqverify.running.plan import Report, in_order, make_jobs
+from deqverify.running.premises import APART, Weight, arguments_of, weigh
+from deqverify.running.profiles import Profile
+from deqverify.running.results import Result, Verdict, Violation
+from tests.faults import layers
+
+PROFILE = Profile("test", examples=5, seconds=5.0, seed=0)
+V, E, H, F = Verdict.VIOLATED, Verdict.EXPECTED, Verdict.HOLDS, Verdict.FOLLOWS
+
+
+def test_what_laws_rest_on_exists_and_is_no_circle() -> None:
+    graph = {id: law.rests_on for id, law in laws().items()}
+    assert {earlier for law in graph.values() for earlier in law} <= set(graph)
+    order = list(TopologicalSorter(graph).static_order())
+    for law in laws().values():
+        found = [premise.id for premise in premises(law)]
+        assert law.id not in found
+        assert len(set(found)) == len(found)
+        for place, premise in enumerate(found):
+            assert set(laws()[premise].rests_on) <= set(found[:place]), "each after those that it rests on itself"
+    assert set(order) == set(graph)
+
+
+def result(
+    law: str, verdict: Verdict = V, follows: tuple[str, ...] = (), dtype: str = "float64", **crash: str
+) -> Result:
+    (job,) = make_jobs(["reference"], [law], PROFILE, [dtype], database=None)
+    kind = crash.get("kind", "wrong")
+    wrong = verdict in (V, E, F)
+    violation = Violation(kind, "wrong", "much", crash.get("said", law), "code") if wrong else None
+    return Result(job, verdict, follows=follows, violation=violation)
+
+
+def verdicts(*results: Result) -> list[tuple[Verdict, str]]:
+    return [(each.verdict, each.cause) for each in settled(results)]
+
+
+def test_what_follows_needs_a_violated_law_in_the_same_report() -> None:
+    follower = result("euler", follows=("existence", "gradient-x"))
+    assert verdicts(follower) == [(V, "")]
+    assert verdicts(result("existence", H), follower) == [(H, ""), (V, "")]
+    assert verdicts(result("existence"), follower) == [(V, ""), (F, "existence")]
+    other = replace(result("existence"), job=replace(result("existence").job, target="another"))
+    assert verdicts(other, follower) == [(V, ""), (V, "")]
+
+
+def test_the_cause_is_at_the_end_of_the_chain_and_in_any_dtype() -> None:
+    chain = [result("euler", follows=("gradient-x",)), result("gradient-x", follows=("adjoint-certificate",))]
+    assert verdicts(*chain) == [(F, "gradient-x"), (V, "")]
+    chain.append(result("adjoint-certificate", dtype="float32"))
+    assert verdicts(*chain) == [(F, "adjoint-certificate"), (F, "adjoint-certificate"), (V, "")]
+    (cause,) = causes(settled(chain))
+    assert (cause.law, cause.followers, cause.dtypes) == ("adjoint-certificate", ["euler", "gradient-x"], ["float32"])
+
+
+def test_what_is_expected_stays_so_and_can_be_the_cause_of_what_is_not() -> None:
+    report = Report(
+        [result("existence", E), result("mass", follows=("existence",)), result("euler", E, ("existence",))]
+    )
+    assert [each.verdict for each in report.results] == [E, F, E]
+    assert report.exit_code == 0
+    (cause,) = report.causes
+    assert cause.expected
+    assert cause.followers == ["mass", "euler"]
+
+
+def test_crashes_in_the_same_words_are_one_cause() -> None:
+    crashes = [result(law, follows=("answers",), kind="crash", said="no graph") for law in ("mass", "energy", "euler")]
+    assert verdicts(*crashes) == [(V, ""), (F, "mass"), (F, "mass")]
+    other = result("gauge", follows=("answers",), kind="crash", said="another error")
+    assert verdicts(*crashes[:1], other) == [(V, ""), (V, "")]
+    assert verdicts(*crashes[:1], result("answers", kind="crash")) == [(F, "answers"), (V, "")]
+
+
+def test_a_report_with_a_cause_exits_1_and_names_what_holds() -> None:
+    found = [result("existence"), result("mass", follows=("existence",)), result("answers", H), result("trace", H)]
+    report = Report([*found, result("trace", dtype="float32")])
+    assert report.exit_code == 1
+    assert trusted(report.results, "reference") == ["answers"]
+    assert [cause.law for cause in report.causes] == ["existence", "trace"]
+
+
+def test_a_premise_is_asked_what_the_law_asked() -> None:
+    problem = SoftmaxProblem([[0.0, 1.0], [2.0, 0.0]], [[1.0, 1.0]], [[1.0], [2.0]], [[0.0]], 0.5, losses.Squared())
+    cotangent = np.array([[1.0, 0.0]])
+    sound, wrong = Subject(layers.Sound()), Subject(layers.OneStepGradient())
+    for id in ("existence", "adjoint-certificate", "gradient-theta", "gradient-x", "gradient-B", "objective"):
+        found = weigh(laws()[id], lambda: sound, Question(problem, cotangent))
+        assert found is not None
+        assert 0.0 <= found.ratio <= 1.0
+        assert found.informative
+    for id in ("adjoint-certificate", "gradient-theta", "gradient-x"):
+        assert weigh(laws()[id], lambda: wrong, Question(problem, cotangent)).ratio > APART  # type: ignore[union-attr]
+    assert arguments_of(laws()["history"], Question(problem)) is None
+
+
+def test_an_answer_that_is_right_at_one_point_alone_is_no_premise() -> None:
+    even = SoftmaxProblem(np.zeros((2, 2)), [[1.0, 1.0]], [[1.0], [2.0]], [[0.0]], 0.5, losses.Squared())
+    rows = Subject(layers.RowSoftmax())
+    assert laws()["existence"].missing(rows) is None
+    assert weigh(laws()["existence"], lambda: rows, Question(even)).ratio > 1.0  # type: ignore[union-attr]
+
+
+def test_weights_explain_what_is_not_far_beyond_them() -> None:
+    assert Weight(1.1).explains(1e9)
+    assert Weight(0.5).explains(0.4 * APART)
+    assert not Weight(0.5).explains(0.6 * APART)
+    assert not Weight(0.0).explains(1.1)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found is asked here, not how soon on a loaded machine."""
+    monkeypatch.setattr(running_premises, "SECONDS", 60.0)
+    monkeypatch.setattr(diagnosis, "SECONDS", 60.0)
+    monkeypatch.setattr(trial, "_SURVEY_SECONDS", 5.0)
+    monkeypatch.setattr(jobs, "boundary", lambda *_: [])
+
+
+def found_in(target: str, *ids: str) -> list[Cause]:
+    """As on the command line: made anew for each law."""
+    long = Profile("test", examples=40, seconds=240.0, seed=0, example_seconds=120.0)
+    chosen = make_jobs([target], ids, long, ["float64"], database=None, only=["linear-softmax"])
+    return Report(in_order([jobs.run_job(job) for job in chosen], chosen)).causes
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_only_a_used_implementation_shows_follows_from_its_memory() -> None:
+    (cause,) = found_in("tests.faults.stateful:CachedByShape", "existence", "mass", "history", "in-place-update")
+    assert cause.law == "history"
+    assert set(cause.followers) == {"existence", "mass", "in-place-update"}
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_silent_cap_and_a_one_step_gradient_are_two_causes_in_words() -> None:
+    chosen = ["existence", "restart", "status-forward", "adjoint-certificate", "gradient-x", "euler"]
+    found = {cause.law: cause for cause in found_in("tests.two_defects:my_deq", *chosen)}
+    assert set(found) == {"existence", "adjoint-certificate"}
+    said = {law: cause.first.violation.diagnosis for law, cause in found.items()}  # type: ignore[union-attr]
+    assert said["existence"] == "stops early (after 401 steps), without a word"
+    assert said["adjoint-certificate"].startswith("gives the gradient of one step at the equilibrium")
+    assert "status-forward" in found["existence"].followers
+    assert set(found["adjoint-certificate"].followers) == {"gradient-x", "euler"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "ids", "cause", "said"),
+    [
+        (
+            layers.RowSoftmax,
+            ("existence", "mass", "gradient-theta", "gauge"),
+            "existence",
+            "takes the softmax along rows",
+        ),
+        (layers.GammaTwice, ("existence", "enclosure"), "existence", "applies γ twice"),
+        (layers.MissingTranspose, ("adjoint-certificate", "gradient-x"), "adjoint-certificate", "in place of its"),
+        (layers.MeanForSum, ("objective", "gradient-B"), "objective", "as a mean over the data points"),
+        (layers.WrongDirection, ("objective", "gradient-B"), "objective", "-1 times the loss"),
+        (layers.StatusAlwaysTrue, ("existence", "status-cap"), "existence", "stops early (after 21 steps), and says"),
+        (layers.Decayed, ("gradient-B", "energy"), "gradient-B", "gradient in B"),
+    ],
+)
+@pytest.mark.usefixtures("patient")
+def test_one_defect_is_one_cause_and_is_named(fault: type, ids: tuple[str, ...], cause: str, said: str) -> None:
+    found = found_in(f"tests.faults.layers:{fault.__name__}", *ids)
+    assert [each.law for each in found] == [cause]
+    assert said in found[0].first.violation.diagnosis  # type: ignore[union-attr]

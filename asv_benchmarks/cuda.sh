@@ -27,4 +27,4 @@ part equal-accuracy "$python" -m deqverify bench --device cuda --pass gradient -
     --json "$out/equal-accuracy.json"
 part model "$python" -m tests.speed model --device cuda --cases 200
 part scaling "$python" -m deqverify bench --device cuda --scaling "$out/scaling.html" --limit 5
-part asv "$python" -m deqverify bench --asv "(passes|achieved).*('reference'|\[fast|torch-solve).*cuda"
+part asv "$python" -m deqverify bench --asv "(passes|achieved).*('reference'|\[fast|plain).*cuda"

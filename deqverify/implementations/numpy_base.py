@@ -40,4 +40,4 @@ class NumpyLayer:
 
 
 def _refuse(cotangent: Any) -> Cotangents:
-    raise RuntimeError("no pull: a layer of NumPy has a forward pass alone, and claims no more: Claims(backward=None)")
+    raise NotImplementedError("no pull: a layer of NumPy is a forward pass alone, and says so: Claims(backward=None)")

@@ -25,7 +25,15 @@ LONGER = {"torchdeq"}  # traces, modes and a backward writer: what torchdeq show
 LIBRARIES = {
     "jaxopt": ("jaxopt", "jaxopt[anderson]", "jaxopt[gmres]", "jaxopt[vmap]", "jaxopt[gmres,tight]"),
     "optimistix": ("optimistix", "optimistix[newton]", "optimistix[gmres]", "optimistix[newton,tight]"),
-    "scipy": ("scipy", "scipy[krylov]", "scipy[newton_krylov]", "scipy[fixed_point]", "scipy[gmres]", "scipy[tight]"),
+    "scipy": (
+        "scipy",
+        "scipy[krylov]",
+        "scipy[newton_krylov]",
+        "scipy[del2]",
+        "scipy[iteration]",
+        "scipy[gmres]",
+        "scipy[tight]",
+    ),
     "torchdeq": ("torchdeq[ift]", "torchdeq[ift,anderson]"),
     "torchopt": ("torchopt", "torchopt[inv]", "torchopt[tight]"),
     "xitorch": ("xitorch", "xitorch[broyden2]", "xitorch[anderson]", "xitorch[linearmixing]", "xitorch[tight]"),

@@ -40,7 +40,7 @@ VARIANTS = {
     "torchopt": ("torchopt",),
     "jaxopt": ("jaxopt", "jaxopt[gmres]", "jaxopt[anderson,gmres]"),
     "optimistix": ("optimistix[gmres]",),  # its default adjoint is dense in all states of a batch at once
-    "scipy": ("scipy", "scipy[krylov]", "scipy[fixed_point]", "scipy[gmres]"),
+    "scipy": ("scipy", "scipy[krylov]", "scipy[iteration]", "scipy[gmres]"),
 }
 """Options that an installed name takes part with; a name that is not listed takes part as it is. Written out, so that
 listing imports no library."""

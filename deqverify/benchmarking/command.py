@@ -75,7 +75,7 @@ def bench(
     from deqverify.benchmarking import matching, measure
     from deqverify.benchmarking.contenders import names
     from deqverify.benchmarking.floor import rates
-    from deqverify.benchmarking.problems import FixedProblem
+    from deqverify.benchmarking.problems import SOFTMAX, FixedProblem
     from deqverify.benchmarking.table import console, followed, table
 
     out = console()
@@ -85,7 +85,7 @@ def bench(
     found = []
     for m in widths:
         try:
-            problem, who = FixedProblem(m, n, gamma, kind, cell), targets or names()
+            problem, who = FixedProblem(m, n, gamma, kind, cell), targets or names(cell == SOFTMAX)
         except ValueError as error:
             raise click.UsageError(f"--{error}") from error
         if accuracy is None:

@@ -32,7 +32,6 @@ VARIANTS = {
         "reference[mass]",
         "reference[picard]",
         "reference[fast]",
-        "reference[newton]",
     ),
     "plain": ("plain[solve]", "plain[unrolled]"),
     "torchdeq": ("torchdeq[ift]", "torchdeq[ift,anderson]", "torchdeq[ift,broyden]"),
@@ -51,9 +50,11 @@ def fixed_names() -> tuple[str, ...]:
     return tuple(name for names in VARIANTS.values() for name in names)
 
 
-def names() -> tuple[str, ...]:
-    """All who can take part here: the fixed names and every installed target of a third party."""
-    return (*fixed_names(), *(name for name in sorted(installed()) if name not in VARIANTS))
+def names(softmax: bool = True) -> tuple[str, ...]:
+    """All who can take part here: the fixed names and every installed target of a third party; on another cell than
+    the linear-softmax one the reference is Newton's method."""
+    others = tuple(name for name in sorted(installed()) if name not in VARIANTS)
+    return (*fixed_names(), *others) if softmax else ("reference[newton]", *fixed_names(), *others)
 
 
 class Unavailable(RuntimeError):

@@ -17,6 +17,7 @@ from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
 from deqverify.losses import Squared
 from deqverify.problem import CellProblem
+from deqverify.reporting.machine import versions
 
 HOME = Path(loading.__file__).parent
 MOST_LINES = 40  # the number: no blank ones counted, the documentation is
@@ -150,6 +151,7 @@ def test_a_third_partys_adapter_is_found_by_its_entry_point(tmp_path: Path, monk
     importlib.invalidate_caches()
     try:
         assert "patient" in loading.installed()
+        assert versions()["patient-deq"] == "1.2"
         deq = Subject(load("patient"))
         asked = problem("tanh")
         z = deq.equilibrium(asked)

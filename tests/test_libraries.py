@@ -159,3 +159,13 @@ def test_a_third_partys_adapter_is_found_by_its_entry_point(tmp_path: Path, monk
         assert np.abs(asked.cell.step(asked.theta, asked.x)(z) - z).max() <= 16 * np.finfo(float).eps
     finally:
         sys.modules.pop("patient_deq", None)
+
+
+@pytest.mark.parametrize("target", ["scipy[krylov]", "torchopt", "jaxopt[gmres]", "optimistix", "xitorch"])
+def test_a_layer_at_a_tolerance_claims_it_and_keeps_its_name(target: str) -> None:
+    pytest.importorskip(target.partition("[")[0])
+    layer = load(target).at_tolerance(1e-7)
+    assert layer.name == target
+    claim = layer.claims.forward
+    assert 1e-7 in (claim.rtol, claim.atol)
+    assert layer.limited(3).claims == layer.claims

@@ -21,16 +21,22 @@ MOST = 5000
 class Configured:
     """A dataclass of options, among them ``tol``, the tolerance of both passes, and ``most``, their iteration cap."""
 
+    name: str
     tol: Any
     most: Any
 
     def limited(self, max_iterations: int) -> Self:
         """The same layer with its caps lowered."""
-        return replace(self, most=max_iterations)  # type: ignore[type-var]
+        return self._with(most=max_iterations)
 
     def at_tolerance(self, tolerance: float) -> Self:
         """The same layer with both tolerances set and no cap in the way."""
-        return replace(self, tol=tolerance, most=MOST)  # type: ignore[type-var]
+        return self._with(tol=tolerance, most=MOST)
+
+    def _with(self, **changes: Any) -> Self:
+        twin = replace(self, **changes)  # type: ignore[type-var]
+        twin.name = self.name  # the target's text, which is no option
+        return twin
 
 
 def chosen(layer: Any, given: Sequence[str], known: Sequence[str]) -> Any:

@@ -57,7 +57,7 @@ coverage: venv ## branch coverage of the ground floor, at least 95 %
 
 mutants: venv ## mutation testing of the ground floor, an hour or so; see CONTRIBUTING.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutation]'
-	nice $(BIN)/python -m tests.mutants run
+	nice $(BIN)/python -m tools.mutants run
 
 $(BENCH): $(STAMP)
 	@echo "installing what the benchmarks compare with (jax, asv and others; minutes)"

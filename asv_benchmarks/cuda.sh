@@ -18,13 +18,13 @@ part() {
 "$python" -c 'import torch; assert torch.cuda.is_available(), "PyTorch sees no CUDA device"' || exit
 part laws "$python" -m deqverify run reference 'reference[fast]' 'reference[mass]' torchdeq 'torchdeq[ift]' \
     --device cuda --dtype float64 --dtype float32 --seed 0 --expect expectations.toml --json "$out/laws.json"
-part lu "$python" -m tests.speed peers --device cuda --sizes 256x256,1024x256,4096x256,8192x256
-part near-one "$python" -m tests.speed near-one --device cuda --sizes 2048x16,8192x16
-part batched "$python" -m tests.speed batched --device cuda --rounds 3
+part lu "$python" -m tools.speed peers --device cuda --sizes 256x256,1024x256,4096x256,8192x256
+part near-one "$python" -m tools.speed near-one --device cuda --sizes 2048x16,8192x16
+part batched "$python" -m tools.speed batched --device cuda --rounds 3
 part roofline "$python" -m deqverify bench --device cuda --pass forward --pass gradient --n 256 \
     --m 256 --m 1024 --m 4096 --m 8192 --json "$out/roofline.json"
 part equal-accuracy "$python" -m deqverify bench --device cuda --pass gradient --accuracy 1e-6 --m 1024 \
     --json "$out/equal-accuracy.json"
-part model "$python" -m tests.speed model --device cuda --cases 200
+part model "$python" -m tools.speed model --device cuda --cases 200
 part scaling "$python" -m deqverify bench --device cuda --scaling "$out/scaling.html" --limit 5
-part asv "$python" -m deqverify bench --asv "(passes|achieved).*('reference'|\[fast|torch-solve).*cuda"
+part asv "$python" -m deqverify bench --asv "(passes|achieved).*('reference'|\[fast|plain).*cuda"

@@ -13,9 +13,8 @@ import torch
 from click.testing import CliRunner
 
 from deqverify.benchmarking import floor, measure, scaling
-from deqverify.benchmarking.contenders import Contender
+from deqverify.benchmarking.contenders import VARIANTS, Contender, contender
 from deqverify.benchmarking.problems import FixedProblem
-from deqverify.benchmarking.registry import VARIANTS, contender
 from deqverify.cli import main
 from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Subject
@@ -124,11 +123,11 @@ def small_rates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_rates")
-@pytest.mark.parametrize("name", [*(n for names in VARIANTS.values() for n in names), "torch-solve", "torch-unrolled"])
+@pytest.mark.parametrize("name", [n for who in ("reference", "plain", "torchdeq") for n in VARIANTS[who]])
 def test_every_contender_of_pytorch_is_timed_on_the_device(name: str) -> None:
     with pretended_cuda():
         if "cuda" not in contender(name).devices:
-            assert name == "reference[numpy]"
+            assert name in ("reference[numpy]", "reference[jax]")
             return
         rows = list(
             measure.rows([name], ["forward", "gradient", "step"], FixedProblem(8, 4, 0.9), "float64", "cuda", 0)
@@ -151,7 +150,7 @@ class SlowStreams:
 
 @pytest.mark.usefixtures("small_rates")
 def test_work_that_events_do_not_see_is_timed_by_the_clock() -> None:
-    plain = contender("torch-solve")
+    plain = contender("plain[solve]")
 
     def build(*arguments: Any) -> Any:
         return SlowStreams(plain.build(*arguments))

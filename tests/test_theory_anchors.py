@@ -20,7 +20,7 @@ OTHER_SOURCES = re.compile(r"the protocol|the implementation's own claim|IEEE 75
 
 def own_files() -> list[Path]:
     """What the project says of itself: code, pages and settings, without what is generated or installed."""
-    folders = ("deqverify", "properties", "tests", "asv_benchmarks", "docs")
+    folders = ("deqverify", "properties", "tests", "tools", "asv_benchmarks", "docs")
     found = [
         path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".toml")
     ]

@@ -7,11 +7,10 @@ from typing import Any
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
-from deqverify.benchmarking.contenders import Unavailable
+from deqverify.benchmarking.contenders import Unavailable, contender
 from deqverify.benchmarking.measure import passes, plain
 from deqverify.benchmarking.memory import growth
 from deqverify.benchmarking.problems import FixedProblem
-from deqverify.benchmarking.registry import contender
 
 from .common import IMPLEMENTATIONS, Contest, once
 
@@ -51,10 +50,10 @@ class Achieved(Contest):
         return _number(self.row["achieved"]["z"])
 
     def track_error_A(self, *params: Any) -> float:
-        return _number(self.row["achieved"]["A"])
+        return _number(self.row["achieved"]["theta"])
 
     def track_error_Phi(self, *params: Any) -> float:
-        return _number(self.row["achieved"]["Phi"])
+        return _number(self.row["achieved"]["x"])
 
     def track_iterations(self, *params: Any) -> float:
         return _number(self.row["iterations"])

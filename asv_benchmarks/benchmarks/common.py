@@ -17,9 +17,8 @@ from typing import Any
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
-from deqverify.benchmarking.contenders import Unavailable
+from deqverify.benchmarking.contenders import Unavailable, contender, fixed_names
 from deqverify.benchmarking.problems import FixedProblem
-from deqverify.benchmarking.registry import contender, fixed_names
 
 with suppress(ImportError):
     import torch  # noqa: F401 - a fork server imports it once for all benchmarks

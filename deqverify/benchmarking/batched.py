@@ -51,7 +51,7 @@ class _Loop:
     iterations = None
 
     def __init__(self, name: str, count: int):
-        from deqverify.benchmarking.registry import contender
+        from deqverify.benchmarking.contenders import contender
 
         who, (A, B, phi, y) = contender(name), arrays(count)
         self.runs = [

@@ -16,6 +16,7 @@ import click
 @click.option("--n", type=click.IntRange(1), default=256, show_default=True, help="Data points.")
 @click.option("--gamma", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.9, show_default=True)
 @click.option("--kind", type=click.Choice(["mixing", "sticky"]), default="mixing", show_default=True)
+@click.option("--cell", default="linear-softmax", show_default=True, help="The cell of the fixed problem.")
 @click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--pass", "which", type=click.Choice(["forward", "gradient", "step"]), multiple=True,
@@ -40,6 +41,7 @@ def bench(
     n: int,
     gamma: float,
     kind: str,
+    cell: str,
     dtype: str,
     device: str,
     which: tuple[str, ...],
@@ -71,9 +73,9 @@ def bench(
         _scaling(scaling, limit, largest, device)
         return
     from deqverify.benchmarking import matching, measure
+    from deqverify.benchmarking.contenders import names
     from deqverify.benchmarking.floor import rates
-    from deqverify.benchmarking.problems import FixedProblem
-    from deqverify.benchmarking.registry import names
+    from deqverify.benchmarking.problems import SOFTMAX, FixedProblem
     from deqverify.benchmarking.table import console, followed, table
 
     out = console()
@@ -82,7 +84,10 @@ def bench(
     out.print(str(rates(dtype, device)), highlight=False)
     found = []
     for m in widths:
-        problem, who = FixedProblem(m, n, gamma, kind), targets or names()
+        try:
+            problem, who = FixedProblem(m, n, gamma, kind, cell), targets or names(cell == SOFTMAX)
+        except ValueError as error:
+            raise click.UsageError(f"--{error}") from error
         if accuracy is None:
             rows = measure.rows(who, which, problem, dtype, device, budget)
         else:
@@ -97,16 +102,14 @@ def bench(
 
 
 def _check(targets: tuple[str, ...], device: str) -> None:
-    """A name that is no contender, or a device that is missing, ends the command before anything is timed."""
-    from deqverify.benchmarking.registry import BASELINES
+    """A name that is no target, or a device that is missing, ends the command before anything is timed."""
     from deqverify.implementations.devices import check_device
     from deqverify.implementations.loading import load
 
     try:
         check_device(device)
         for name in targets:
-            if name not in BASELINES:
-                load(name)
+            load(name)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

@@ -1,28 +1,64 @@
-"""What a contender is, and what is prepared of it to be timed.
+"""Who takes part, and what is prepared to be timed: a contender is a target of ``deqverify run``, loaded by its text.
 
-A :class:`Contender` is light: it knows its name and what it needs, and imports nothing before
-:meth:`Contender.prepare`. What is prepared is a :class:`Run`: three calls to be timed, on native arrays that already
-lie where they belong.
+A :class:`Run` is three calls on native arrays that already lie where they belong. The objective around the layer,
+readout and loss, is written once for layers with a pull (NumPy, PyTorch) and once for those that JAX compiles whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Protocol
 
+import numpy as np
+
+from deqverify.benchmarking.timing import wait_for
 from deqverify.dtypes import Array
-from deqverify.problem import SoftmaxProblem
+from deqverify.implementations.loading import TargetError, installed, load
+from deqverify.implementations.subject import Subject
+from deqverify.problem import Problem
 
 PASSES = ("forward", "gradient", "step")
-"""z; z and the gradient of L in A, B, Φ and γ; a whole step of gradient descent on A and B."""
+"""z; z and the gradient of L in every block; a whole step of gradient descent on the parameters and B."""
 
 LEARNING_RATE = 1e-3
 
+VARIANTS = {
+    "reference": (
+        "reference",
+        "reference[numpy]",
+        "reference[jax]",
+        "reference[mass]",
+        "reference[picard]",
+        "reference[fast]",
+    ),
+    "plain": ("plain[solve]", "plain[unrolled]"),
+    "torchdeq": ("torchdeq[ift]", "torchdeq[ift,anderson]", "torchdeq[ift,broyden]"),
+    "xitorch": ("xitorch", "xitorch[anderson]"),
+    "torchopt": ("torchopt",),
+    "jaxopt": ("jaxopt", "jaxopt[gmres]", "jaxopt[anderson,gmres]"),
+    "optimistix": ("optimistix[gmres]",),  # its default adjoint is dense in all states of a batch at once
+    "scipy": ("scipy", "scipy[krylov]", "scipy[iteration]", "scipy[gmres]"),
+}
+"""Options that an installed name takes part with; a name that is not listed takes part as it is. Written out, so that
+listing imports no library."""
+
+
+def fixed_names() -> tuple[str, ...]:
+    """This project's own names: they depend on nothing installed, as the parameters of a benchmark must not."""
+    return tuple(name for names in VARIANTS.values() for name in names)
+
+
+def names(softmax: bool = True) -> tuple[str, ...]:
+    """All who can take part here: the fixed names and every installed target of a third party; on another cell than
+    the linear-softmax one the reference is Newton's method."""
+    others = tuple(name for name in sorted(installed()) if name not in VARIANTS)
+    return (*fixed_names(), *others) if softmax else ("reference[newton]", *fixed_names(), *others)
+
 
 class Unavailable(RuntimeError):
-    """A library, a device or a dtype that is missing: not a failure."""
+    """A library, a device, a dtype or a cell that is missing: not a failure."""
 
 
 class Run(Protocol):
@@ -32,47 +68,43 @@ class Run(Protocol):
 
     @property
     def iterations(self) -> int | None:
-        """Products with K in the last forward solve, None where nothing is reported."""
+        """Iterations of the last forward solve, None where nothing is reported."""
 
     def forward(self) -> Any:
-        """z, native, (n, m)."""
+        """z, native, (n, *state)."""
 
     def gradient(self) -> tuple[Any, dict[str, Any]]:
-        """z and the gradient in A, B, Phi (n, m) and gamma, native."""
+        """z and the gradient in every parameter, in "x" and in "B", native. Unavailable without a backward pass."""
 
     def step(self) -> Any:
-        """New A and B; the prepared ones stay, so that every call does the same work."""
+        """New parameters and B; the prepared ones stay, so that every call does the same work."""
 
     def synchronise(self) -> None: ...
 
-    def answer(self) -> tuple[Array | None, dict[str, Array]]:
-        """z (m, n), None where it is not shown, and the gradients in A and Phi (m, n), float64."""
+    def answer(self) -> tuple[Array | None, dict[str, Array] | None]:
+        """z (n, *state), None where it is not shown, and the gradients, None where there are none; float64."""
 
 
 @dataclass(frozen=True)
 class Contender:
     """``build(problem, dtype, device, tolerance)`` makes a run; ``tolerance`` None means the contender's own.
 
-    ``direct`` contenders solve to rounding; ``tunable`` ones take a tolerance. ``unrolled``: the gradient goes through
-    the iterations, so that memory grows with them. ``watched``: on a GPU PyTorch's events and its allocator see all the
-    work; where not (JAX has streams and memory of its own), the host's clock counts and memory is unknown.
+    ``direct`` contenders solve to rounding; ``tunable`` ones take a tolerance. ``watched``: on a GPU PyTorch's events
+    and its allocator see all the work; where not (JAX has streams and memory of its own), the host's clock counts and
+    memory is unknown. ``needs``: the libraries that its times depend on.
     """
 
     name: str
-    build: Callable[[SoftmaxProblem, str, str, float | None], Run]
+    build: Callable[[Problem, str, str, float | None], Run]
     needs: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)
     direct: bool = False
     tunable: bool = True
-    unrolled: bool = False
     watched: bool = True
 
-    def prepare(self, problem: SoftmaxProblem, dtype: str, device: str = "cpu", tolerance: float | None = None) -> Run:
+    def prepare(self, problem: Problem, dtype: str, device: str = "cpu", tolerance: float | None = None) -> Run:
         """Arrays on the device, functions made; nothing warmed up. :class:`Unavailable` says what is missing."""
-        missing = [name for name in self.needs if find_spec(name) is None]
-        if missing:
-            raise Unavailable(f"{self.name} needs {', '.join(missing)}; pip install 'deqverify[bench]'")
         if dtype not in self.dtypes:
             raise Unavailable(f"{self.name} does not take {dtype}")
         if device not in self.devices:
@@ -83,3 +115,169 @@ class Contender:
             if not cuda_present():
                 raise Unavailable("no CUDA device is present")
         return self.build(problem, dtype, device, tolerance)
+
+
+def contender(name: str) -> Contender:
+    """The target ``name``. An optional method ``at_tolerance(tolerance)`` of a layer makes it tunable. Unavailable
+    where it can't be loaded."""
+    try:
+        implementation = load(name)
+    except TargetError as error:
+        raise Unavailable(str(error)) from error
+    claims, framework = implementation.claims, getattr(implementation, "framework", "numpy")
+
+    def build(problem: Problem, dtype: str, device: str, tolerance: float | None) -> Run:
+        chosen = implementation if tolerance is None else implementation.at_tolerance(tolerance)
+        subject = Subject(chosen, dtype, device)
+        if problem.cell.name not in getattr(subject, "cells", (problem.cell.name,)):  # an older base has one cell
+            raise Unavailable(f"{name} does not take the cell {problem.cell.name}")
+        if not subject.is_layer:
+            return ModelRun(subject, problem)
+        return JaxRun(subject, problem) if claims.compiles and hasattr(chosen, "solve") else LayerRun(subject, problem)
+
+    return Contender(
+        name,
+        build,
+        (name.split("[")[0].split(":")[0].split(".")[0], framework),
+        dtypes=claims.dtypes,
+        devices=claims.devices,
+        direct=claims.forward.exact,
+        tunable=hasattr(implementation, "at_tolerance"),
+        watched=framework != "jax",
+    )
+
+
+class LayerRun:
+    """A layer: ``vjp``, then the gradient of the loss in z and B, and the pull."""
+
+    def __init__(self, subject: Subject, problem: Problem):
+        self.subject, self.problem, self.device = subject, problem, subject.device
+        self.theta = subject.parameters(problem)
+        self.x, self.B, self.Y = (subject.native(array) for array in (problem.x, problem.B, problem.Y))
+        self.iterations: int | None = None
+        self._plainly = next(iter(subject.framework.without_gradient.values()), nullcontext)
+
+    def forward(self) -> Any:
+        with self._plainly():
+            return self._solve()[0].z
+
+    def gradient(self) -> tuple[Any, dict[str, Any]]:
+        solution, pull = self._solve()
+        z, rows = solution.z, solution.z.reshape(solution.z.shape[0], -1)
+        # The squared loss of the fixed problems: its gradient is arithmetic, in any framework and without a graph.
+        dF = self.problem.loss.gradient(self.B @ rows.T, self.Y)
+        try:
+            found = pull((dF.T @ self.B).reshape(z.shape))
+        except NotImplementedError as error:
+            raise Unavailable(f"{self.subject.name} has a forward pass alone") from error
+        return z, {**found.theta, "x": found.x, "B": dF @ rows}
+
+    def step(self) -> Any:
+        gradient = self.gradient()[1]
+        return [value - LEARNING_RATE * gradient[name] for name, value in (*self.theta.items(), ("B", self.B))]
+
+    def synchronise(self) -> None:
+        wait_for(self.device)
+
+    def answer(self) -> tuple[Array, dict[str, Array] | None]:
+        numpy = self.subject.framework.to_numpy
+        try:
+            z, gradient = self.gradient()
+        except Unavailable:
+            return numpy(self.forward()), None
+        return numpy(z), {name: numpy(gradient[name]) for name in self.problem.pulled_blocks}
+
+    def _solve(self) -> Any:
+        solution, pull = self.subject.implementation.vjp(self.problem.cell, self.theta, self.x)
+        self.iterations = solution.iterations
+        return solution, pull
+
+
+class JaxRun:
+    """A layer of JAX with the objective around it under one ``jit``; each call is compiled when it is first made."""
+
+    def __init__(self, subject: Subject, problem: Problem):
+        import jax
+        import jax.numpy as jnp
+
+        self.subject, self.problem, self.device = subject, problem, subject.device
+        cell, layer, loss = problem.cell, subject.implementation, problem.loss
+        self._given = (subject.parameters(problem), subject.native(problem.x), subject.native(problem.B))
+        Y = subject.native(problem.Y)
+
+        def solve(theta: Any, x: Any) -> tuple[Any, Any]:
+            answer = layer.solve(cell, theta, x, jnp.zeros((x.shape[0], *problem.state), x.dtype))
+            if isinstance(answer, tuple):
+                return answer[0], None
+            return (answer.z, answer.iterations) if hasattr(answer, "iterations") else (answer, None)
+
+        def objective(theta: Any, x: Any, B: Any) -> Any:
+            z, count = solve(theta, x)
+            return loss.value(B @ z.reshape(z.shape[0], -1).T, Y), (z, count)
+
+        gradient = jax.grad(objective, argnums=(0, 1, 2), has_aux=True)
+
+        def step(theta: Any, x: Any, B: Any) -> Any:
+            (dtheta, _, dB), _ = gradient(theta, x, B)
+            return {name: theta[name] - LEARNING_RATE * dtheta[name] for name in theta}, B - LEARNING_RATE * dB
+
+        self._forward = jax.jit(lambda theta, x, _: solve(theta, x))
+        self._gradient, self._step = jax.jit(gradient), jax.jit(step)
+        self._last: Any = None
+        self._count: Any = None
+
+    @property
+    def iterations(self) -> int | None:
+        return None if self._count is None else int(self._count)
+
+    def forward(self) -> Any:
+        self._last, self._count = self._called(self._forward)
+        return self._last
+
+    def gradient(self) -> tuple[Any, dict[str, Any]]:
+        (theta, x, B), (z, self._count) = self._called(self._gradient)
+        self._last = theta, x, B
+        return z, {**theta, "x": x, "B": B}
+
+    def step(self) -> Any:
+        self._last = self._called(self._step)
+        return self._last
+
+    def synchronise(self) -> None:
+        import jax
+
+        jax.block_until_ready(self._last)
+
+    def answer(self) -> tuple[Array, dict[str, Array]]:
+        z, gradient = self.gradient()
+        numpy = self.subject.framework.to_numpy
+        return numpy(z), {name: numpy(gradient[name]) for name in self.problem.pulled_blocks}
+
+    def _called(self, function: Any) -> Any:
+        with self.subject.framework.computing(self.subject.dtype):
+            return function(*self._given)
+
+
+class ModelRun:
+    """A model that is whole: it shows a gradient and no z, so that only the gradient's errors are known."""
+
+    def __init__(self, subject: Subject, problem: Problem):
+        self.subject, self.problem, self.device = subject, problem, subject.device
+        self.iterations: int | None = None
+
+    def forward(self) -> Any:
+        raise Unavailable(f"{self.subject.name} is a whole model and shows no z")
+
+    def gradient(self) -> tuple[Any, dict[str, Any]]:
+        return None, self.subject.value_and_grad(self.problem)[1]
+
+    def step(self) -> Any:
+        gradient = self.gradient()[1]
+        blocks = {name: np.asarray(self.problem.block(name)) for name in (*self.problem.theta, "B")}
+        return [value - LEARNING_RATE * gradient[name] for name, value in blocks.items()]
+
+    def synchronise(self) -> None: ...
+
+    def answer(self) -> tuple[None, dict[str, Array]]:
+        gradient = self.gradient()[1]
+        return None, {name: gradient[name] for name in self.problem.pulled_blocks}

@@ -1,7 +1,7 @@
 """Equal accuracy: the loosest tolerance with which a contender's achieved errors stay below a target.
 
 A tolerance argument means something else in every library (absolute or relative, of the residual or of the step). So
-contenders are compared at the same achieved error, the worst of z, ∂L/∂A and ∂L/∂Φ. The search walks in factors of
+contenders are compared at the same achieved error, the worst of z, ∂L/∂θ and ∂L/∂x. The search walks in factors of
 √10 and is cached: beside the contender, the problem, dtype, device and target, the key holds the versions that matter.
 That a target is not reached is a result, kept like any other. What was found before is checked when it is used: where
 the error now exceeds the target (the code changed under one version), the search starts again.
@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deqverify.benchmarking.contenders import Contender, Unavailable
+from deqverify.benchmarking.contenders import Contender, Unavailable, contender
 from deqverify.benchmarking.measure import Row, machine, passes
 from deqverify.benchmarking.problems import FixedProblem, digest
-from deqverify.benchmarking.registry import contender
 from deqverify.benchmarking.truth import achieved
 
 CACHE = Path(".deqverify/equal-accuracy.json")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from deqverify.benchmarking.contenders import contender
 from deqverify.benchmarking.problems import FixedProblem
-from deqverify.benchmarking.registry import contender
 
 Call = Callable[[], Any]
 
@@ -39,7 +39,7 @@ def _law(id: str, examples: int) -> Callable[[], Call]:
 def _oracle() -> Call:
     from deqverify.oracle import Oracle
 
-    problem = FixedProblem(8, 4, 0.9).problem()
+    problem: Any = FixedProblem(8, 4, 0.9).problem()
     return lambda: Oracle(problem).equilibrium()
 
 
@@ -48,7 +48,7 @@ def _bounds() -> Call:
     from deqverify.claims import Claims
     from deqverify.theory.closed_form import ClosedForm
 
-    problem = FixedProblem(32, 32, 0.9).problem()
+    problem: Any = FixedProblem(32, 32, 0.9).problem()
     return lambda: Budget(ClosedForm(problem), Claims(), "float64").bound(lambda e: e.gradient["A"])
 
 

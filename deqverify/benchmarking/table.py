@@ -40,8 +40,8 @@ def table(rows: Iterable[Row], title: str) -> Table:
         "cpu",
         "residual",
         "error z",
-        "∂A",
-        "∂Φ",
+        "∂θ",
+        "∂x",
         "iter",
         "floor",
         "× floor",
@@ -74,7 +74,7 @@ def _cells(row: Row) -> list[str]:
     if row.timing is None:
         return [escape(row.name), row.which, *[""] * 11, escape(row.note)]
     timing, errors = row.timing, row.achieved
-    found = (errors.residual, errors.z, errors.A, errors.Phi) if errors else (None,) * 4
+    found = (errors.residual, errors.z, errors.theta, errors.x) if errors else (None,) * 4
     return [
         escape(row.name),
         row.which,

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from deqverify.benchmarking.contenders import Unavailable
+from deqverify.benchmarking.contenders import Unavailable, contender
 from deqverify.benchmarking.problems import FixedProblem
-from deqverify.benchmarking.registry import contender
 from deqverify.benchmarking.truth import achieved, truth
 
 pytest.importorskip("pytest_benchmark")
@@ -22,9 +21,10 @@ NAMES = (
     "reference[numpy]",
     "reference[mass]",
     "reference[fast]",
-    "torch-solve",
-    "jax-solve",
-    "scipy-gmres",
+    "reference[jax]",
+    "plain[solve]",
+    "jaxopt[gmres]",
+    "scipy[gmres]",
 )
 FIXED = FixedProblem(64, 64, 0.9)
 LOOSE = 1e-6
@@ -45,7 +45,10 @@ def test_pass(benchmark: Any, name: str, which: str) -> None:
         getattr(run, which)()
         run.synchronise()
 
-    call()  # compiles
+    try:
+        call()  # compiles
+    except Unavailable as missing:  # a forward pass alone
+        pytest.skip(str(missing))
     benchmark.group = f"{which} {FIXED}"
     benchmark(call)
     reached = achieved(problem, *run.answer())

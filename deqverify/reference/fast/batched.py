@@ -17,7 +17,7 @@ from torch import Tensor
 from deqverify.reference.fast import buffers
 
 WIDEST = 32
-"""Widths up to which problems lie side by side (measured: ``python -m tests.speed batched``)."""
+"""Widths up to which problems lie side by side (measured: ``python -m tools.speed batched``)."""
 
 MOST = 8
 """Data points a problem up to which they do: with more, LAPACK's blocked solves win."""

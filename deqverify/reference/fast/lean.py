@@ -10,7 +10,7 @@ from torch import Tensor
 from deqverify.reference.fast.answer import Answer, Gradients
 
 WIDEST = 128
-"""Widths up to which it serves (``python -m tests.speed peers``)."""
+"""Widths up to which it serves (``python -m tools.speed peers``)."""
 
 NEAREST = 1e-3
 """1 − γ from which on: nearer to 1 the slow mode is taken out (``direct.py``)."""

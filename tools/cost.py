@@ -1,4 +1,4 @@
-"""Where a law's time goes: ``python -m tests.cost existence mass gauge`` prints examples per second and shares."""
+"""Where a law's time goes: ``python -m tools.cost existence mass gauge`` prints examples per second and shares."""
 
 from __future__ import annotations
 

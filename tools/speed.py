@@ -1,4 +1,4 @@
-"""How fast the fast reference is: ``python -m tests.speed peers|near-one|batched|model|compile`` prints a table.
+"""How fast the fast reference is: ``python -m tools.speed peers|near-one|batched|model|compile`` prints a table.
 
 Everything compared in a row is measured in one run, in turns. ``--threads 1`` (default) reads the process's CPU time,
 which neighbours on a shared machine disturb less than the clock on the wall; with more threads, and with ``--wall``,

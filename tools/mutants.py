@@ -1,4 +1,4 @@
-"""Mutation testing of the ground floor: ``python -m tests.mutants [run | again | results | show NAME] [pattern…]``.
+"""Mutation testing of the ground floor: ``python -m tools.mutants [run | again | results | show NAME] [pattern…]``.
 
 mutmut (configured in pyproject.toml) leaves decorated functions alone, and the heart of bounds.py and closed_form.py
 is cached properties. So it is run on a copy of the tree, in build/mutation, in which every property is a plain method

@@ -1,4 +1,4 @@
-"""How soon a run says what is wrong: ``python -m tests.first [SEED …]`` runs the default profile on every fault of
+"""How soon a run says what is wrong: ``python -m tools.first [SEED …]`` runs the default profile on every fault of
 tests/faults, in one process and in the order in which a run tries its laws, until the first violation arrives, shrunk
 and weighed. It prints each fault's law and seconds, the median and the 95th percentile; exit code 1 for a survivor."""
 

@@ -1,4 +1,4 @@
-"""What a report makes of one defect: ``python -m tests.causes [PART/PARTS] [FAULT …]`` verifies the faults of
+"""What a report makes of one defect: ``python -m tools.causes [PART/PARTS] [FAULT …]`` verifies the faults of
 tests/faults in one process, in float64, with few examples, hardly shrunk and without borders, and groups their
 violations by cause. It prints the causes of each fault in words, and how many of the faults have exactly one, and the
 one that the fault names. Exit code 1 below 90 %."""

@@ -1,4 +1,4 @@
-"""How often the comparison of commits is wrong: ``python -m tests.benchmarks.quiet 20``.
+"""How often the comparison of commits is wrong: ``python -m tools.quiet_against 20``.
 
 So many comparisons of this checkout with itself must raise nothing. Then each named benchmark in turn is slowed
 by half in head, and must be caught. Prints the verdicts and exits 1 on any false one.

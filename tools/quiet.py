@@ -1,4 +1,4 @@
-"""No false alarm: ``python -m tests.quiet EXAMPLES [SEED]`` tries every law on implementations that keep what they
+"""No false alarm: ``python -m tools.quiet EXAMPLES [SEED]`` tries every law on implementations that keep what they
 claim, on two processes, until EXAMPLES examples were judged, and prints every violation.
 
 The worst honest implementation in every kind of claim, one without a backward pass, one that reports honestly, one that

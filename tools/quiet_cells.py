@@ -1,5 +1,5 @@
-"""No false alarm on any cell: ``python -m tests.quiet_cells EXAMPLES [SEED [MINUTES]]`` tries every law on every cell
-but the linear-softmax one (tests/quiet.py has that), with implementations that keep what they claim, in one process,
+"""No false alarm on any cell: ``python -m tools.quiet_cells EXAMPLES [SEED [MINUTES]]`` tries every law on every cell
+but the linear-softmax one (tools/quiet.py has that), with implementations that keep what they claim, in one process,
 until EXAMPLES examples were judged or the minutes are over, and prints every violation, and how far it is.
 
 Newton's method in NumPy, PyTorch and now and then JAX, where each shape is compiled; the worst honest implementation
@@ -25,7 +25,7 @@ from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.worst import Direction, Passes, WorstHonest
 from deqverify.trial import Effort, Example
 from tests.honest import ForwardOnly, HonestPicard, OtherStart
-from tests.quiet import KINDS, claim
+from tools.quiet import KINDS, claim
 
 EXAMPLES = 6  # of a law on one implementation and cell: the first of them is the simplest
 MOST = 500  # sweeps; beyond a rate of .99 an iteration reports

@@ -1,0 +1,48 @@
+"""What adapters of libraries share: their options as words, a tolerance and a cap; and what else they import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from deqverify.claims import DIRECT, Accuracy, Claims
+from deqverify.implementations.protocol import Solution, Status, worst
+
+__all__ = ["DIRECT", "Accuracy", "Claims", "Configured", "Solution", "Status", "chosen", "worst"]
+
+TIGHT = 1e-12
+"""The tolerance of the option ``tight``: what an iteration still reaches in float64 where states are of size one."""
+
+MOST = 5000
+"""The cap where a tolerance was asked for: none that binds where the rate is below 0.99."""
+
+
+class Configured:
+    """A dataclass of options, among them ``tol``, the tolerance of both passes, and ``most``, their iteration cap."""
+
+    name: str
+    tol: Any
+    most: Any
+
+    def limited(self, max_iterations: int) -> Self:
+        """The same layer with its caps lowered."""
+        return self._with(most=max_iterations)
+
+    def at_tolerance(self, tolerance: float) -> Self:
+        """The same layer with both tolerances set and no cap in the way."""
+        return self._with(tol=tolerance, most=MOST)
+
+    def _with(self, **changes: Any) -> Self:
+        twin = replace(self, **changes)  # type: ignore[type-var]
+        twin.name = self.name  # the target's text, which is no option
+        return twin
+
+
+def chosen(layer: Any, given: Sequence[str], known: Sequence[str]) -> Any:
+    """``layer``, at the tolerance ``TIGHT`` where ``given`` says ``tight``. ValueError for an option of a target that
+    is neither that nor ``known``."""
+    for word in given:
+        if word not in (*known, "tight"):
+            raise ValueError(f"there is no option {word!r}; use some of {', '.join((*known, 'tight'))}")
+    return layer.at_tolerance(TIGHT) if "tight" in given else layer

@@ -43,7 +43,7 @@ STAKE = "Every gradient through the equilibrium is built on this solve."
 @law(
     statement="what the residual of Λ̂ proves of ‖Λ̂ − Λ‖ is within the claimed accuracy",
     source="theory: certificate, theory: probe, theory: allowed-adjoint",
-    needs=("pull",),
+    needs=("pull", "probe"),
     anomaly=WRONG,
     at_stake=STAKE,
     draws=any_problem(cotangent=True),

@@ -91,6 +91,10 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "traced": (lambda s: hasattr(s.implementation, "traced"), "it offers no trace"),
     "jvp": (lambda s: hasattr(s.implementation, "jvp"), "it offers no derivative along a tangent"),
     "second order": (lambda s: hasattr(s.implementation, "second_order"), "it offers no derivative of its gradient"),
+    "cell": (
+        lambda s: s.own_cell is None or s.own_cell.given,
+        "its cell was not given, only the layer: pass cell=f to have this judged",
+    ),
     "probe": (
         lambda s: not getattr(s.implementation, "whole", False),
         "a whole layer shows its own gradients alone, and the adjoint is none of them",

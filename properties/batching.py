@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from deqverify.properties.calls import Evidence, plain_call, reply, usual_cotangent
-from deqverify.properties.common import any_problem, finite, judged, large_problem, own_rounding
+from deqverify.properties.common import any_problem, finite, judged, large_problem, own_rounding, several
 from hypothesis import strategies as st
 
 from deqverify.bounds import Bound
@@ -49,7 +49,7 @@ def batch(deq: Subject, problem: Problem, points: list[int]) -> Iterator[Measure
     truth, whole = judged(deq, chosen, near=alone), judged(deq, problem, near=all)
     size = truth.states(truth.z)
     apart = truth.states(truth.z - whole.z[points])
-    if problem.certificate is None and not np.all(apart <= truth.z_error.total + _rows(whole.z_error, points).total):
+    if several(deq, problem) and not np.all(apart <= truth.z_error.total + _rows(whole.z_error, points).total):
         return  # each may be right, at another equilibrium
     own = own_rounding("the comparison", int(np.prod(problem.state)) * 2.0**-53 * size)
     allowed = truth.z_error + _rows(whole.z_error, points) + own

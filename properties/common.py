@@ -111,6 +111,12 @@ def judged(deq: Subject, problem: Problem, cotangent: Array | None = None, near:
     return judge(problem, deq.claims, deq.dtype, cotangent, near)
 
 
+def several(deq: Subject, problem: Problem) -> bool:
+    """Whether an answer may be right at one equilibrium and another answer at another: nothing says that there is one,
+    and a cell is there to tell them apart."""
+    return problem.certificate is None and (deq.own_cell is None or deq.own_cell.given)
+
+
 def budget(deq: Subject, problem: SoftmaxProblem, cotangent: Array | None = None) -> Budget:
     """The bounds for ``deq`` on a problem of the linear-softmax cell, in columns: cotangents are (m, n) here."""
     return Budget(ClosedForm(problem, cotangent), deq.claims, deq.dtype)

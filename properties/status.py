@@ -60,7 +60,7 @@ def _judge_equilibrium(deq: Subject, problem: Problem, answer: Answer) -> Iterat
 @law(
     statement="an equilibrium whose residual exceeds the claimed tolerance is reported as not converged",
     source="the implementation's own claim",
-    needs=("equilibrium", "status"),
+    needs=("equilibrium", "status", "cell"),
     anomaly=SILENT,
     at_stake=STAKE,
     draws=any_problem(),
@@ -78,7 +78,7 @@ def status_forward(deq: Subject, problem: Problem) -> Iterator[Measurement | Fac
 @law(
     statement="an adjoint whose residual exceeds the claimed tolerance is reported as not converged",
     source="the implementation's own claim",
-    needs=("pull", "status", "probe"),
+    needs=("pull", "status", "probe", "cell"),
     anomaly=SILENT,
     at_stake=STAKE,
     draws=any_problem(cotangent=True),
@@ -106,7 +106,7 @@ def status_backward(deq: Subject, problem: Problem, cotangent: Array) -> Iterato
 @law(
     statement="a solve stopped at a low cap is either accurate or reported",
     source="the implementation's own claim",
-    needs=("equilibrium", "status", "limited"),
+    needs=("equilibrium", "status", "limited", "cell"),
     anomaly=SILENT,
     at_stake=STAKE,
     draws=any_problem(cap=lambda problem: st.integers(0, 6)),
@@ -178,7 +178,7 @@ def _of_size_one(array: Array) -> Array:
 @law(
     statement="where the rate is ≤ 0.9 and inputs are of size one, both passes end in an answer, not in a report",
     source="the implementation's own claim; theory: picard",
-    needs=("equilibrium", "status", "solves"),
+    needs=("equilibrium", "status", "solves", "cell"),
     anomaly="gives up on easy problems",
     at_stake="Reports are honest, but there are no answers: training stands still, or goes on with what was reported.",
     draws=lambda deq: _easy(deq),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import numpy as np
+from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.base import Certificate, Parts, Shape, Theta
@@ -18,6 +19,7 @@ AROUND = ("own", "own", "near", "further")
 """How far from the user's own a parameter is drawn, the simplest first."""
 
 _SPREADS = {"own": 0.0, "near": 2.0**-7, "further": 2.0**-4}
+_ROWS = st.integers(0, 63)
 _INPUTS = ("example", "near", "gaussian", "small")
 
 
@@ -37,6 +39,12 @@ class Functions(Protocol):
     def jacobian(self, theta: Theta, x: Array, z: Array) -> Array:
         """∂f/∂z in float64, (n, s, s) with s the entries of a state; (1, ns, ns) where data points are coupled."""
 
+    def answer(self, theta: Theta, x: Array, dtype: str) -> Array:
+        """What the user's layer returns, (n, *state): asked for where its cell was not given."""
+
+    def answer_pull(self, theta: Theta, x: Array, cotangent: Array, dtype: str) -> dict[str, Array]:
+        """Its own gradients, in every parameter and in "x"."""
+
 
 @dataclass(frozen=True, eq=False)
 class WrappedCell:
@@ -52,6 +60,8 @@ class WrappedCell:
     answer: Array
     functions: Functions
     coupled: bool = False
+    given: bool = True
+    """Whether the user gave the cell; if not, only the layer can be asked."""
     known: Callable[[dict[str, Array]], Certificate | None] | None = None
     hardness: dict[str, float] = field(default_factory=dict)
     """What the oracle found of the example, kept for it to compare others with."""
@@ -91,7 +101,8 @@ class WrappedCell:
 
     def _draw_inputs(self, draw: DrawFn, n: int) -> Array:
         regime, move = draw(one_of(_INPUTS)), draw_signal(draw, (n, *self.example.shape[1:]))
-        rows = self.example[np.arange(n) % len(self.example)]
+        first = draw(_ROWS)
+        rows = self.example[(first + np.arange(n)) % len(self.example)]
         if regime == "example":
             return rows
         if regime == "gaussian" and (self.example < 0).any() and (self.example > 0).any():

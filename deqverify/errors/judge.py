@@ -2,15 +2,14 @@
 claims in this dtype may be from it, and what an independent oracle says.
 
 :func:`judge` answers with closed forms on the linear-softmax cell, with estimates on one that the user wrote, and with
-balls on every other. Arrays have data
-points first, (n, *state); θ's gradients are shaped as θ. A *magnitude* is what a bound on states is stated for: the
-1-norm of each data point where closed forms serve, each entry where balls do.
+balls on every other. Arrays have data points first, (n, *state); θ's gradients are shaped as θ. A *magnitude* is what
+a bound on states is stated for: the 1-norm of each data point where closed forms serve, each entry where balls do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -141,7 +140,11 @@ def judge(
 
         return SoftmaxJudge(problem, claims, dtype, cotangent)
     if isinstance(problem, WrappedProblem):
-        from deqverify.errors.estimated import EstimatedJudge
+        if not problem._cell.given:
+            from deqverify.errors.observed import ObservedJudge
+
+            return cast(Judge, ObservedJudge(problem, claims, dtype, cotangent, near))
+        from deqverify.errors.estimated_judge import EstimatedJudge
 
         return EstimatedJudge(problem, claims, dtype, cotangent, near)
     from deqverify.errors.any_cell import BallJudge

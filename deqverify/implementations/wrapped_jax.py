@@ -25,6 +25,7 @@ from deqverify.implementations.wrapping import (
     Packing,
     check_example,
     check_floating,
+    check_points,
     check_same,
     check_states,
     own_claims,
@@ -38,7 +39,7 @@ _LEAST_BATCH = 4
 def wrap_jax(
     function: Callable[..., Any],
     params: Any,
-    cell: Callable[..., Any],
+    cell: Callable[..., Any] | None = None,
     *,
     example: Any,
     claims: Claims | None = None,
@@ -58,7 +59,7 @@ def wrap_jax(
     layer.
     """
     for what, given in (("function", function), ("cell", cell)):
-        if not callable(given):
+        if not callable(given) and not (given is None and what == "cell"):
             raise TypeError(
                 f"{what}: got {given!r}; expected a function, wrap_jax(function, params, cell=f, example=x) with "
                 "function(params, x) and f(params, z, x)"
@@ -71,7 +72,7 @@ def wrap_jax(
     calls = JaxCalls(function, params, cell, inputs, state, claims)
     z = _examined(calls, claims)
     packed = np.asarray(calls.inputs.packed([np.asarray(given, dtype=np.float64) for given in inputs]))
-    own = WrappedCell(claims.cells[0], calls.own, packed, z, calls, calls.coupled, certificate)
+    own = WrappedCell(claims.cells[0], calls.own, packed, z, calls, calls.coupled, cell is not None, certificate)
     return WrappedJax(calls, claims, own, label)
 
 
@@ -93,7 +94,9 @@ class JaxCalls:
         self.coupled, self._compiles = not claims.separable, claims.compiles
         compiled = jax.jit if claims.compiles else _plain
         self._image, self._pull, self._push = compiled(self.f), compiled(self._pulled), compiled(self._pushed)
-        self._jacobian = compiled(self._rows)
+        self._jacobian, self._layer, self._layer_pull = (
+            compiled(function) for function in (self._rows, self.layer, self._layer_pulled)
+        )
 
     def params(self, theta: Theta) -> Any:
         """The user's pytree with ``theta`` for its arrays."""
@@ -167,6 +170,20 @@ class JaxCalls:
             rows = _numpy(self._jacobian(*self._native(theta, "float64", x, z)))
         return rows[None] if self.coupled else np.swapaxes(rows, 0, 1)[: len(z)]
 
+    def _layer_pulled(self, theta: Theta, x: Any, cotangent: Any) -> Any:
+        return jax.vjp(self.layer, theta, x)[1](cotangent)
+
+    def answer(self, theta: Theta, x: Array, dtype: str) -> Array:
+        with computing(dtype):
+            return _numpy(self._layer(*self._native(theta, dtype, x)))[: len(x)]
+
+    def answer_pull(self, theta: Theta, x: Array, cotangent: Array, dtype: str) -> dict[str, Array]:
+        n = len(x)
+        with computing(dtype):
+            given = self._native(theta, dtype, x, cotangent)
+            dtheta, dx = self._layer_pull(*given[:-1], given[-1].at[n:].set(0.0))
+            return {**{name: _numpy(g) for name, g in dtheta.items()}, "x": _numpy(dx)[:n]}
+
 
 class WrappedJax(JaxLayer):
     """The user's function as a layer; its gradient comes from ``jax.vjp``."""
@@ -193,18 +210,15 @@ def _examined(calls: JaxCalls, claims: Claims) -> Array:
                 out = calls._state(_compiled(calls, calls.function)(calls.params(theta), *parts))
             given = _arrays(out, "function(params, x)", "state=lambda out: out[0]", name)
             calls.state_tree, calls.states = jax.tree.structure(out), Packing.of(given)
-            with _asking("cell(params, z, x)", calls):
-                again = _compiled(calls, calls.cell)(calls.params(theta), out, *parts)
-            mapped = _arrays(again, "cell(params, z, x)", "return z alone", name)
-            check_states(
-                [tuple(a.shape) for a in given],
-                [tuple(a.shape) for a in mapped],
-                n,
-                "cell(params, z, x)",
-                "jnp.moveaxis(z, {}, 0)",
-            )
+            check_points(given, n, "jnp.moveaxis(z, {}, 0)")
+            mapped = given
+            if calls.cell is not None:
+                with _asking("cell(params, z, x)", calls):
+                    image = _compiled(calls, calls.cell)(calls.params(theta), out, *parts)
+                mapped = _arrays(image, "cell(params, z, x)", "return z alone", name)
+            check_states(given, mapped, "cell(params, z, x)")
             found.append(_numpy(calls.states.packed(given)))
-        if not calls.coupled and n > 1:
+        if calls.cell is not None and not calls.coupled and n > 1:
             _check_points(calls, found[-1])
     return found[0]
 
@@ -217,9 +231,9 @@ def _check_points(calls: JaxCalls, z: Array) -> None:
     )
     if sees_others(calls.image(calls.own, x[:1], z[:1], "float64"), among[:1]):
         raise ValueError(
-            f"cell: f(params, z, x) of the first data point alone is another than among {len(z)}; expected the same, "
-            "since separate data points are claimed: the first axis counts something else, jnp.moveaxis(x, axis, 0), "
-            "or one data point is meant, jax.vmap(f, (None, 0, 0)); or claim that they are not, "
+            f"cell: f(params, z, x) of the first data point beside itself is another than among {len(z)}; expected the "
+            "same, since separate data points are claimed: the first axis counts something else, jnp.moveaxis(x, axis, "
+            "0), or one data point is meant, jax.vmap(f, (None, 0, 0)); or claim that they are not, "
             "Claims(separable=False)"
         )
 

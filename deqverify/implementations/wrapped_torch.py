@@ -16,22 +16,15 @@ from deqverify.claims import Claims
 from deqverify.dtypes import Array
 from deqverify.frameworks.torch_bridge import keeps_graph
 from deqverify.implementations.protocol import Cotangents, Pull, Solution
-from deqverify.implementations.wrapping import (
-    Packing,
-    check_example,
-    check_floating,
-    check_same,
-    check_states,
-    own_claims,
-    sees_others,
-)
+from deqverify.implementations.torch_examined import examined, flattened, no_graph, numpy_of
+from deqverify.implementations.wrapping import Packing, check_example, check_floating, own_claims
 
 Known = Callable[[dict[str, Array]], Certificate | None]
 
 
 def wrap_torch(
     module: torch.nn.Module,
-    cell: Callable[..., Any],
+    cell: Callable[..., Any] | None = None,
     *,
     example: Any,
     claims: Claims | None = None,
@@ -43,9 +36,10 @@ def wrap_torch(
 
     ``module(x)`` returns the equilibrium, data points first, of ``z = cell(z, x)``: any tensor, or a tuple, list or
     dictionary of them; ``cell`` is a function of native tensors that uses the module's parameters, a method or a
-    submodule. ``example`` is an input, or a tuple of inputs, of a few data points. ``state`` picks the equilibrium out
-    of what the module returns, where that is more. Without ``claims`` both passes are taken to be accurate to
-    1e-6, relative. ``certificate`` says of parameters, by name, why there is one equilibrium, if anything is known.
+    submodule; without it the layer is judged by what can be seen from outside. ``example`` is an input, or a tuple of
+    inputs, of a few data points. ``state`` picks the equilibrium out of what the module returns, where that is more.
+    Without ``claims`` both passes are taken to be accurate to 1e-6, relative. ``certificate`` says of parameters, by
+    name, why there is one equilibrium, if anything is known.
 
     Parameters that require a gradient are judged; buffers, and what is frozen, stay what they are. The module itself
     is called, in the mode in which it is.
@@ -55,7 +49,7 @@ def wrap_torch(
     """
     if isinstance(module, type) or not isinstance(module, torch.nn.Module):
         raise TypeError(f"module: got {module!r}; expected a torch.nn.Module that was made: wrap_torch(MyLayer(…), …)")
-    if not callable(cell):
+    if cell is not None and not callable(cell):
         raise TypeError(f"cell: got {cell!r}; expected a function f(z, x) of tensors, as in cell=module.f")
     inputs = example if isinstance(example, tuple) else (example,)
     check_floating([getattr(given, "dtype", type(given).__name__) for given in inputs])
@@ -63,20 +57,19 @@ def wrap_torch(
     label = name or type(module).__name__
     claims = own_claims(claims, f"cell of {label}")
     calls = TorchCalls(module, cell, inputs, state)
-    z = _examined(calls, claims)
+    z = examined(calls, claims)
     packed = calls.inputs.packed([given.detach().double() for given in inputs])
-    own = {key: _numpy(value) for key, value in calls.own.items()}
-    wrapped = WrappedCell(claims.cells[0], own, _numpy(packed), z, calls, not claims.separable, certificate)
+    own = {key: numpy_of(value) for key, value in calls.own.items()}
+    coupled, given = not claims.separable, cell is not None
+    wrapped = WrappedCell(claims.cells[0], own, numpy_of(packed), z, calls, coupled, given, certificate)
     return WrappedTorch(calls, claims, wrapped, label)
 
 
 class TorchCalls:
     """The user's module and cell as functions of θ, x and z, each one packed tensor or named ones."""
 
-    def __init__(
-        self, module: torch.nn.Module, cell: Callable[..., Any], example: tuple[torch.Tensor, ...], state: Any
-    ):
-        self.module, self.cell, self._state = module, cell, state or (lambda out: out)
+    def __init__(self, module: torch.nn.Module, cell: Any, example: tuple[torch.Tensor, ...], state: Any):
+        self.module, self.cell, self.state = module, cell, state or (lambda out: out)
         self.own = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
         self.inputs, self.example = Packing.of(example), example
         self.states = Packing(())
@@ -121,7 +114,7 @@ class TorchCalls:
     def layer(self, theta: Mapping[str, torch.Tensor], x: torch.Tensor, *more: Any, **options: Any) -> torch.Tensor:
         """The equilibrium that the module returns, packed, in the caller's gradient mode."""
         with self.holding(theta, x.dtype):
-            out = self._state(self.module(*self.inputs.parts(x), **options))
+            out = self.state(self.module(*self.inputs.parts(x), **options))
             return self.states.packed(flattened(out)[0])
 
     def f(self, theta: Mapping[str, torch.Tensor], x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -133,13 +126,13 @@ class TorchCalls:
     # The oracle's view, in NumPy.
 
     def image(self, theta: Theta, x: Array, z: Array, dtype: str) -> Array:
-        return _numpy(self.f(_tensors(theta, dtype), _tensor(x, dtype), _tensor(z, dtype)))
+        return numpy_of(self.f(_tensors(theta, dtype), _tensor(x, dtype), _tensor(z, dtype)))
 
     def pull(self, theta: Theta, x: Array, z: Array, cotangent: Array, dtype: str) -> Parts:
         leaves = {name: value.requires_grad_() for name, value in _tensors(theta, dtype).items()}
         wanted = (*leaves.values(), _tensor(x, dtype).requires_grad_(), _tensor(z, dtype).requires_grad_())
         *parts, dx, dz = _pulled(self.f(leaves, wanted[-2], wanted[-1]), wanted, _tensor(cotangent, dtype))
-        return Parts(dict(zip(leaves, map(_numpy, parts), strict=True)), _numpy(dx), _numpy(dz))
+        return Parts(dict(zip(leaves, map(numpy_of, parts), strict=True)), numpy_of(dx), numpy_of(dz))
 
     def push(self, theta: Theta, x: Array, z: Array, tangent: Parts) -> Array:
         """By two pulls: the pull is linear in its cotangent, and its transpose is the derivative along a tangent."""
@@ -153,7 +146,7 @@ class TorchCalls:
         slope = sum((g * d).sum() for g, d in pairs if g.requires_grad)
         if not isinstance(slope, torch.Tensor):
             return np.zeros(tuple(out.shape))
-        return _numpy(torch.autograd.grad(slope, dual)[0])
+        return numpy_of(torch.autograd.grad(slope, dual)[0])
 
     def jacobian(self, theta: Theta, x: Array, z: Array) -> Array:
         n, s = len(z), int(np.prod(z.shape[1:]))
@@ -162,11 +155,24 @@ class TorchCalls:
             given = _tensor(z, "float64").requires_grad_()
             out = self.f(values, _tensor(x, "float64"), given).reshape(-1)
             rows = [_pulled(entry, (given,), torch.ones_like(entry), again=True)[0].reshape(-1) for entry in out]
-            return _numpy(torch.stack(rows))[None]
+            return numpy_of(torch.stack(rows))[None]
         given = _tensor(np.repeat(z, s, axis=0), "float64").requires_grad_()
         units = _tensor(np.tile(np.eye(s), (n, 1)).reshape(given.shape), "float64")
         out = self.f(values, _tensor(np.repeat(x, s, axis=0), "float64"), given)
-        return _numpy(_pulled(out, (given,), units)[0]).reshape(n, s, s)
+        return numpy_of(_pulled(out, (given,), units)[0]).reshape(n, s, s)
+
+    def answer(self, theta: Theta, x: Array, dtype: str) -> Array:
+        with torch.no_grad():
+            return numpy_of(self.layer(_tensors(theta, dtype), _tensor(x, dtype)))
+
+    def answer_pull(self, theta: Theta, x: Array, cotangent: Array, dtype: str) -> dict[str, Array]:
+        leaves = {name: value.requires_grad_() for name, value in _tensors(theta, dtype).items()}
+        inputs = _tensor(x, dtype).requires_grad_()
+        with torch.enable_grad():
+            out = self.layer(leaves, inputs)
+        with self.holding(leaves, inputs.dtype):
+            found = _pulled(out, (*leaves.values(), inputs), _tensor(cotangent, dtype))
+        return dict(zip((*leaves, "x"), map(numpy_of, found), strict=True))
 
 
 class WrappedTorch:
@@ -189,7 +195,7 @@ class WrappedTorch:
 
         def pull(cotangent: torch.Tensor) -> Cotangents:
             if recorded and not output.requires_grad:
-                raise RuntimeError(_no_graph(calls.module))
+                raise RuntimeError(no_graph(calls.module))
             wanted = (*leaves.values(), inputs)
             with calls.holding(leaves, inputs.dtype):  # a hook may ask the module again
                 found = torch.autograd.grad(output, wanted, cotangent, retain_graph=keeps_graph(), allow_unused=True)
@@ -203,147 +209,6 @@ class WrappedTorch:
         """Itself, its module in training or in evaluation mode."""
         self._calls.module.train(training)
         return self
-
-
-def _examined(calls: TorchCalls, claims: Claims) -> Array:
-    """The layer's answer to the example in float64, (n, *state), after all that can be wrong with a wrapping was looked
-    for."""
-    n, found = len(calls.example[0]), []
-    for name in claims.dtypes:
-        dtype = getattr(torch, name)
-        theta = {key: value.to(dtype).requires_grad_() for key, value in calls.own.items()}
-        parts = [given.detach().to(dtype) for given in calls.example]
-        x = calls.inputs.packed(parts).detach().requires_grad_()
-        with _asking("module(x)", calls, name), calls.holding(theta, dtype):
-            out = calls._state(calls.module(*calls.inputs.parts(x)))
-        given, calls.rebuild = _arrays(out, "module(x)", "state=lambda out: out[0]")
-        with _asking("cell(z, x)", calls, name), torch.enable_grad(), calls.holding(theta, dtype):
-            mapped, _ = _arrays(
-                calls.cell(calls.rebuild(given), *calls.inputs.parts(x)), "cell(z, x)", "return z alone"
-            )
-        check_states(
-            [tuple(a.shape) for a in given], [tuple(a.shape) for a in mapped], n, "cell(z, x)", "z.movedim({}, 0)"
-        )
-        calls.states = Packing.of(given)
-        for what, arrays in (("module(x)", given), ("cell(z, x)", mapped)):
-            _check_dtype(what, arrays, dtype, calls.module)
-        if claims.backward is not None and not any(a.requires_grad for a in given):
-            raise ValueError(f"module: {_no_graph(calls.module)}")
-        found.append(_numpy(calls.states.packed(given)))
-        z = calls.states.packed(given).detach()
-        _check_repeats(calls, claims, theta, x, z)
-    return found[0]
-
-
-def _check_repeats(calls: TorchCalls, claims: Claims, theta: Any, x: torch.Tensor, z: torch.Tensor) -> None:
-    first = _numpy(calls.f(theta, x, z))
-    random = [key for key, each in calls.module.named_modules() if "Dropout" in type(each).__name__ and each.training]
-    why = f"{' and '.join(random)} is on: call module.eval() first" if random else "draw what is random outside of it"
-    check_same(first, _numpy(calls.f(theta, x, z)), "cell", f"{why}, and judge the layer without it")
-    if len(z) > 1 and claims.separable and sees_others(_numpy(calls.f(theta, x[:1], z[:1])), first[:1]):
-        norms = [key for key, each in calls.module.named_modules() if "BatchNorm" in type(each).__name__]
-        batch = (
-            f"{' and '.join(norms)} takes statistics of the batch: call module.eval() first"
-            if norms
-            else ("its first axis does not count the data points: move it there, x.movedim(axis, 0)")
-        )
-        raise ValueError(
-            f"cell: f(z, x) of the first data point alone is another than among {len(z)}; expected the same, since "
-            f"data points are claimed to be separate: {batch}; or claim that they are not, Claims(separable=False)"
-        )
-
-
-@contextmanager
-def _asking(what: str, calls: TorchCalls, dtype: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        if "dtype" in str(error) or "expected scalar type" in str(error) or "Float and Double" in str(error):
-            raise TypeError(f"module: {what} raised {said}, in {dtype}; {_float32(calls.module, dtype)}") from error
-        if "shape" in str(error) or "size" in str(error) or "channels" in str(error) or "dimension" in str(error):
-            shapes = " and ".join(str(tuple(each.shape)) for each in calls.example)
-            raise ValueError(
-                f"example: {what} raised {said}, for inputs of shape {shapes}; expected an input that the layer takes, "
-                "data points first, (n, …): example=x.movedim(axis, 0), or an example of the size that it was built for"
-            ) from error
-        raise TypeError(
-            f"module: {what} raised {said}; expected a call with the example, module(*example), and cell(z, *example)"
-        ) from error
-
-
-def _float32(module: torch.nn.Module, dtype: str) -> str:
-    """Where a tensor of another dtype may come from, and what to write instead."""
-    loose = [
-        f"{key + '.' if key else ''}{name}"
-        for key, each in module.named_modules()
-        for name, value in vars(each).items()
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and str(value.dtype) != f"torch.{dtype}"
-    ]
-    if loose:
-        leaf = loose[0].rpartition(".")[2]
-        where = f"{' and '.join(loose)} is a plain attribute, which no cast reaches: self.register_buffer({leaf!r}, …)"
-    else:
-        where = (
-            "a tensor that is made on the way has another dtype: write x.new_zeros(…), or torch.zeros(…, dtype=x.dtype)"
-        )
-    return f"expected every tensor in {dtype}: {where}; or judge one dtype alone, claims=Claims(dtypes=('float32',))"
-
-
-def _check_dtype(what: str, arrays: list[torch.Tensor], dtype: torch.dtype, module: torch.nn.Module) -> None:
-    for array in arrays:
-        if array.dtype != dtype:
-            name = str(dtype).removeprefix("torch.")
-            raise TypeError(f"module: {what} is {array.dtype} for inputs of {dtype}; {_float32(module, name)}")
-
-
-def _arrays(out: Any, what: str, fix: str) -> tuple[list[torch.Tensor], Callable[[list[Any]], Any]]:
-    leaves, rebuild = flattened(out)
-    for leaf in leaves:
-        if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
-            raise TypeError(
-                f"{what.partition('(')[0]}: {what} returned {_described(out)}; expected the state and nothing else, a "
-                f"tensor or a tuple of tensors, data points first: {fix}"
-            )
-    return leaves, rebuild
-
-
-def _described(out: Any) -> str:
-    if isinstance(out, torch.Tensor):
-        return f"a {out.dtype} tensor of shape {tuple(out.shape)}"
-    if isinstance(out, tuple | list):
-        return f"a {type(out).__name__} of {' and '.join(_described(each) for each in out) or 'nothing'}"
-    return f"a {type(out).__name__}"
-
-
-def flattened(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """The leaves of nested tuples, lists and dictionaries, and what makes the same tree of other leaves."""
-    if isinstance(tree, Mapping):
-        leaves, rebuild = flattened(tuple(tree.values()))
-        return leaves, lambda given: dict(zip(tree, rebuild(given), strict=True))
-    if not isinstance(tree, tuple | list):
-        return [tree], lambda given: given[0]
-    parts = [flattened(each) for each in tree]
-    sizes = [len(leaves) for leaves, _ in parts]
-    ends = np.cumsum([0, *sizes]).tolist()
-    made = (lambda values: type(tree)(*values)) if hasattr(tree, "_fields") else type(tree)
-
-    def together(given: list[Any]) -> Any:
-        return made([build(given[a:b]) for (_, build), a, b in zip(parts, ends[:-1], ends[1:], strict=True)])
-
-    return [leaf for leaves, _ in parts for leaf in leaves], together
-
-
-def _no_graph(module: torch.nn.Module) -> str:
-    if not module.training:
-        return (
-            "the equilibrium has no graph, and the module is in evaluation mode; expected one that a gradient passes "
-            "through: call module.train() before it is wrapped, or claim Claims(backward=None) for a forward pass alone"
-        )
-    return (
-        "the equilibrium has no graph; expected one that a gradient passes through: end in what autograd records, "
-        "z = self.f(z.detach(), x), or claim Claims(backward=None) for a forward pass alone"
-    )
 
 
 def _place(modules: Mapping[str, torch.nn.Module], name: str) -> tuple[dict[str, Any], str]:
@@ -366,10 +231,6 @@ def _tensors(theta: Theta, dtype: str) -> dict[str, torch.Tensor]:
 
 def _tensor(value: Any, dtype: str) -> torch.Tensor:
     return torch.tensor(np.asarray(value), dtype=getattr(torch, dtype))
-
-
-def _numpy(value: torch.Tensor) -> Array:
-    return np.array(value.detach().to("cpu", torch.float64).numpy())
 
 
 def _first(leaves: list[Any]) -> Any:

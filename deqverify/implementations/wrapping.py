@@ -63,7 +63,7 @@ def check_example(shapes: Sequence[Shape]) -> None:
         raise ValueError("example: holds no array; give the inputs of one call, example=x or example=(x, y)")
     if any(not shape for shape in shapes):
         raise ValueError(
-            "example: holds a number, which has no data points; give it an axis for them, example=x[None], or close "
+            "example: holds a number, which has no data points; expected an axis for them: example=x[None], or close "
             "over it: cell=lambda z, x: f(z, x, number)"
         )
     counts = {shape[0] for shape in shapes}
@@ -85,9 +85,9 @@ def check_floating(dtypes: Sequence[Any]) -> None:
             )
 
 
-def check_states(given: Sequence[Shape], mapped: Sequence[Shape], n: int, call: str, move: str) -> None:
-    """That what the layer returned, and what the cell makes of it, are states of n data points of one shape."""
-    for shape in given:
+def check_points(states: Sequence[Any], n: int, move: str) -> None:
+    """That what the layer returned are states of n data points."""
+    for shape in (tuple(array.shape) for array in states):
         if not shape or shape[0] != n:
             there = [axis for axis, size in enumerate(shape) if size == n]
             fix = f"return {move.format(there[0])}" if there else "return one state for each data point"
@@ -95,6 +95,11 @@ def check_states(given: Sequence[Shape], mapped: Sequence[Shape], n: int, call: 
                 f"example: for {n} data points the layer returned a state of shape {shape}; expected ({n}, …), data "
                 f"points first: {fix}"
             )
+
+
+def check_states(states: Sequence[Any], images: Sequence[Any], call: str) -> None:
+    """That what the cell makes of states are states of their shapes."""
+    given, mapped = ([tuple(array.shape) for array in arrays] for arrays in (states, images))
     if len(given) != len(mapped):
         raise ValueError(
             f"cell: {call} returned {_number(mapped)}, and the layer a state of {_number(given)}; expected the same "

@@ -32,13 +32,14 @@ SPARING = ("existence", "enclosure", "energy", "gradient-theta", "cotangent-line
 
 
 def tried(deq: Any, law: str, dtype: str, examples: int, seed: int) -> Trial:
-    trial = laws()[law].trial(Subject(deq, dtype), Effort(examples, seed=seed))
+    trial = laws()[law].trial(Subject(deq, dtype), Effort(examples, seconds=8.0, seed=seed))
     assert trial.error is None
     return trial
 
 
 def caught(deq: Any, twin: str, seed: int) -> list[str]:
-    return [law for law in CATCHING.get(twin, GRADIENT) if tried(deq, law, "float64", 10, seed).failure]
+    laws_of_it = CATCHING.get(twin, GRADIENT)
+    return next(([law] for law in laws_of_it if tried(deq, law, "float64", 10, seed).failure), [])
 
 
 @pytest.mark.parametrize("name", torch_layers.EXAMPLES)

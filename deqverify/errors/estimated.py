@@ -16,7 +16,7 @@ from deqverify.bounds import Arithmetic, Bound
 from deqverify.claims import DIRECT, Claims
 from deqverify.dtypes import Array, dtype
 from deqverify.errors.claimed import accepted, claimed
-from deqverify.oracle.estimated import Found, sign
+from deqverify.oracle.estimated import Found, signs
 from deqverify.oracle.krawczyk import apply, settled
 from deqverify.oracle.objective import Objective
 from deqverify.wrapped_problem import WrappedProblem
@@ -111,11 +111,10 @@ class Located:
 
     def _corners(self, e: Array) -> Iterator[Array]:
         """Signs for the corners of a box e (n, *state): all one way, all the other, and drawn ones."""
-        signs = np.random.default_rng(1)
         yield np.ones(e.shape)
         yield -np.ones(e.shape)
-        for _ in range(CORNERS - 2):
-            yield sign(signs, e.shape)
+        for k in range(CORNERS - 2):
+            yield signs(f"corner {k}", e.shape)
 
     def _changes(self, e: Array) -> Iterator[Array]:
         """What ∂f/∂z differs by at corners of the box of e (g, s) around the equilibrium."""

@@ -19,6 +19,9 @@ from deqverify.implementations.protocol import Cotangents, Pull, Solution
 from deqverify.implementations.torch_examined import examined, flattened, no_graph, numpy_of
 from deqverify.implementations.wrapping import Packing, check_example, check_floating, own_claims
 
+_MOST_KEPT = 256
+"""Converted arrays."""
+
 Known = Callable[[dict[str, Array]], Certificate | None]
 
 
@@ -75,6 +78,8 @@ class TorchCalls:
         self.states = Packing(())
         self.rebuild: Callable[[list[Any]], Any] = _first
         self._buffers: dict[str, dict[str, torch.Tensor]] = {}
+        self._modules = dict(module.named_modules())
+        self._converted: dict[tuple[int, str], tuple[Any, torch.Tensor]] = {}
         everywhere = list(module.named_parameters(remove_duplicate=False))
         first = {id(p): name for name, p in reversed(everywhere)}
         self._tied = {name: first[id(p)] for name, p in everywhere if first[id(p)] != name}
@@ -95,13 +100,13 @@ class TorchCalls:
     @contextmanager
     def holding(self, theta: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Iterator[None]:
         """The module with ``theta`` for its parameters, its buffers in their dtype; at the end with its own again."""
-        modules, before = dict(self.module.named_modules()), []
+        before: list[tuple[dict[str, Any], str, Any]] = []
         fixed = self.fixed(dtype)
         given = {**fixed, **theta}
         places = given | {name: given[first] for name, first in self._tied.items()}
         try:
             for name, value in places.items():
-                home, leaf = _place(modules, name)
+                home, leaf = _place(self._modules, name)
                 before.append((home, leaf, home[leaf]))
                 home[leaf] = value
             yield
@@ -125,18 +130,30 @@ class TorchCalls:
 
     # The oracle's view, in NumPy.
 
+    def _tensors(self, theta: Theta, dtype: str) -> dict[str, torch.Tensor]:
+        """θ as tensors, converted once for as long as the same arrays are asked about."""
+        if len(self._converted) > _MOST_KEPT:
+            self._converted.clear()
+        found = {}
+        for name, value in theta.items():
+            key = id(value), dtype
+            if key not in self._converted:
+                self._converted[key] = value, _tensor(value, dtype)  # which keeps its id from being another's
+            found[name] = self._converted[key][1].detach()
+        return found
+
     def image(self, theta: Theta, x: Array, z: Array, dtype: str) -> Array:
-        return numpy_of(self.f(_tensors(theta, dtype), _tensor(x, dtype), _tensor(z, dtype)))
+        return numpy_of(self.f(self._tensors(theta, dtype), _tensor(x, dtype), _tensor(z, dtype)))
 
     def pull(self, theta: Theta, x: Array, z: Array, cotangent: Array, dtype: str) -> Parts:
-        leaves = {name: value.requires_grad_() for name, value in _tensors(theta, dtype).items()}
+        leaves = {name: value.requires_grad_() for name, value in self._tensors(theta, dtype).items()}
         wanted = (*leaves.values(), _tensor(x, dtype).requires_grad_(), _tensor(z, dtype).requires_grad_())
         *parts, dx, dz = _pulled(self.f(leaves, wanted[-2], wanted[-1]), wanted, _tensor(cotangent, dtype))
         return Parts(dict(zip(leaves, map(numpy_of, parts), strict=True)), numpy_of(dx), numpy_of(dz))
 
     def push(self, theta: Theta, x: Array, z: Array, tangent: Parts) -> Array:
         """By two pulls: the pull is linear in its cotangent, and its transpose is the derivative along a tangent."""
-        leaves = {name: value.requires_grad_() for name, value in _tensors(theta, "float64").items()}
+        leaves = {name: value.requires_grad_() for name, value in self._tensors(theta, "float64").items()}
         wanted = (*leaves.values(), _tensor(x, "float64").requires_grad_(), _tensor(z, "float64").requires_grad_())
         out = self.f(leaves, wanted[-2], wanted[-1])
         dual = torch.zeros_like(out, requires_grad=True)
@@ -150,7 +167,7 @@ class TorchCalls:
 
     def jacobian(self, theta: Theta, x: Array, z: Array) -> Array:
         n, s = len(z), int(np.prod(z.shape[1:]))
-        values = _tensors(theta, "float64")
+        values = self._tensors(theta, "float64")
         if self.coupled:
             given = _tensor(z, "float64").requires_grad_()
             out = self.f(values, _tensor(x, "float64"), given).reshape(-1)
@@ -163,10 +180,10 @@ class TorchCalls:
 
     def answer(self, theta: Theta, x: Array, dtype: str) -> Array:
         with torch.no_grad():
-            return numpy_of(self.layer(_tensors(theta, dtype), _tensor(x, dtype)))
+            return numpy_of(self.layer(self._tensors(theta, dtype), _tensor(x, dtype)))
 
     def answer_pull(self, theta: Theta, x: Array, cotangent: Array, dtype: str) -> dict[str, Array]:
-        leaves = {name: value.requires_grad_() for name, value in _tensors(theta, dtype).items()}
+        leaves = {name: value.requires_grad_() for name, value in self._tensors(theta, dtype).items()}
         inputs = _tensor(x, dtype).requires_grad_()
         with torch.enable_grad():
             out = self.layer(leaves, inputs)
@@ -223,10 +240,6 @@ def _pulled(out: torch.Tensor, wanted: Any, cotangent: torch.Tensor, again: bool
         return [torch.zeros_like(each) for each in wanted]
     found = torch.autograd.grad(out, wanted, cotangent, allow_unused=True, retain_graph=again)
     return [torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True)]
-
-
-def _tensors(theta: Theta, dtype: str) -> dict[str, torch.Tensor]:
-    return {name: _tensor(value, dtype) for name, value in theta.items()}
 
 
 def _tensor(value: Any, dtype: str) -> torch.Tensor:

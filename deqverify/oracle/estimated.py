@@ -7,8 +7,9 @@ that is built on it.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -181,12 +182,19 @@ class Found:
 def units(name: str, values: Mapping[str, Array]) -> list[dict[str, Array]]:
     """``values`` in the dtype ``name``, as they are and :data:`SAMPLES` times with each entry moved by ± one unit in
     the last place."""
-    unit, signs = 2.0 * dtype(name).unit_roundoff, np.random.default_rng(0)
+    unit = 2.0 * dtype(name).unit_roundoff
     found = [{key: round_to(value, name) for key, value in values.items()}]
-    for _ in range(SAMPLES):
-        found.append({k: round_to(v * (1.0 + unit * sign(signs, v.shape)), name) for k, v in values.items()})
+    for k in range(SAMPLES):
+        found.append(
+            {key: round_to(v * (1.0 + unit * signs(f"{key} {k}", v.shape)), name) for key, v in values.items()}
+        )
     return found
 
 
-def sign(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return np.asarray(generator.integers(0, 2, shape) * 2.0 - 1.0, dtype=np.float64)
+@lru_cache(maxsize=1 << 12)
+def signs(word: str, shape: tuple[int, ...]) -> Array:
+    """Plus and minus one at random, the same for the same word and shape."""
+    drawn = np.random.default_rng(zlib.crc32(word.encode())).integers(0, 2, shape)
+    found = np.asarray(drawn * 2.0 - 1.0, dtype=np.float64)
+    found.flags.writeable = False
+    return found

@@ -189,3 +189,8 @@ def wrapped(name: str, broken: str = "", seed: int = 0, **options: Any) -> Wrapp
         return z, regularised(params, (at, None), x)[1]
 
     return wrap_jax(layer_and_size, params, regularised, example=x, name=name, **options)
+
+
+def make(name: str, broken: str = "") -> WrappedJax:
+    """The same as a target, ``tests.wrapped.jax_layers:make[relu,one-step]``."""
+    return wrapped(name, broken)

@@ -17,6 +17,8 @@ class Implicit(nn.Module):
     """``forward(x)`` solves ``z = f(z, x)`` by iteration and differentiates implicitly, by a hook."""
 
     tolerance = 1e-6
+    spent = ""
+    """Along which vector the whole tolerance is spent on purpose, "ones" or "alternating"; none for an honest solve."""
 
     def __init__(self, broken: str = "") -> None:
         super().__init__()
@@ -41,7 +43,10 @@ class Implicit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             z = self.iterated(lambda z: self.f(z, x), self.start(x), 3 if self.broken == "unconverged" else CAP)
-        z = self.last_step(z, x)
+        if self.spent:
+            with torch.no_grad():
+                z = self.spoiled(lambda z: self.f(z, x), z)
+        z = self.last_step(z, x) if not self.spent else self.in_place(z, x)
         if not z.requires_grad or self.broken == "one-step":
             return z
         z0 = z.detach().requires_grad_()
@@ -51,10 +56,37 @@ class Implicit(nn.Module):
             if not bool(g.any()):
                 return g
             few = 3 if self.broken == "truncated" else CAP
-            return self.iterated(lambda y: self.transposed(f0, z0, y) + g, g, few)
+            y = self.iterated(lambda y: self.transposed(f0, z0, y) + g, g, few)
+            return self.spoiled(lambda y: self.transposed(f0, z0, y) + g, y) if self.spent else y
 
         z.register_hook(backward)
         return z
+
+    def spoiled(self, step: Any, z: Tensor) -> Tensor:
+        """z moved until its residual is nearly as large as the tolerance allows, if it isn't already."""
+        d = torch.ones_like(z).flatten(1)
+        if self.spent == "alternating":
+            d[:, 1::2] = -1.0
+        d = d.view_as(z)
+        per = (slice(None), *[None] * (z.ndim - 1))
+        image = step(z)
+        size = image.flatten(1).norm(dim=1)
+        off = ((step(z + 1e-4 * size[per] * d) - image) / 1e-4 / size.clamp(min=1e-30)[per] - d).flatten(1).norm(dim=1)
+        t = 0.9 * self.tolerance * size / off
+        while bool((t > 0).any()):
+            moved = z + t[per] * d
+            image = step(moved)
+            off, size = (v.flatten(1).norm(dim=1) for v in (image - moved, image))
+            good = off <= 0.95 * self.tolerance * size
+            if bool(good.all()):
+                return moved
+            t = torch.where(good, t, torch.where(t > 1e-3 * self.tolerance * size, 0.7 * t, torch.zeros_like(t)))
+        return z
+
+    def in_place(self, z: Tensor, x: Tensor) -> Tensor:
+        """z itself, with the graph of a step."""
+        step = self.f(z, x)
+        return step + (z - step).detach()
 
     def last_step(self, z: Tensor, x: Tensor) -> Tensor:
         """The step that autograd records."""
@@ -95,6 +127,32 @@ class ConvNorm(Implicit):
 
     def f(self, z: Tensor, x: Tensor) -> Tensor:
         return self.norm(torch.tanh(self.conv(z)) + x)
+
+    def spoiled(self, step: Any, z: Tensor) -> Tensor:
+        """z moved until its residual is nearly as large as the tolerance allows, if it isn't already."""
+        d = torch.ones_like(z).flatten(1)
+        if self.spent == "alternating":
+            d[:, 1::2] = -1.0
+        d = d.view_as(z)
+        per = (slice(None), *[None] * (z.ndim - 1))
+        image = step(z)
+        size = image.flatten(1).norm(dim=1)
+        off = ((step(z + 1e-4 * size[per] * d) - image) / 1e-4 / size.clamp(min=1e-30)[per] - d).flatten(1).norm(dim=1)
+        t = 0.9 * self.tolerance * size / off
+        while bool((t > 0).any()):
+            moved = z + t[per] * d
+            image = step(moved)
+            off, size = (v.flatten(1).norm(dim=1) for v in (image - moved, image))
+            good = off <= 0.95 * self.tolerance * size
+            if bool(good.all()):
+                return moved
+            t = torch.where(good, t, torch.where(t > 1e-3 * self.tolerance * size, 0.7 * t, torch.zeros_like(t)))
+        return z
+
+    def in_place(self, z: Tensor, x: Tensor) -> Tensor:
+        """z itself, with the graph of a step."""
+        step = self.f(z, x)
+        return step + (z - step).detach()
 
     def last_step(self, z: Tensor, x: Tensor) -> Tensor:
         if self.broken == "detached statistics":
@@ -253,11 +311,27 @@ EXAMPLES: dict[str, tuple[type[nn.Module], tuple[tuple[int, ...], ...], tuple[st
 """By name: the layer, the shapes of its inputs, and its broken twins."""
 
 
-def wrapped(name: str, broken: str = "", seed: int = 0, **options: Any) -> WrappedTorch:
-    """The example called ``name``, its weights and its inputs from ``seed``."""
+def wrapped(
+    name: str,
+    broken: str = "",
+    seed: int = 0,
+    tolerance: float = 1e-6,
+    spent: str = "",
+    closed: bool = False,
+    **options: Any,
+) -> WrappedTorch:
+    """The example called ``name``, its weights and its inputs from ``seed``; ``tolerance`` is what it solves to, where
+    it iterates; ``closed``: without its cell."""
     layer, shapes, _ = EXAMPLES[name]
     torch.manual_seed(seed)
     module = layer(broken)
+    if isinstance(module, Implicit):
+        module.tolerance, module.spent = tolerance, spent
     inputs = tuple(torch.randn(shape) for shape in shapes)
     cell = module.both if isinstance(module, Regularised) else module.f
-    return wrap_torch(module, cell, example=inputs, name=name, **options)
+    return wrap_torch(module, None if closed else cell, example=inputs, name=name, **options)
+
+
+def make(name: str, broken: str = "") -> WrappedTorch:
+    """The same as a target, ``tests.wrapped.torch_layers:make[relu,one-step]``."""
+    return wrapped(name, broken)

@@ -23,13 +23,13 @@ def examined(calls: Any, claims: Claims) -> Array:
         theta = {key: value.to(dtype).requires_grad_() for key, value in calls.own.items()}
         parts = [given.detach().to(dtype) for given in calls.example]
         x = calls.inputs.packed(parts).detach().requires_grad_()
-        with _asking("module(x)", calls, name), calls.holding(theta, dtype):
+        with _asking("module(x)", calls, name), calls.holding(theta, x):
             out = calls.state(calls.module(*calls.inputs.parts(x)))
         given, calls.rebuild = _arrays(out, "module(x)", "state=lambda out: out[0]")
         check_points(given, n, "z.movedim({}, 0)")
         mapped = given
         if calls.cell is not None:
-            with _asking("cell(z, x)", calls, name), torch.enable_grad(), calls.holding(theta, dtype):
+            with _asking("cell(z, x)", calls, name), torch.enable_grad(), calls.holding(theta, x):
                 image = calls.cell(calls.rebuild(given), *calls.inputs.parts(x))
             mapped, _ = _arrays(image, "cell(z, x)", "return z alone")
         check_states(given, mapped, "cell(z, x)")

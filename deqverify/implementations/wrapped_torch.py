@@ -56,6 +56,7 @@ def wrap_torch(
         raise TypeError(f"cell: got {cell!r}; expected a function f(z, x) of tensors, as in cell=module.f")
     inputs = example if isinstance(example, tuple) else (example,)
     check_floating([getattr(given, "dtype", type(given).__name__) for given in inputs])
+    inputs = tuple(given.detach().cpu() for given in inputs)  # the device is asked for by whoever judges
     check_example([tuple(given.shape) for given in inputs])
     label = name or type(module).__name__
     claims = own_claims(claims, f"cell of {label}")
@@ -73,7 +74,7 @@ class TorchCalls:
 
     def __init__(self, module: torch.nn.Module, cell: Any, example: tuple[torch.Tensor, ...], state: Any):
         self.module, self.cell, self.state = module, cell, state or (lambda out: out)
-        self.own = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+        self.own = {name: p.detach().cpu().clone() for name, p in module.named_parameters() if p.requires_grad}
         self.inputs, self.example = Packing.of(example), example
         self.states = Packing(())
         self.rebuild: Callable[[list[Any]], Any] = _first
@@ -85,23 +86,24 @@ class TorchCalls:
         self._tied = {name: first[id(p)] for name, p in everywhere if first[id(p)] != name}
         self.coupled = False
 
-    def fixed(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Buffers and frozen parameters in ``dtype``, the same ones at every call, so that what a module keeps in them
-        is kept."""
-        if str(dtype) not in self._buffers:
+    def fixed(self, like: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Buffers and frozen parameters beside ``like``, in its dtype, the same ones at every call, so that what a module
+        keeps in them is kept."""
+        key = f"{like.dtype} {like.device}"
+        if key not in self._buffers:
             frozen = {name: p for name, p in self.module.named_parameters() if not p.requires_grad}
             given = {**frozen, **dict(self.module.named_buffers())}
-            self._buffers[str(dtype)] = {
-                name: value.detach().clone().to(dtype) if value.is_floating_point() else value.detach().clone()
+            self._buffers[key] = {
+                name: value.detach().clone().to(like.device, like.dtype if value.is_floating_point() else value.dtype)
                 for name, value in given.items()
             }
-        return self._buffers[str(dtype)]
+        return self._buffers[key]
 
     @contextmanager
-    def holding(self, theta: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Iterator[None]:
-        """The module with ``theta`` for its parameters, its buffers in their dtype; at the end with its own again."""
+    def holding(self, theta: Mapping[str, torch.Tensor], like: torch.Tensor) -> Iterator[None]:
+        """The module with ``theta`` for its parameters, its buffers beside ``like``; at the end with its own again."""
         before: list[tuple[dict[str, Any], str, Any]] = []
-        fixed = self.fixed(dtype)
+        fixed = self.fixed(like)
         given = {**fixed, **theta}
         places = given | {name: given[first] for name, first in self._tied.items()}
         try:
@@ -116,15 +118,15 @@ class TorchCalls:
                     fixed[name] = home[leaf]  # a module may have put another tensor there
                 home[leaf] = value
 
-    def layer(self, theta: Mapping[str, torch.Tensor], x: torch.Tensor, *more: Any, **options: Any) -> torch.Tensor:
+    def layer(self, theta: Mapping[str, torch.Tensor], x: torch.Tensor, **options: Any) -> torch.Tensor:
         """The equilibrium that the module returns, packed, in the caller's gradient mode."""
-        with self.holding(theta, x.dtype):
+        with self.holding(theta, x):
             out = self.state(self.module(*self.inputs.parts(x), **options))
             return self.states.packed(flattened(out)[0])
 
     def f(self, theta: Mapping[str, torch.Tensor], x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """The cell, packed, with its graph whatever the mode."""
-        with torch.enable_grad(), self.holding(theta, x.dtype):
+        with torch.enable_grad(), self.holding(theta, x):
             out = self.cell(self.rebuild(self.states.parts(z)), *self.inputs.parts(x))
             return self.states.packed(flattened(out)[0])
 
@@ -187,7 +189,7 @@ class TorchCalls:
         inputs = _tensor(x, dtype).requires_grad_()
         with torch.enable_grad():
             out = self.layer(leaves, inputs)
-        with self.holding(leaves, inputs.dtype):
+        with self.holding(leaves, inputs):
             found = _pulled(out, (*leaves.values(), inputs), _tensor(cotangent, dtype))
         return dict(zip((*leaves, "x"), map(numpy_of, found), strict=True))
 
@@ -214,7 +216,7 @@ class WrappedTorch:
             if recorded and not output.requires_grad:
                 raise RuntimeError(no_graph(calls.module))
             wanted = (*leaves.values(), inputs)
-            with calls.holding(leaves, inputs.dtype):  # a hook may ask the module again
+            with calls.holding(leaves, inputs):  # a hook may ask the module again
                 found = torch.autograd.grad(output, wanted, cotangent, retain_graph=keeps_graph(), allow_unused=True)
             unreached = tuple(name for name, g in zip((*leaves, "x"), found, strict=True) if g is None)
             *parts, dx = (torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True))

@@ -87,8 +87,8 @@ class TorchCalls:
         self.coupled = False
 
     def fixed(self, like: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Buffers and frozen parameters beside ``like``, in its dtype, the same ones at every call, so that what a module
-        keeps in them is kept."""
+        """Buffers and frozen parameters beside ``like``, in its dtype, the same ones at every call, so that what is kept
+        in them is kept."""
         key = f"{like.dtype} {like.device}"
         if key not in self._buffers:
             frozen = {name: p for name, p in self.module.named_parameters() if not p.requires_grad}
@@ -209,7 +209,7 @@ class WrappedTorch:
         leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
         inputs = x.detach().requires_grad_()
         calls, recorded = self._calls, torch.is_grad_enabled()
-        start = {} if z0 is None else {"z0": calls.rebuild(calls.states.parts(z0))}
+        start = {} if z0 is None or not self.claims.starts else {"z0": calls.rebuild(calls.states.parts(z0))}
         output = calls.layer(leaves, inputs, **start)
 
         def pull(cotangent: torch.Tensor) -> Cotangents:

@@ -73,14 +73,14 @@ class Implicit(nn.Module):
         size = image.flatten(1).norm(dim=1)
         off = ((step(z + 1e-4 * size[per] * d) - image) / 1e-4 / size.clamp(min=1e-30)[per] - d).flatten(1).norm(dim=1)
         t = 0.9 * self.tolerance * size / off
-        while bool((t > 0).any()):
+        for _ in range(30):
             moved = z + t[per] * d
             image = step(moved)
             off, size = (v.flatten(1).norm(dim=1) for v in (image - moved, image))
             good = off <= 0.95 * self.tolerance * size
-            if bool(good.all()):
+            if bool((good | ~size.isfinite()).all()):
                 return moved
-            t = torch.where(good, t, torch.where(t > 1e-3 * self.tolerance * size, 0.7 * t, torch.zeros_like(t)))
+            t = torch.where(good, t, 0.7 * t)
         return z
 
     def in_place(self, z: Tensor, x: Tensor) -> Tensor:
@@ -139,14 +139,14 @@ class ConvNorm(Implicit):
         size = image.flatten(1).norm(dim=1)
         off = ((step(z + 1e-4 * size[per] * d) - image) / 1e-4 / size.clamp(min=1e-30)[per] - d).flatten(1).norm(dim=1)
         t = 0.9 * self.tolerance * size / off
-        while bool((t > 0).any()):
+        for _ in range(30):
             moved = z + t[per] * d
             image = step(moved)
             off, size = (v.flatten(1).norm(dim=1) for v in (image - moved, image))
             good = off <= 0.95 * self.tolerance * size
-            if bool(good.all()):
+            if bool((good | ~size.isfinite()).all()):
                 return moved
-            t = torch.where(good, t, torch.where(t > 1e-3 * self.tolerance * size, 0.7 * t, torch.zeros_like(t)))
+            t = torch.where(good, t, 0.7 * t)
         return z
 
     def in_place(self, z: Tensor, x: Tensor) -> Tensor:

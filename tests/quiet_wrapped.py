@@ -62,7 +62,7 @@ def quiet(framework: str, wanted: int, seed: int, minutes: float) -> int:
         subject = Subject(deq, dtype)
         chosen: list[Law] = [law for law in laws().values() if not law.missing(subject)]
         for law in rng.sample(chosen, 6) if framework == "jax" else chosen:
-            trial = law.trial(subject, Effort(EXAMPLES, seconds=20.0, seed=rng.randrange(1 << 30)))
+            trial = law.trial(subject, Effort(EXAMPLES, 60.0, example_seconds=300.0, seed=rng.randrange(1 << 30)))
             count, informative = count + trial.examples, informative + trial.informative
             if trial.failure or trial.error:
                 alarms += 1

@@ -87,8 +87,8 @@ class TorchCalls:
         self.coupled = False
 
     def fixed(self, like: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Buffers and frozen parameters beside ``like``, in its dtype, the same ones at every call, so that what is kept
-        in them is kept."""
+        """Buffers and frozen parameters beside ``like``, in its dtype; the same ones at every call, so that a module
+        finds there what it left."""
         key = f"{like.dtype} {like.device}"
         if key not in self._buffers:
             frozen = {name: p for name, p in self.module.named_parameters() if not p.requires_grad}

@@ -27,6 +27,11 @@ class Functions(Protocol):
     """The user's cell in its framework, asked in NumPy: θ, x (n, *inputs), z and cotangents (n, *state) are float64,
     what is computed is computed in ``dtype``."""
 
+    @property
+    def stacks(self) -> bool:
+        """Whether several questions are best asked as one about more data points: not where each number is compiled
+        for, and not where data points see each other."""
+
     def image(self, theta: Theta, x: Array, z: Array, dtype: str) -> Array:
         """``f(z; θ, x)``."""
 

@@ -21,9 +21,6 @@ from deqverify.oracle.krawczyk import apply, settled
 from deqverify.oracle.objective import Objective
 from deqverify.wrapped_problem import WrappedProblem
 
-CORNERS = 6
-"""Corners of the box of allowed answers at which the cell is looked at."""
-
 CLAIMED = "estimated effect of the claimed solver accuracy"
 CURVATURE = "estimated curvature"
 COTANGENT = "estimated effect of the cotangent's error"
@@ -99,31 +96,25 @@ class Located:
 
         own = self.found.own + LAST_BIT * z
         fixed = rounding + own
-        e = settled(lambda e: fixed + claim(e), fixed)
-        defect = np.zeros_like(M)
-        for change in self._changes(e):
-            defect = np.maximum(defect, self._inverse @ np.abs(change))
+        first = e = settled(lambda e: fixed + claim(e), fixed)
+        if not np.isfinite(e).all():
+            return none, none, none, none
+        self._changes = [J - self.found.J for J in self.found.jacobians(list(self._corners(self.z, e)))]
+        defect = np.max([self._inverse @ np.abs(change) for change in self._changes], axis=0)
         defect = 2.0 * np.where(np.isnan(defect), np.inf, defect)
         e = settled(lambda e: fixed + claim(e) + apply(defect, e), fixed)
         if not np.isfinite(e).all():
             return none, none, none, none
+        self._wider = max(1.0, float(np.max(e / np.maximum(first, self._underflow))))
         return rounding, claim(e), apply(defect, e), own
 
-    def _corners(self, e: Array) -> Iterator[Array]:
-        """Signs for the corners of a box e (n, *state): all one way, all the other, and drawn ones."""
-        yield np.ones(e.shape)
-        yield -np.ones(e.shape)
-        for k in range(CORNERS - 2):
-            yield signs(f"corner {k}", e.shape)
-
-    def _changes(self, e: Array) -> Iterator[Array]:
-        """What ∂f/∂z differs by at corners of the box of e (g, s) around the equilibrium."""
-        box = e.reshape(self.shape)
-        if not np.isfinite(box).all():
-            yield np.full_like(self.found.J, np.inf)
-            return
-        for corner in self._corners(box):
-            yield self.found.jacobian(self.z + corner * box) - self.found.J
+    def _corners(self, middle: Array, error: Array) -> Iterator[Array]:
+        """Of the box of ``error`` about ``middle`` (n, *state), in opposite pairs: what passes through the middle lies
+        between the two, a kink too."""
+        box = error.reshape(self.shape)
+        for direction in (np.ones(self.shape), signs("corner", self.shape)):
+            yield middle + direction * box
+            yield middle - direction * box
 
     @cached_property
     def z_error(self) -> Bound:
@@ -140,8 +131,11 @@ class Located:
 
     @cached_property
     def _moves(self) -> list[Array]:
-        """What ∂f/∂z changes by within that."""
-        return list(self._changes(self._e))
+        """What ∂f/∂z changes by at corners of that box: as at those of a box before curvature was counted, in
+        proportion."""
+        if not np.isfinite(self._e).all():
+            return [np.full_like(self.found.J, np.inf)]
+        return [self._wider * change for change in self._changes]
 
     # The outputs
 

@@ -13,7 +13,7 @@ from deqverify.dtypes import Array, dtype, round_to
 from deqverify.errors.claimed import accepted, claimed
 from deqverify.errors.estimated import CARRIED, CLAIMED, COTANGENT, CURVATURE, LAST_BIT, OWN, Located, known, product
 from deqverify.errors.judge import Direction
-from deqverify.oracle.estimated import SAFETY, units
+from deqverify.oracle.estimated import SAFETY, signs, units
 from deqverify.oracle.krawczyk import apply, settled, transposed
 
 
@@ -115,10 +115,11 @@ class EstimatedJudge(Located):
         total = self._adjoint_error(given).total
         if not np.isfinite(total).all() or not np.isfinite(self._e).all():
             return {k: Bound({self._rounding: np.full(np.shape(v), np.inf)}) for k, v in blocks.items()}
-        e, off = self._e.reshape(self.shape), {k: np.zeros(np.shape(v)) for k, v in blocks.items()}
-        corners = [*self._corners(e)]
-        for first, second in zip([*corners, *corners], [*corners, *corners[1:], corners[0]], strict=True):
-            for name, value in _blocks(self._pull(self.z + first * e, self.adjoint + second * total)).items():
+        off = {k: np.zeros(np.shape(v)) for k, v in blocks.items()}
+        ways = [np.ones(self.shape), *(signs(f"adjoint {k}", self.shape) for k in range(3))]
+        for k, z in enumerate([*self._corners(self.z, self._e)] * 2):  # each beside two of the adjoint's
+            way = ways[(k + k // len(ways)) % len(ways)]
+            for name, value in _blocks(self._pull(z, self.adjoint + way * total)).items():
                 off[name] = np.maximum(off[name], np.abs(value - blocks[name]))
         return {
             name: Bound(
@@ -141,9 +142,8 @@ class EstimatedJudge(Located):
         along, moved = Parts(theta, direction["x"], dz), np.zeros(self.rows)
         if not np.isfinite(self._e).all():
             return dz, self._bound({CURVATURE: np.full(self.rows, np.inf)})
-        box = self._e.reshape(self.shape)
-        for corner in self._corners(box):
-            there = cell.push(self.problem.theta, self.problem.x, self.z + corner * box, along)
+        for z in self._corners(self.z, self._e):
+            there = cell.push(self.problem.theta, self.problem.x, z, along)
             moved = np.maximum(moved, self._flat(there - dz))
         answer = self._flat(dz)
         unit = SAFETY * self.rows[1] * dtype(self.dtype).unit_roundoff

@@ -98,6 +98,10 @@ class JaxCalls:
             compiled(function) for function in (self._rows, self.layer, self._layer_pulled)
         )
 
+    @property
+    def stacks(self) -> bool:
+        return False
+
     def params(self, theta: Theta) -> Any:
         """The user's pytree with ``theta`` for its arrays."""
         leaves = list(self._leaves)

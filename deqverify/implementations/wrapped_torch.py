@@ -132,6 +132,10 @@ class TorchCalls:
 
     # The oracle's view, in NumPy.
 
+    @property
+    def stacks(self) -> bool:
+        return not self.coupled
+
     def _tensors(self, theta: Theta, dtype: str) -> dict[str, torch.Tensor]:
         """θ as tensors, converted once for as long as the same arrays are asked about."""
         if len(self._converted) > _MOST_KEPT:

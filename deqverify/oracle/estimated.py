@@ -8,7 +8,7 @@ that is built on it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -22,6 +22,9 @@ SAMPLES = 12
 """Evaluations that rounding is sampled by; four times the largest deviation then serves (theory: opaque)."""
 
 SAFETY = 4.0
+
+STACKED = 4
+"""Of these evaluations so many are asked for at once."""
 
 _STEPS, _CHORDS = 12, 12
 _LENGTHS = (1.0, 0.5, 0.25, 0.0625)
@@ -76,6 +79,14 @@ class Found:
                 break
         return z, bool(np.abs(r).max(initial=0.0) <= _FOUND * (np.abs(z).max(initial=0.0) + np.abs(z + r).max()))
 
+    def jacobians(self, states: Sequence[Array]) -> list[Array]:
+        """∂f/∂z at each of them."""
+        if not (self.cell.functions.stacks and self.n):
+            return [self.jacobian(z) for z in states]
+        x = np.concatenate([self.x] * len(states))
+        found = self.cell.functions.jacobian(self.theta, x, np.concatenate(states))
+        return np.split(found, len(states))
+
     @cached_property
     def J(self) -> Array:
         return self.jacobian(self.z)
@@ -120,10 +131,20 @@ class Found:
     def rounding(self, name: str, z: Array) -> Array:
         """``max |f(z; θ, x) − f̂(…)|`` over evaluations in the dtype ``name`` at values each moved by one unit in the
         last place, times :data:`SAFETY`, (g, s); never below the rounding of the result itself."""
-        plain, off = self.image(z), np.zeros(self.shape)
-        for moved in units(name, {**self.theta, "x": self.x, "z": z}):
-            x, at = moved.pop("x"), moved.pop("z")
-            off = np.maximum(off, np.abs(self.cell.functions.image(moved, x, at, name) - plain))
+        plain, off, functions = self.image(z), np.zeros(self.shape), self.cell.functions
+        if functions.stacks and self.n:  # the same number of evaluations, the parameters moved a quarter as often
+            many = SAMPLES // STACKED
+            theta = units(name, self.theta, many)
+            data = units(name, {"x": self.x, "z": z}, SAMPLES)
+            for k, moved in enumerate(theta):
+                some = data[k * STACKED : (k + 1) * STACKED] or data[:1]
+                x, at = (np.concatenate([each[key] for each in some]) for key in ("x", "z"))
+                for image in np.split(functions.image(moved, x, at, name), len(some)):
+                    off = np.maximum(off, np.abs(image - plain))
+        else:
+            for moved in units(name, {**self.theta, "x": self.x, "z": z}, SAMPLES):
+                x, at = moved.pop("x"), moved.pop("z")
+                off = np.maximum(off, np.abs(functions.image(moved, x, at, name) - plain))
         off = SAFETY * np.maximum(off, dtype(name).unit_roundoff * np.abs(plain))
         return np.where(np.isnan(off), np.inf, off).reshape(self.rows)
 
@@ -143,6 +164,7 @@ class Found:
         ]
         if not max(lengths, default=0.0):
             return 0.0, 0.0
+        self._speed = np.zeros(self.shape)
         h = float(2.0 ** np.round(np.log2(_DIFFERENCE / max(lengths))))
         middle, noise = self._value(of, direction, 0.0)
         ends = {k: self._value(of, direction, k * h) for k in (1.0, -1.0, 0.5, -0.5)}
@@ -165,13 +187,15 @@ class Found:
                 x = x + step * d
             else:
                 B = B + step * d
-        z, best = self.z, np.inf
+        z, best = self.z + step * self._speed, np.inf
         for _ in range(_CHORDS):
             r = self.cell.functions.image(theta, x, z, "float64") - z
             size = float(np.abs(r).max(initial=0.0))
             if not size < best:
                 break
             best, z = size, z + apply(self.M, r.reshape(self.rows)).reshape(z.shape)
+        if step and not np.any(self._speed):
+            self._speed = (z - self.z) / step  # where the other ends are looked for
         F = B @ z.reshape(self.n, -1).T
         off = np.abs(B) @ self.own.reshape(self.n, -1).T + 2.0**-52 * (np.abs(B) @ np.abs(z).reshape(self.n, -1).T)
         slope = np.abs(of.loss.gradient(F, of.Y))
@@ -179,12 +203,12 @@ class Found:
         return float(of.loss.value(F, of.Y)), noise if np.isfinite(noise) else np.inf
 
 
-def units(name: str, values: Mapping[str, Array]) -> list[dict[str, Array]]:
-    """``values`` in the dtype ``name``, as they are and :data:`SAMPLES` times with each entry moved by ± one unit in
+def units(name: str, values: Mapping[str, Array], count: int = SAMPLES) -> list[dict[str, Array]]:
+    """``values`` in the dtype ``name``, as they are and ``count`` times with each entry moved by ± one unit in
     the last place."""
     unit = 2.0 * dtype(name).unit_roundoff
     found = [{key: round_to(value, name) for key, value in values.items()}]
-    for k in range(SAMPLES):
+    for k in range(count):
         found.append(
             {key: round_to(v * (1.0 + unit * signs(f"{key} {k}", v.shape)), name) for key, v in values.items()}
         )

@@ -350,8 +350,8 @@ def as_implementation(candidate: Any, framework: str = "torch") -> Any:
 
 _MODULE = (
     "deq: got a {}, a torch.nn.Module with weights of its own; wrap it with its cell, "
-    "wrap_torch(module, cell=module.f, example=x), or pass its solver alone, which is judged on cells of this suite: "
-    "def solve(step, z0): return module.solver(step, z0)"
+    "wrap_torch(module, cell=module.f, example=x), or pass its solver alone, which is judged on cells of this suite, "
+    "as in def solve(step, z0): return module.solver(step, z0)"
 )
 
 

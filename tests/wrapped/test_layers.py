@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from deqverify.cells.wrapped import WrappedCell
 from deqverify.implementations.subject import Subject
 from deqverify.implementations.wrapped_torch import wrap_torch
 from deqverify.implementations.wrapping import CLAIMS
+from deqverify.running.jobs import run_job
+from deqverify.running.plan import FIRST_OF_OWN, make_jobs
+from deqverify.running.profiles import profile
 from deqverify.running.results import Verdict
 from deqverify.trial import Effort, Trial
 from deqverify.wrapped_problem import WrappedProblem
@@ -82,10 +86,28 @@ def test_a_counterexample_is_data_and_shows_the_violation_again() -> None:
     deq = torch_layers.wrapped("relu", "one-step")
     (result,) = check_deq(deq, laws=["gradient-x"], dtype="float64", progress=False).results
     assert result.violation
-    assert "theta={}" in result.violation.snippet  # shrunk to the user's own weights
+    assert "cell='cell of relu'" in result.violation.snippet
     names: dict[str, Any] = {"deq": deq}
     with pytest.raises(AssertionError, match="gradient-x"):
         exec(result.violation.snippet, names)
+
+
+def test_a_target_is_tried_by_a_worker_and_found_again(tmp_path: Path) -> None:
+    target = "tests.wrapped.torch_layers:make[relu,one-step]"
+    chosen = replace(profile("quick"), examples=6, seed=0)
+    (job,) = make_jobs([target], ["gradient-x"], chosen, ["float64"], database=None)
+    scratch = tmp_path / "scratch"
+    result = run_job(job, scratch=scratch)
+    assert result.verdict is Verdict.VIOLATED
+    assert result.violation
+    assert pickle.loads(scratch.read_bytes())["problem"].where() == "cell of relu"
+    with pytest.raises(AssertionError, match="gradient-x"):
+        exec(result.violation.snippet, {})
+
+
+def test_what_tells_most_of_a_wrapped_layer_runs_first() -> None:
+    jobs = make_jobs(["tests.wrapped.torch_layers:make[relu]"], list(laws()), profile("quick"), database=None)
+    assert [job.law for job in jobs[: len(FIRST_OF_OWN)]] == list(FIRST_OF_OWN)
 
 
 def test_a_stored_problem_holds_what_differs_from_the_users_own() -> None:

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from deqverify.check import parametrize_with_laws as parametrize_with_laws
     from deqverify.claims import Accuracy as Accuracy
     from deqverify.claims import Claims as Claims
+    from deqverify.implementations.wrapped_jax import wrap_jax as wrap_jax
+    from deqverify.implementations.wrapped_torch import wrap_torch as wrap_torch
     from deqverify.law import laws as laws
     from deqverify.problem import CellProblem as CellProblem
     from deqverify.problem import SoftmaxProblem as SoftmaxProblem
+    from deqverify.wrapped_problem import WrappedProblem as WrappedProblem
 
 _HOMES = {
     "Accuracy": "deqverify.claims",
@@ -27,6 +30,9 @@ _HOMES = {
     "laws": "deqverify.law",
     "losses": "deqverify.losses",
     "parametrize_with_laws": "deqverify.check",
+    "WrappedProblem": "deqverify.wrapped_problem",
+    "wrap_torch": "deqverify.implementations.wrapped_torch",
+    "wrap_jax": "deqverify.implementations.wrapped_jax",
 }
 
 __all__ = sorted(_HOMES)

@@ -24,6 +24,7 @@ from deqverify.drawing import few_shapes
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem, array_code
 from deqverify.trial import Body, Effort, Evidence, Example, Failure, Severity, Trial, replay, run_trial
+from deqverify.wrapped_problem import WrappedProblem
 
 FAMILIES = (
     "equilibrium",
@@ -90,6 +91,14 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "traced": (lambda s: hasattr(s.implementation, "traced"), "it offers no trace"),
     "jvp": (lambda s: hasattr(s.implementation, "jvp"), "it offers no derivative along a tangent"),
     "second order": (lambda s: hasattr(s.implementation, "second_order"), "it offers no derivative of its gradient"),
+    "cell": (
+        lambda s: s.own_cell is None or s.own_cell.given,
+        "its cell was not given, only the layer: pass cell=f to have this judged",
+    ),
+    "probe": (
+        lambda s: not getattr(s.implementation, "whole", False),
+        "a whole layer shows its own gradients alone, and the adjoint is none of them",
+    ),
     "start gradient": (lambda s: hasattr(s.implementation, "start_gradient"), "it shows no gradient in its start"),
     "float64": (lambda s: s.dtype == "float64", "judged in float64 only"),
 }
@@ -221,7 +230,11 @@ class Law:
             from deqverify.implementations.loading import load
 
             deq = load(deq)
-        self._raise(replay(self.body, Subject(deq, dtype, device), arguments))
+        subject = Subject(deq, dtype, device)
+        if cell := subject.own_cell:
+            bound = {k: v.bound(cell, subject.dtype) for k, v in arguments.items() if isinstance(v, WrappedProblem)}
+            arguments = arguments | bound
+        self._raise(replay(self.body, subject, arguments))
 
     def _raise(self, trial: Trial) -> None:
         if trial.error:

@@ -43,7 +43,7 @@ STAKE = "Every gradient through the equilibrium is built on this solve."
 @law(
     statement="what the residual of Λ̂ proves of ‖Λ̂ − Λ‖ is within the claimed accuracy",
     source="theory: certificate, theory: probe, theory: allowed-adjoint",
-    needs=("pull",),
+    needs=("pull", "probe", "cell"),
     rests_on=("existence",),
     anomaly=WRONG,
     at_stake=STAKE,
@@ -151,7 +151,7 @@ def _scaled(problem: Problem, direction: Direction) -> dict[str, Array]:
 @law(
     statement="⟨Jv, c⟩ = ⟨v, Jᵀc⟩: the derivative along a tangent and the pull-back are transposes",
     source="theory: adjoint-identity",
-    needs=("pull", "jvp"),
+    needs=("pull", "jvp", "cell"),
     rests_on=("adjoint-certificate", "gradient-theta"),
     anomaly=WRONG,
     at_stake="Forward and reverse mode give different derivatives: one of the two is wrong.",

@@ -22,7 +22,7 @@ from deqverify.errors.judge import Judge, judge
 from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.law import cells_of
 from deqverify.problem import Problem, SoftmaxProblem
-from deqverify.strategies import problems, problems_of, signals
+from deqverify.strategies import cell_problems, problems, problems_of, signals
 from deqverify.strategies.problems import LARGE_REGIMES
 from deqverify.theory.closed_form import ClosedForm
 
@@ -59,9 +59,18 @@ def any_problem(
 
     def draws(deq: Subject) -> SearchStrategy[dict[str, Any]]:
         also = {"cotangent": cotangents(deq)} if cotangent else {}
-        return cases(problems_of(cells_of(about, deq), deq.dtype, least_m, least_n), **also, **extras)
+        return cases(problems_for(deq, about, least_m, least_n), **also, **extras)
 
     return draws
+
+
+def problems_for(
+    deq: Subject, about: str = "any", least_m: int = 1, least_n: int = 1, largest_gamma: float = 1 - 1e-6
+) -> SearchStrategy[Problem]:
+    """Problems of the cells that ``deq`` is judged on and a law is ``about``; of its own cell, where it brings one."""
+    if deq.own_cell is not None:
+        return cell_problems(deq.own_cell, deq.dtype, least_n)
+    return problems_of(cells_of(about, deq), deq.dtype, least_m, least_n, largest_gamma)
 
 
 def softmax_problem(least_m: int = 1, least_n: int = 1, cotangent: bool = False, **extras: Extra) -> Draws:
@@ -100,6 +109,12 @@ def judged(deq: Subject, problem: Problem, cotangent: Array | None = None, near:
         with suppress(TargetFailure):
             near = deq.solve(problem).z
     return judge(problem, deq.claims, deq.dtype, cotangent, near)
+
+
+def several(deq: Subject, problem: Problem) -> bool:
+    """Whether an answer may be right at one equilibrium and another answer at another: nothing says that there is one,
+    and a cell is there to tell them apart."""
+    return problem.certificate is None and (deq.own_cell is None or deq.own_cell.given)
 
 
 def budget(deq: Subject, problem: SoftmaxProblem, cotangent: Array | None = None) -> Budget:

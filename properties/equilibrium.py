@@ -24,7 +24,7 @@ STAKE = "Outputs, losses and every gradient are built on this state: none of the
 @law(
     statement="what the residual of ẑ proves of ‖ẑ − z*‖ is within the claimed accuracy",
     source="theory: contraction, theory: certificate, theory: krawczyk; Banach; Kawaguchi 2021, arXiv 2102.07346, §2",
-    needs=("equilibrium",),
+    needs=("equilibrium", "cell"),
     anomaly=WRONG,
     at_stake=STAKE,
     draws=any_problem(),
@@ -51,7 +51,7 @@ def _starts(problem: Problem) -> st.SearchStrategy[Array]:
 @law(
     statement="the equilibrium does not depend on the start z₀",
     source="theory: contraction; Banach",
-    needs=("equilibrium", "starts"),
+    needs=("equilibrium", "starts", "cell"),
     rests_on=("existence",),
     anomaly=WRONG,
     at_stake="Two calls that differ in their start give two models; warm starts change results.",
@@ -75,7 +75,7 @@ def uniqueness(deq: Subject, problem: Problem, start: Array) -> Iterator[Measure
 @law(
     statement="started at its own answer a solver gives that answer again",
     source="theory: contraction; a fixed point of f is one of every solver",
-    needs=("equilibrium", "starts"),
+    needs=("equilibrium", "starts", "cell"),
     rests_on=("existence",),
     anomaly=WRONG,
     at_stake="Warm starts, checkpoints and streams of nearly equal inputs lose the equilibrium that was there already.",
@@ -97,7 +97,7 @@ def restart(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 @law(
     statement="ẑ lies in the enclosure of z*, widened by the claimed accuracy",
     source="theory: contraction, theory: krawczyk; oracle: ball arithmetic",
-    needs=("equilibrium",),
+    needs=("equilibrium", "cell"),
     rests_on=("existence",),
     anomaly=WRONG,
     at_stake=STAKE,
@@ -119,7 +119,7 @@ def enclosure(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 @law(
     statement="a trace ends in the residual of the answer that is returned, and has an entry for each iteration",
     source="the protocol",
-    needs=("equilibrium", "traced"),
+    needs=("equilibrium", "traced", "cell"),
     rests_on=("existence",),
     anomaly="the trace is not that of the solve",
     at_stake="Convergence plots, stopping rules of one's own and comparisons of solvers are drawn from it.",

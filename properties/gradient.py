@@ -64,7 +64,7 @@ def _against_oracle(what: str, truth: Judge, gradient: Direction, direction: Dir
 @law(
     statement="L is the loss of the outputs, summed over the data points",
     source="theory: notation; oracle: ball arithmetic",
-    needs=("gradient",),
+    needs=("gradient", "cell"),
     rests_on=("existence",),
     anomaly="wrong loss",
     at_stake="What is minimised, logged and compared between runs is another number.",

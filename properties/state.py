@@ -29,7 +29,7 @@ from deqverify.properties.calls import (
     reply,
     usual_cotangent,
 )
-from deqverify.properties.common import any_problem, global_random_state, judged
+from deqverify.properties.common import any_problem, global_random_state, judged, problems_for
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -38,16 +38,15 @@ from deqverify.comparison import Fact
 from deqverify.dtypes import Array
 from deqverify.errors.judge import judge
 from deqverify.implementations.subject import Reported, Subject, TargetFailure
-from deqverify.law import cells_of, law
+from deqverify.law import law
 from deqverify.problem import Problem
-from deqverify.strategies import problems_of
 
 MOST_OPERATIONS = 4
 STATE = "Results depend on what was asked before: evaluation order, batch order and debugging calls change them."
 
 
 def _another(deq: Subject) -> SearchStrategy[Problem]:
-    return problems_of(cells_of("any", deq), deq.dtype)
+    return problems_for(deq)
 
 
 def _histories(deq: Subject) -> SearchStrategy[dict[str, Any]]:

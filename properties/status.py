@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from deqverify.properties.common import any_problem, finite, judged, rounded_signals
+from deqverify.properties.common import any_problem, finite, judged, problems_for, rounded_signals
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
@@ -18,9 +18,8 @@ from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Answer, Subject
-from deqverify.law import cells_of, law
+from deqverify.law import law
 from deqverify.problem import Problem
-from deqverify.strategies import problems_of
 from deqverify.trial import EASY
 
 SILENT = "silently wrong"
@@ -61,7 +60,7 @@ def _judge_equilibrium(deq: Subject, problem: Problem, answer: Answer) -> Iterat
 @law(
     statement="an equilibrium whose residual exceeds the claimed tolerance is reported as not converged",
     source="the implementation's own claim",
-    needs=("equilibrium", "status"),
+    needs=("equilibrium", "status", "cell"),
     rests_on=("existence",),
     anomaly=SILENT,
     at_stake=STAKE,
@@ -80,7 +79,7 @@ def status_forward(deq: Subject, problem: Problem) -> Iterator[Measurement | Fac
 @law(
     statement="an adjoint whose residual exceeds the claimed tolerance is reported as not converged",
     source="the implementation's own claim",
-    needs=("pull", "status"),
+    needs=("pull", "status", "probe", "cell"),
     rests_on=("adjoint-certificate",),
     anomaly=SILENT,
     at_stake=STAKE,
@@ -109,7 +108,7 @@ def status_backward(deq: Subject, problem: Problem, cotangent: Array) -> Iterato
 @law(
     statement="a solve stopped at a low cap is either accurate or reported",
     source="the implementation's own claim",
-    needs=("equilibrium", "status", "limited"),
+    needs=("equilibrium", "status", "limited", "cell"),
     rests_on=("status-forward",),
     anomaly=SILENT,
     at_stake=STAKE,
@@ -164,7 +163,7 @@ def status_nan(deq: Subject, problem: Problem, point: int) -> Iterator[Measureme
 @st.composite
 def _easy(draw: DrawFn, deq: Subject) -> dict[str, Any]:
     """A problem and a cotangent, every data point's largest entry in [1, 2); γ ≤ 0.9 in the linear-softmax cell."""
-    problem = draw(problems_of(cells_of("any", deq), deq.dtype, largest_gamma=EASY))
+    problem = draw(problems_for(deq, largest_gamma=EASY))
     cotangent = draw(rounded_signals(deq, problem.states))
     return {
         "problem": problem.with_inputs(_of_size_one(problem.x), problem.Y),
@@ -183,7 +182,7 @@ def _of_size_one(array: Array) -> Array:
 @law(
     statement="where the rate is ≤ 0.9 and inputs are of size one, both passes end in an answer, not in a report",
     source="the implementation's own claim; theory: picard",
-    needs=("equilibrium", "status", "solves"),
+    needs=("equilibrium", "status", "solves", "cell"),
     anomaly="gives up on easy problems",
     at_stake="Reports are honest, but there are no answers: training stands still, or goes on with what was reported.",
     draws=lambda deq: _easy(deq),

@@ -65,6 +65,18 @@ def test_a_layer_in_jax_is_verified_as_shown(capsys: pytest.CaptureFixture[str])
     assert "VIOLATED  gradient-x × mine float64" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("place", "package"), [(5, "torch"), (6, "jax")])
+def test_a_layer_with_weights_of_its_own_is_wrapped_as_shown(
+    place: int, package: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(package)
+    exec(SNIPPETS[place], {})
+    shown = capsys.readouterr().out
+    assert "VIOLATED  gradient-theta" in shown
+    assert "VIOLATED  enclosure" not in shown
+    assert "estimated effect of the equilibrium's error" in shown
+
+
 def test_the_cells_are_those_that_there_are() -> None:
     table = README[README.index("| cell | f(z)") : README.index("Bounds for the linear-softmax cell")]
     assert set(re.findall(r"`([a-z-]+)`", table)) == set(cells())

@@ -1,15 +1,15 @@
 """The three questions that laws ask of a problem, whatever its cell: what is true, how far an implementation with these
 claims in this dtype may be from it, and what an independent oracle says.
 
-:func:`judge` answers with closed forms on the linear-softmax cell, and with balls on every other. Arrays have data
-points first, (n, *state); θ's gradients are shaped as θ. A *magnitude* is what a bound on states is stated for: the
-1-norm of each data point where closed forms serve, each entry where balls do.
+:func:`judge` answers with closed forms on the linear-softmax cell, with estimates on one that the user wrote, and with
+balls on every other. Arrays have data points first, (n, *state); θ's gradients are shaped as θ. A *magnitude* is what
+a bound on states is stated for: the 1-norm of each data point where closed forms serve, each entry where balls do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from deqverify.bounds import Bound
 from deqverify.claims import Accuracy, Claims
 from deqverify.dtypes import Array
 from deqverify.problem import Problem, SoftmaxProblem
+from deqverify.wrapped_problem import WrappedProblem
 
 Direction = Mapping[str, Array]
 """Some blocks, each with an array of its shape."""
@@ -138,6 +139,14 @@ def judge(
         from deqverify.errors.softmax import SoftmaxJudge
 
         return SoftmaxJudge(problem, claims, dtype, cotangent)
+    if isinstance(problem, WrappedProblem):
+        if not problem._cell.given:
+            from deqverify.errors.observed import ObservedJudge
+
+            return cast(Judge, ObservedJudge(problem, claims, dtype, cotangent, near))
+        from deqverify.errors.estimated_judge import EstimatedJudge
+
+        return EstimatedJudge(problem, claims, dtype, cotangent, near)
     from deqverify.errors.any_cell import BallJudge
 
     return BallJudge(problem, claims, dtype, cotangent, near)

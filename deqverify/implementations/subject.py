@@ -21,6 +21,7 @@ import numpy as np
 
 from deqverify.cells import cells
 from deqverify.cells.probed import PROBE, probed
+from deqverify.cells.wrapped import WrappedCell
 from deqverify.claims import Claims
 from deqverify.clock import Interrupted
 from deqverify.dtypes import Array
@@ -139,6 +140,11 @@ class Subject:
         """The cells on which it is judged, by name."""
         if unclaimed := [cell for cell in self.cells if cell not in claimed_cells(self.claims)]:
             raise ValueError(f"cell: {self.name} claims {', '.join(claimed_cells(self.claims))}, not {unclaimed[0]}")
+
+    @property
+    def own_cell(self) -> WrappedCell | None:
+        """The cell that the implementation brings, if it solves no other."""
+        return getattr(self.implementation, "cell", None)
 
     @property
     def is_layer(self) -> bool:
@@ -393,8 +399,9 @@ def as_implementation(candidate: Any, framework: str = "torch") -> Any:
 
 
 _MODULE = (
-    "deq: got a {}, a torch.nn.Module with weights of its own; this suite brings the "
-    "cell and judges the solver: pass what solves it, as in def solve(step, z0): return module.solver(step, z0)"
+    "deq: got a {}, a torch.nn.Module with weights of its own; wrap it with its cell, "
+    "wrap_torch(module, cell=module.f, example=x), or pass its solver alone, which is judged on cells of this suite, "
+    "as in def solve(step, z0): return module.solver(step, z0)"
 )
 
 

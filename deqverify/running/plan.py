@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deqverify.cells import cells
 from deqverify.claims import Claims
 from deqverify.law import laws
 from deqverify.running import counterexamples
@@ -92,9 +93,14 @@ FIRST = (
 """The laws that run first: each kills the most, for its seconds, of the known faults that those before it leave."""
 
 
-def rank(law: str) -> int:
-    """The place of ``law`` in the order of running."""
-    return FIRST.index(law) if law in FIRST else len(FIRST)
+FIRST_OF_OWN = ("energy", "existence", "gradient-theta", "history", "gradient-x", "batch")
+"""What runs before these on a layer with a cell of its own, of which no adjoint is seen."""
+
+
+def rank(law: str, own: bool = False) -> int:
+    """The place of ``law`` in the order of running; ``own``: on a layer with a cell of its own."""
+    order = (*FIRST_OF_OWN, *FIRST) if own else FIRST
+    return order.index(law) if law in order else len(order)
 
 
 LEAST_EXAMPLES = 30
@@ -136,12 +142,23 @@ def make_jobs(
                 if database is not None and profile.seed is None:
                     job = dataclasses.replace(job, database=str(database_folder(database, job)))
                 jobs.append(job)
-    return sorted(jobs, key=lambda job: (job.law not in FIRST, later[job.target, job.dtype], rank(job.law)))
+    own = {target: _own(target, asked) for target in targets}
+
+    def place(job: Job) -> tuple[bool, int, int]:
+        first = job.law in FIRST or (own[job.target] and job.law in FIRST_OF_OWN)
+        return not first, later[job.target, job.dtype], rank(job.law, own[job.target])
+
+    return sorted(jobs, key=place)
 
 
 def _claimed_dtypes(target: str, asked: Asked | None) -> tuple[str | None, ...]:
     claims = asked[target] if asked else ask(target)
     return (None,) if isinstance(claims, str) else claims.dtypes
+
+
+def _own(target: str, asked: Asked | None) -> bool:
+    claims = asked[target] if asked else ask(target)
+    return not isinstance(claims, str) and bool(claims.cells) and not set(claims.cells) & set(cells())
 
 
 def _compiles(target: str, asked: Asked | None) -> bool:

@@ -10,20 +10,24 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from deqverify.cells import LinearSoftmaxCell, cells
+from deqverify.cells.wrapped import WrappedCell
 from deqverify.drawing import draw_signal, size_up_to
 from deqverify.losses import Poisson
 from deqverify.problem import CellProblem, Problem
 from deqverify.strategies.problems import draw_targets, loss_functions, problems
+from deqverify.wrapped_problem import WrappedProblem
 
 LARGEST_BATCH, MOST_OUTPUTS = 3, 3
 
 
 @st.composite
-def cell_problems(draw: DrawFn, cell: str, dtype_name: str = "float64", least_n: int = 1) -> CellProblem:
-    """A problem of the cell called ``cell``, its values numbers of ``dtype_name``: at most three data points and three
-    outputs, θ and x as the cell draws them. Shrinks to the cell's simplest instance, with B = 1, Y = 0, squared loss.
+def cell_problems(draw: DrawFn, cell: str | WrappedCell, dtype_name: str = "float64", least_n: int = 1) -> CellProblem:
+    """A problem of the cell called ``cell``, or of the user's own, its values numbers of ``dtype_name``: at most three
+    data points and three outputs, θ and x as the cell draws them. Shrinks to the cell's simplest instance, with B = 1,
+    Y = 0, squared loss.
     """
-    chosen = cells()[cell]
+    chosen = cells()[cell] if isinstance(cell, str) else cell
+    made = CellProblem if isinstance(cell, str) else WrappedProblem
     n = draw(size_up_to(least_n, max(least_n, LARGEST_BATCH)))
     theta, x = chosen.draw(draw, dtype_name, n)
     p, entries = draw(size_up_to(1, MOST_OUTPUTS)), int(np.prod(chosen.state(theta, x.shape[1:])))
@@ -31,7 +35,7 @@ def cell_problems(draw: DrawFn, cell: str, dtype_name: str = "float64", least_n:
     loss = draw(loss_functions())
     if isinstance(loss, Poisson):
         B = B / 8.0  # exp of an output stays a moderate number
-    return CellProblem(chosen, theta, x, B, draw_targets(draw, loss, p, n), loss).rounded_to(dtype_name)
+    return made(chosen, theta, x, B, draw_targets(draw, loss, p, n), loss).rounded_to(dtype_name)
 
 
 def problems_of(

@@ -1,0 +1,163 @@
+"""What can be wrong with a PyTorch module that somebody wraps, looked for before any law is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from deqverify.claims import Claims
+from deqverify.dtypes import Array
+from deqverify.implementations.wrapping import Packing, check_points, check_same, check_states, sees_others
+
+
+def examined(calls: Any, claims: Claims) -> Array:
+    """The layer's answer to the example in the first dtype, (n, *state), after all that can be wrong with a wrapping
+    was looked for; ``calls`` are those of a module and its cell, which learn here what a state is."""
+    n, found = len(calls.example[0]), []
+    for name in claims.dtypes:
+        dtype = getattr(torch, name)
+        theta = {key: value.to(dtype).requires_grad_() for key, value in calls.own.items()}
+        parts = [given.detach().to(dtype) for given in calls.example]
+        x = calls.inputs.packed(parts).detach().requires_grad_()
+        with _asking("module(x)", calls, name), calls.holding(theta, x):
+            out = calls.state(calls.module(*calls.inputs.parts(x)))
+        given, calls.rebuild = _arrays(out, "module(x)", "state=lambda out: out[0]")
+        check_points(given, n, "z.movedim({}, 0)")
+        mapped = given
+        if calls.cell is not None:
+            with _asking("cell(z, x)", calls, name), torch.enable_grad(), calls.holding(theta, x):
+                image = calls.cell(calls.rebuild(given), *calls.inputs.parts(x))
+            mapped, _ = _arrays(image, "cell(z, x)", "return z alone")
+        check_states(given, mapped, "cell(z, x)")
+        calls.states = Packing.of(given)
+        for what, arrays in (("module(x)", given), ("cell(z, x)", mapped)):
+            _check_dtype(what, arrays, dtype, calls.module)
+        if claims.backward is not None and not any(array.requires_grad for array in given):
+            raise ValueError(f"module: {no_graph(calls.module)}")
+        z = calls.states.packed(given).detach()
+        found.append(numpy_of(z))
+        if calls.cell is not None:
+            _check_repeats(calls, claims, theta, x, z)
+    return found[0]
+
+
+def _check_repeats(calls: Any, claims: Claims, theta: Any, x: torch.Tensor, z: torch.Tensor) -> None:
+    first = numpy_of(calls.f(theta, x, z))
+    random = [key for key, each in calls.module.named_modules() if "Dropout" in type(each).__name__ and each.training]
+    why = f"{' and '.join(random)} is on: call module.eval() first" if random else "draw what is random outside of it"
+    check_same(first, numpy_of(calls.f(theta, x, z)), "cell", f"{why}, and judge the layer without it")
+    twice = [0, 0]  # a batch of one is refused by some that take statistics of it
+    if len(z) > 1 and claims.separable and sees_others(numpy_of(calls.f(theta, x[twice], z[twice]))[:1], first[:1]):
+        norms = [key for key, each in calls.module.named_modules() if "BatchNorm" in type(each).__name__]
+        batch = (
+            f"{' and '.join(norms)} takes statistics of the batch: call module.eval() first"
+            if norms
+            else ("its first axis does not count the data points: move it there, x.movedim(axis, 0)")
+        )
+        raise ValueError(
+            f"cell: f(z, x) of the first data point beside itself is another than among {len(z)}; expected the same, "
+            f"since separate data points are claimed: {batch}; or claim that they are not, Claims(separable=False)"
+        )
+
+
+@contextmanager
+def _asking(what: str, calls: Any, dtype: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        if "dtype" in str(error) or "expected scalar type" in str(error) or "Float and Double" in str(error):
+            raise TypeError(f"module: {what} raised {said}, in {dtype}; {_float32(calls.module, dtype)}") from error
+        if "shape" in str(error) or "size" in str(error) or "channels" in str(error) or "dimension" in str(error):
+            shapes = " and ".join(str(tuple(each.shape)) for each in calls.example)
+            raise ValueError(
+                f"example: {what} raised {said}, for inputs of shape {shapes}; expected an input that the layer takes, "
+                "data points first, (n, …): example=x.movedim(axis, 0), or an example of the size that it was built for"
+            ) from error
+        raise TypeError(
+            f"module: {what} raised {said}; expected a call with the example, module(*example), and cell(z, *example)"
+        ) from error
+
+
+def _float32(module: torch.nn.Module, dtype: str) -> str:
+    """Where a tensor of another dtype may come from, and what to write instead."""
+    loose = [
+        f"{key + '.' if key else ''}{name}"
+        for key, each in module.named_modules()
+        for name, value in vars(each).items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and str(value.dtype) != f"torch.{dtype}"
+    ]
+    if loose:
+        leaf = loose[0].rpartition(".")[2]
+        where = f"{' and '.join(loose)} is a plain attribute, which no cast reaches: self.register_buffer({leaf!r}, …)"
+    else:
+        where = (
+            "a tensor that is made on the way has another dtype: write x.new_zeros(…), or torch.zeros(…, dtype=x.dtype)"
+        )
+    return f"expected every tensor in {dtype}: {where}; or judge one dtype alone, claims=Claims(dtypes=('float32',))"
+
+
+def _check_dtype(what: str, arrays: list[torch.Tensor], dtype: torch.dtype, module: torch.nn.Module) -> None:
+    for array in arrays:
+        if array.dtype != dtype:
+            name = str(dtype).removeprefix("torch.")
+            raise TypeError(f"module: {what} is {array.dtype} for inputs of {dtype}; {_float32(module, name)}")
+
+
+def _arrays(out: Any, what: str, fix: str) -> tuple[list[torch.Tensor], Callable[[list[Any]], Any]]:
+    leaves, rebuild = flattened(out)
+    for leaf in leaves:
+        if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
+            raise TypeError(
+                f"{what.partition('(')[0]}: {what} returned {_described(out)}; expected the state and nothing else, a "
+                f"tensor or a tuple of tensors, data points first: {fix}"
+            )
+    return leaves, rebuild
+
+
+def _described(out: Any) -> str:
+    if isinstance(out, torch.Tensor):
+        return f"a {out.dtype} tensor of shape {tuple(out.shape)}"
+    if isinstance(out, tuple | list):
+        return f"a {type(out).__name__} of {' and '.join(_described(each) for each in out) or 'nothing'}"
+    return f"a {type(out).__name__}"
+
+
+def no_graph(module: torch.nn.Module) -> str:
+    """What is missing where no gradient passes, and what to do."""
+    if not module.training:
+        return (
+            "the equilibrium has no graph, and the module is in evaluation mode; expected one that a gradient passes "
+            "through: call module.train() before it is wrapped, or claim Claims(backward=None) for a forward pass alone"
+        )
+    return (
+        "the equilibrium has no graph; expected one that a gradient passes through: end in what autograd records, "
+        "z = self.f(z.detach(), x), or claim Claims(backward=None) for a forward pass alone"
+    )
+
+
+def flattened(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The leaves of nested tuples, lists and dictionaries, and what makes the same tree of other leaves."""
+    if isinstance(tree, Mapping):
+        leaves, rebuild = flattened(tuple(tree.values()))
+        return leaves, lambda given: dict(zip(tree, rebuild(given), strict=True))
+    if not isinstance(tree, tuple | list):
+        return [tree], lambda given: given[0]
+    parts = [flattened(each) for each in tree]
+    sizes = [len(leaves) for leaves, _ in parts]
+    ends = np.cumsum([0, *sizes]).tolist()
+    made = (lambda values: type(tree)(*values)) if hasattr(tree, "_fields") else type(tree)
+
+    def together(given: list[Any]) -> Any:
+        return made([build(given[a:b]) for (_, build), a, b in zip(parts, ends[:-1], ends[1:], strict=True)])
+
+    return [leaf for leaves, _ in parts for leaf in leaves], together
+
+
+def numpy_of(value: torch.Tensor) -> Array:
+    """A float64 copy."""
+    return np.array(value.detach().to("cpu", torch.float64).numpy())

@@ -1,0 +1,38 @@
+"""Functions of JAX and an Equinox module, wrapped: correct ones are spared, both broken twins of each are caught."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("equinox")
+
+from tests.wrapped import jax_layers
+from tests.wrapped.test_layers import caught, tried
+
+TWINS = [(name, twin) for name, twins in jax_layers.TWINS.items() for twin in twins]
+SPARING = ("existence", "energy", "gradient-theta", "history")
+
+
+@pytest.mark.parametrize("name", jax_layers.TWINS)
+def test_a_correct_layer_in_jax_is_spared(name: str) -> None:
+    deq = jax_layers.wrapped(name)
+    informative = 0
+    for law, dtype in zip(SPARING, ("float64", "float64", "float32", "float32"), strict=True):
+        trial = tried(deq, law, dtype, 6, 0)
+        assert trial.failure is None, (law, trial.failure)
+        informative += trial.informative
+    assert informative > 3 * len(SPARING)  # half of the examples could have told
+
+
+@pytest.mark.parametrize(("name", "twin"), TWINS)
+def test_a_broken_twin_in_jax_is_caught(name: str, twin: str) -> None:
+    assert caught(jax_layers.wrapped(name, twin), twin, seed=0)
+
+
+def test_a_pytree_of_parameters_has_names() -> None:
+    cell = jax_layers.wrapped("relu").cell
+    assert cell
+    assert set(cell.own) == {"U", "inner.W", "inner.b"}
+    module = jax_layers.wrapped("attention").cell
+    assert module
+    assert {"query", "key", "value"} <= set(module.own)

@@ -1,0 +1,236 @@
+"""Layers as people write them, wrapped: the correct ones are spared, both broken twins of each are caught."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from deqverify import check_deq, laws, losses
+from deqverify.cells.wrapped import WrappedCell
+from deqverify.implementations.subject import Subject
+from deqverify.implementations.wrapped_torch import wrap_torch
+from deqverify.implementations.wrapping import CLAIMS
+from deqverify.running.jobs import run_job
+from deqverify.running.plan import FIRST_OF_OWN, make_jobs
+from deqverify.running.profiles import profile
+from deqverify.running.results import Verdict
+from deqverify.trial import Effort, Trial
+from deqverify.wrapped_problem import WrappedProblem
+from tests.wrapped import torch_layers
+
+TORCH = [(name, twin) for name, (_, _, twins) in torch_layers.EXAMPLES.items() for twin in twins]
+
+GRADIENT = ("gradient-theta", "gradient-x", "energy")
+CATCHING: dict[str, tuple[str, ...]] = {
+    "unconverged": ("existence",),
+    "another probe each time": ("deterministic",),
+}
+"""The laws that a twin must violate, one of them at least; gradients for all others."""
+
+SPARING = ("existence", "energy", "gradient-theta", "batch", "history")
+
+
+def tried(deq: Any, law: str, dtype: str, examples: int, seed: int) -> Trial:
+    trial = laws()[law].trial(Subject(deq, dtype), Effort(examples, seconds=8.0, seed=seed))
+    assert trial.error is None
+    return trial
+
+
+def caught(deq: Any, twin: str, seed: int) -> list[str]:
+    laws_of_it = CATCHING.get(twin, GRADIENT)
+    return next(([law] for law in laws_of_it if tried(deq, law, "float64", 10, seed).failure), [])
+
+
+@pytest.mark.parametrize("name", torch_layers.EXAMPLES)
+@pytest.mark.parametrize(("seed", "dtype"), [(0, "float64"), (1, "float32")])
+def test_a_correct_layer_in_torch_is_spared(name: str, seed: int, dtype: str) -> None:
+    deq = torch_layers.wrapped(name, seed=seed)
+    informative = 0
+    for law in SPARING:
+        trial = tried(deq, law, dtype, 6, seed)
+        assert trial.failure is None, (law, trial.failure)
+        informative += trial.informative
+    assert informative > 3 * len(SPARING)  # half of the examples could have told
+
+
+@pytest.mark.parametrize(("name", "twin"), TORCH)
+def test_a_broken_twin_in_torch_is_caught(name: str, twin: str) -> None:
+    assert caught(torch_layers.wrapped(name, twin), twin, seed=0)
+
+
+def test_a_run_gives_verdicts_and_reasons() -> None:
+    report = check_deq(torch_layers.wrapped("graph"), laws=["existence", "adjoint-certificate", "mass"], progress=False)
+    verdicts = {result.job.law: result for result in report.results}
+    assert verdicts["existence"].verdict is Verdict.HOLDS
+    assert verdicts["adjoint-certificate"].verdict is Verdict.NOT_CLAIMED
+    assert "gradients alone" in verdicts["adjoint-certificate"].reason
+    assert verdicts["mass"].verdict is Verdict.NOT_CLAIMED
+
+
+def test_bounds_say_that_they_are_estimated() -> None:
+    deq = torch_layers.wrapped("relu", "one-step")
+    (result,) = check_deq(deq, laws=["gradient-x"], dtype="float64", progress=False).results
+    assert result.verdict is Verdict.VIOLATED
+    assert result.violation
+    assert any("estimated" in term for term in result.violation.terms)
+
+
+def test_a_counterexample_is_data_and_shows_the_violation_again() -> None:
+    deq = torch_layers.wrapped("relu", "one-step")
+    (result,) = check_deq(deq, laws=["gradient-x"], dtype="float64", progress=False).results
+    assert result.violation
+    assert "cell='cell of relu'" in result.violation.snippet
+    names: dict[str, Any] = {"deq": deq}
+    with pytest.raises(AssertionError, match="gradient-x"):
+        exec(result.violation.snippet, names)
+
+
+def test_a_target_is_tried_by_a_worker_and_found_again(tmp_path: Path) -> None:
+    target = "tests.wrapped.torch_layers:make[relu,one-step]"
+    chosen = replace(profile("quick"), examples=6, seed=0)
+    (job,) = make_jobs([target], ["gradient-x"], chosen, ["float64"], database=None)
+    scratch = tmp_path / "scratch"
+    result = run_job(job, scratch=scratch)
+    assert result.verdict is Verdict.VIOLATED
+    assert result.violation
+    assert pickle.loads(scratch.read_bytes())["problem"].where() == "cell of relu"
+    with pytest.raises(AssertionError, match="gradient-x"):
+        exec(result.violation.snippet, {})
+
+
+def test_what_tells_most_of_a_wrapped_layer_runs_first() -> None:
+    jobs = make_jobs(["tests.wrapped.torch_layers:make[relu]"], list(laws()), profile("quick"), database=None)
+    assert [job.law for job in jobs[: len(FIRST_OF_OWN)]] == list(FIRST_OF_OWN)
+
+
+def test_a_stored_problem_holds_what_differs_from_the_users_own() -> None:
+    cell = torch_layers.wrapped("relu").cell
+    assert isinstance(cell, WrappedCell)
+    moved = {**cell.own, "inner.bias": cell.own["inner.bias"] + 1.0}
+    problem = WrappedProblem(cell, moved, cell.example, np.ones((1, 5)), np.zeros((1, 4)), losses.Squared())
+    stored = pickle.loads(pickle.dumps(problem.rounded_to("float32")))
+    assert list(stored.theta) == ["inner.bias"]
+    again = stored.bound(cell, "float32")
+    assert again.states == (4, 5)
+    np.testing.assert_array_equal(again.theta["inner.weight"], problem.rounded_to("float32").theta["inner.weight"])
+    with pytest.raises(ValueError, match="'W' is not a parameter of cell of relu"):
+        WrappedProblem(cell, {"W": np.eye(5)}, cell.example, np.ones((1, 5)), np.zeros((1, 4)), losses.Squared())
+
+
+class Kept(torch_layers.ReluMLP):
+    """Starts where the last call ended, and iterates twice."""
+
+    last: torch.Tensor | None = None
+
+    def iterated(self, step: Any, z: torch.Tensor, cap: int = 2) -> torch.Tensor:
+        if self.last is not None and self.last.shape == z.shape:
+            z = self.last.to(z.dtype)
+        self.last = super().iterated(step, z, cap=2).detach()
+        return self.last
+
+
+def closed(module: nn.Module, *example: torch.Tensor) -> Any:
+    return wrap_torch(module, example=example)
+
+
+def test_without_its_cell_a_layer_is_judged_from_outside() -> None:
+    deq = closed(torch_layers.ReluMLP(), torch.randn(4, 3))
+    report = check_deq(
+        deq, laws=["existence", "gradient-x", "batch", "answers", "history"], progress=False, dtype="float64"
+    )
+    found = {result.job.law: result for result in report.results}
+    assert found["existence"].verdict is Verdict.NOT_CLAIMED
+    assert "pass cell=f to have this judged" in found["existence"].reason
+    for law in ("gradient-x", "batch", "answers", "history"):
+        assert found[law].verdict is Verdict.HOLDS, (law, found[law].reason)
+
+
+def test_without_its_cell_a_wrong_gradient_and_a_memory_are_caught() -> None:
+    example = torch.randn(4, 3)
+    assert tried(closed(torch_layers.ReluMLP("one-step"), example), "gradient-theta", "float64", 10, 0).failure
+    assert tried(closed(Kept(), example), "deterministic", "float64", 10, 0).failure
+    assert tried(closed(Averaging(), example), "batch", "float64", 20, 0).failure
+
+
+class Averaging(torch_layers.Implicit):
+    """Subtracts the mean of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(3, 3), nn.Linear(3, 3)
+        with torch.no_grad():
+            self.inner.weight.mul_(0.5 / torch.linalg.matrix_norm(self.inner.weight, 2))
+
+    def f(self, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.inner(z) + self.outer(x - 0.5 * x.mean(0)) - 0.2 * z.mean(0))
+
+
+def test_data_points_that_see_each_other_are_judged_together() -> None:
+    module = Averaging()
+    deq = wrap_torch(module, module.f, example=torch.randn(3, 3), claims=replace(CLAIMS, separable=False))
+    for law in ("existence", "gradient-theta", "gradient-x", "batch-of-one", "history"):
+        trial = tried(deq, law, "float64", 8, 0)
+        assert trial.failure is None, (law, trial.failure)
+    module.broken = "one-step"
+    assert tried(deq, "gradient-x", "float64", 10, 0).failure
+
+
+class Hasty(torch_layers.ReluMLP):
+    """Iterates less in evaluation mode."""
+
+    def iterated(self, step: Any, z: torch.Tensor, cap: int = 500) -> torch.Tensor:
+        return super().iterated(step, z, cap if self.training else 3)
+
+
+def test_modes_are_compared_where_they_are_claimed() -> None:
+    for module, wrong in ((torch_layers.ReluMLP(), False), (Hasty(), True)):
+        deq = wrap_torch(module, module.f, example=torch.randn(3, 3), claims=replace(CLAIMS, modes=True))
+        assert bool(tried(deq, "modes", "float64", 8, 0).failure) is wrong
+    deq = wrap_torch(module, module.f, example=torch.randn(3, 3))
+    assert laws()["modes"].missing(Subject(deq, "float64"))
+
+
+class Tied(nn.Module):
+    """One weight in two places, another frozen, and a buffer that counts the calls."""
+
+    calls: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.frozen = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+        self.frozen.requires_grad_(False)
+        self.register_buffer("calls", torch.zeros(()))
+        with torch.no_grad():
+            for each in (self.first, self.frozen):
+                each.weight.mul_(0.5 / torch.linalg.matrix_norm(each.weight, 2))
+
+    def f(self, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.first(z) + self.frozen(torch.tanh(self.second(z))) + x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        z = torch.zeros_like(x)
+        for _ in range(60):
+            z = self.f(z, x)
+        return z
+
+
+def test_parameters_that_are_shared_or_frozen_and_buffers_are_respected() -> None:
+    module = Tied()
+    before = {name: value.clone() for name, value in module.state_dict().items() if name != "calls"}
+    deq = wrap_torch(module, module.f, example=torch.randn(3, 3))
+    assert deq.cell
+    assert set(deq.cell.own) == {"first.weight", "first.bias", "second.bias"}
+    for law in ("existence", "gradient-theta"):
+        assert tried(deq, law, "float64", 6, 0).failure is None
+    after = module.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(isinstance(p, nn.Parameter) for p in module.parameters())

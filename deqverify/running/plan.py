@@ -192,11 +192,11 @@ def in_rounds(jobs: Sequence[Job], attempt: Callable[[Iterable[Job]], Iterable[R
     and in the first dtype of each target, what is violated already; all others afterwards."""
     scouts: dict[tuple[str, str], Job] = {}
     for job in jobs:
-        if job.law in FIRST:
+        if job.law in (*FIRST_OF_OWN, *FIRST):
             scouts.setdefault((job.target, job.law), job)
     found = set()
     for examples in SCOUTING:
-        few = [job for job in scouts.values() if job.examples > examples and job not in found]
+        few = [job for job in scouts.values() if job.examples >= 2 * examples and job not in found]
         for result in attempt(dataclasses.replace(job, examples=examples, scouting=True) for job in few):
             if result.verdict is Verdict.VIOLATED:
                 whole = scouts[result.job.target, result.job.law]

@@ -15,9 +15,11 @@ from deqverify.implementations import loading
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
+from deqverify.law import laws
 from deqverify.losses import Squared
 from deqverify.problem import CellProblem
 from deqverify.reporting.machine import versions
+from deqverify.running.expectations import read, stale
 
 HOME = Path(loading.__file__).parent
 MOST_LINES = 40  # the issue's number: no blank ones counted, the documentation is
@@ -116,6 +118,12 @@ def test_an_unknown_option_names_those_that_are(library: str) -> None:
     pytest.importorskip(library)
     with pytest.raises(TargetError, match=r"no option 'nonsense'; use some of .*tight"):
         load(f"{library}[nonsense]")
+
+
+def test_what_is_known_of_the_libraries_names_laws_and_targets_that_there_are() -> None:
+    known = read(HOME.parent.parent / "expectations-libraries.toml")
+    assert stale(known, laws()) == []
+    assert {expected.target.partition("[")[0] for expected in known} <= LIBRARIES.keys()
 
 
 ADAPTER = '''

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 from deqverify.claims import DIRECT, Accuracy, Claims
 from deqverify.implementations.protocol import Solution, Status, worst
@@ -14,16 +14,18 @@ __all__ = ["DIRECT", "Accuracy", "Claims", "Configured", "Solution", "Status", "
 TIGHT = 1e-12
 """The tolerance of the option ``tight``: what an iteration still reaches in float64 where states are of size one."""
 
-MOST = 5000
-"""The cap where a tolerance was asked for: none that binds where the rate is below 0.99."""
 
-
+@dataclass(eq=False)
 class Configured:
-    """A dataclass of options, among them ``tol``, the tolerance of both passes, and ``most``, their iteration cap."""
+    """Options of an adapter, which adds its own: ``tol``, the tolerance of both passes, and ``most``, their iteration
+    cap, None for the library's own."""
 
-    name: str
-    tol: Any
-    most: Any
+    tol: Any = None
+    most: Any = None
+
+    name: ClassVar[str]
+    MOST: ClassVar[int | None] = 5000
+    """The cap where a tolerance was asked for: none that binds where the rate is below 0.99."""
 
     def limited(self, max_iterations: int) -> Self:
         """The same layer with its caps lowered."""
@@ -31,11 +33,11 @@ class Configured:
 
     def at_tolerance(self, tolerance: float) -> Self:
         """The same layer with both tolerances set and no cap in the way."""
-        return self._with(tol=tolerance, most=MOST)
+        return self._with(tol=tolerance, most=self.MOST)
 
     def _with(self, **changes: Any) -> Self:
-        twin = replace(self, **changes)  # type: ignore[type-var]
-        twin.name = self.name  # the target's text, which is no option
+        twin = replace(self, **changes)
+        vars(twin)["name"] = self.name  # the target's text, which is no option
         return twin
 
 

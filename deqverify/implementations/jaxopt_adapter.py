@@ -44,4 +44,4 @@ def jaxopt(*words: str) -> Any:
     """``anderson``, ``gmres`` (backward), ``vmap`` (each data point by itself) and ``tight``; or the defaults."""
     solver = AndersonAcceleration if "anderson" in words else FixedPointIteration
     linear = solve_gmres if "gmres" in words else solve_normal_cg
-    return chosen(JaxOpt(solver, linear, "vmap" in words), words, ("anderson", "gmres", "vmap"))
+    return chosen(JaxOpt(solver=solver, linear=linear, vmap="vmap" in words), words, ("anderson", "gmres", "vmap"))

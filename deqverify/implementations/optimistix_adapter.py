@@ -36,4 +36,4 @@ class Optimistix(Configured, JaxLayer):
 def optimistix(*words: str) -> Any:
     """``newton``, ``gmres`` (backward) and ``tight``; without them plain iteration with the dense adjoint, at 1e-5."""
     solver = Newton if "newton" in words else FixedPointIteration
-    return chosen(Optimistix(solver, "gmres" in words), words, ("newton", "gmres"))
+    return chosen(Optimistix(solver=solver, gmres="gmres" in words), words, ("newton", "gmres"))

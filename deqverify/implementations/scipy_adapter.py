@@ -17,9 +17,7 @@ DEFAULTS = {"anderson": 6e-6, "krylov": 6e-6, "newton_krylov": 6e-6, "gmres": 1e
 
 @dataclass(eq=False)
 class SciPy(Configured, NumpyLayer):
-    method: str
-    tol: float
-    most: int | None = None
+    method: str = "anderson"
 
     def __post_init__(self) -> None:
         linear, both = self.method == "gmres", self.method in ("del2", "iteration")  # xtol: its kind is not said
@@ -48,4 +46,4 @@ class SciPy(Configured, NumpyLayer):
 def scipy(*words: str) -> Any:
     """``anderson`` (the default) or another of ``DEFAULTS``; and ``tight``."""
     method = next((word for word in words if word in DEFAULTS), "anderson")
-    return chosen(SciPy(method, DEFAULTS[method]), words, (*DEFAULTS,))
+    return chosen(SciPy(method=method, tol=DEFAULTS[method]), words, (*DEFAULTS,))

@@ -36,8 +36,9 @@ class TorchOpt(Configured, TorchLayer):
         def picard(z: Any, *given: Any) -> Any:
             for _ in range(self.most):
                 image = f(z, *given)
-                if (image - z).norm() <= self.tol * image.norm():
-                    return z, Status.CONVERGED
+                moved, allowed = (image - z).norm(), self.tol * image.norm()
+                if not moved > allowed:  # NaN too
+                    return z, Status.CONVERGED if moved <= allowed else Status.DIVERGED
                 z = image
             return z, Status.CAPPED
 
@@ -46,4 +47,4 @@ class TorchOpt(Configured, TorchLayer):
 
 def torchopt(*words: str) -> Any:
     """``inv`` (a dense solve backward) and ``tight``; without them normal CG at its default, 1e-5."""
-    return chosen(TorchOpt("inv" in words), words, ("inv",))
+    return chosen(TorchOpt(inv="inv" in words), words, ("inv",))

@@ -18,8 +18,7 @@ METHODS = {"broyden1": "broyden1", "broyden2": "broyden2", "linearmixing": "line
 @dataclass(eq=False)
 class XiTorch(Configured, TorchLayer):
     method: str | None = None
-    tol: float | None = None
-    most: int | None = None
+    MOST = None  # its own cap grows with the state, and so does what Broyden's method keeps
 
     def __post_init__(self) -> None:
         forward = Accuracy(atol=self.tol or 1e-6, per="batch")
@@ -54,4 +53,4 @@ def _heard(call: Any, *arguments: Any, **options: Any) -> tuple[Any, Status]:
 
 def xitorch(*words: str) -> Any:
     """One of ``broyden1`` (the default), ``broyden2``, ``linearmixing`` and ``anderson``; and ``tight``."""
-    return chosen(XiTorch(next((METHODS[word] for word in words if word in METHODS), None)), words, (*METHODS,))
+    return chosen(XiTorch(method=next((METHODS[word] for word in words if word in METHODS), None)), words, (*METHODS,))

@@ -41,8 +41,8 @@ class Unrolled(Configured, TorchLayer):
         for count in range(self.most):
             image = step(z)
             moved, size = (torch.linalg.vector_norm(t.detach()) for t in (image - z, image))
-            if moved <= self.tol * size:
-                return Solution(z, Status.CONVERGED, count)
+            if not moved > self.tol * size:  # NaN too
+                return Solution(z, Status.CONVERGED if moved <= self.tol * size else Status.DIVERGED, count)
             z = image
         return Solution(z, Status.CAPPED, self.most)
 

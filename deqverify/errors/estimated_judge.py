@@ -16,6 +16,9 @@ from deqverify.errors.judge import Direction
 from deqverify.oracle.estimated import SAFETY, signs, units
 from deqverify.oracle.krawczyk import apply, settled, transposed
 
+CORNERS = 16
+"""Random corners of the boxes of ẑ and Λ̂ at which the pull-back is looked at."""
+
 
 class EstimatedJudge(Located):
     """Magnitudes are entries. Where no equilibrium was found, or one that is harder to find than that of the user's own
@@ -109,27 +112,33 @@ class EstimatedJudge(Located):
         return self._spread(0.0 if self._given is not None else self.cotangent_error)
 
     def _spread(self, given: Array | float) -> dict[str, Bound]:
-        """Of every block: rounding of the pull, and what allowed errors of ẑ and Λ̂ make of it at corners of both
-        boxes."""
+        """Of every block: rounding of the pull, and what allowed errors of ẑ and Λ̂ make of it, from corners of both
+        boxes, those of ẑ in opposite pairs."""
         blocks, _, rounding, _ = self._pulls
         total = self._adjoint_error(given).total
         if not np.isfinite(total).all() or not np.isfinite(self._e).all():
             return {k: Bound({self._rounding: np.full(np.shape(v), np.inf)}) for k, v in blocks.items()}
-        off = {k: np.zeros(np.shape(v)) for k, v in blocks.items()}
-        ways = [np.ones(self.shape), *(signs(f"adjoint {k}", self.shape) for k in range(3))]
-        for k, z in enumerate([*self._corners(self.z, self._e)] * 2):  # each beside two of the adjoint's
-            way = ways[(k + k // len(ways)) % len(ways)]
-            for name, value in _blocks(self._pull(z, self.adjoint + way * total)).items():
-                off[name] = np.maximum(off[name], np.abs(value - blocks[name]))
+        squares = {k: np.zeros(np.shape(v)) for k, v in blocks.items()}
+        for k in range(CORNERS):
+            way = signs(f"equilibrium {k // 2}", self.shape) * (-1.0) ** k * self._e.reshape(self.shape)
+            other = signs(f"adjoint {k}", self.shape) * total
+            for name, value in _blocks(self._pull(self.z + way, self.adjoint + other)).items():
+                squares[name] += (value - blocks[name]) ** 2 / CORNERS
         return {
             name: Bound(
                 {
                     self._rounding: rounding[name] + self.stored(value),
-                    CARRIED: known(SAFETY * off[name]),
+                    CARRIED: known(self._most(name) * np.sqrt(squares[name])),
                 }
             )
             for name, value in blocks.items()
         }
+
+    def _most(self, block: str) -> float:
+        """How much more than its root mean square over random corners a sum ``Σ ±w_k`` can be: ``Σ|w_k| ≤ √K‖w‖₂`` for
+        its K terms, an equilibrium's and an adjoint's entry each, and half as much again for so few corners."""
+        terms = 2 * (np.prod(self.shape) if block != "x" or self.problem._cell.coupled else np.prod(self.shape[1:]))
+        return max(SAFETY, 1.5 * float(np.sqrt(terms)))
 
     def tangent(self, direction: Direction) -> tuple[Array, Bound]:
         """``dz = M(∂f/∂θ dθ + ∂f/∂x dx)``; an error e of ẑ, or of dz, counts as one of the equation for dz does."""

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deqverify.law import laws
-from deqverify.running.causes import Cause, trusted
+from deqverify.running.causes import Cause, holding_dtypes, trusted
 from deqverify.running.counterexamples import Counterexample
 from deqverify.running.plan import Report
 from deqverify.running.replaying import script
@@ -73,7 +73,7 @@ def show(report: Report, console: Console, full: bool = False) -> None:
     if full or len({result.job.law for result in tried}) <= FEW:
         for table in matrices(tried, console.width):
             console.print(table)
-    _causes(report, console)
+    _causes(report, console, detailed=not full)
     if full:
         for result in report.results:
             if result.violation:
@@ -103,9 +103,9 @@ NAMED = 6
 """So many of the laws that follow, or that hold, are named."""
 
 
-def _causes(report: Report, console: Console) -> None:
+def _causes(report: Report, console: Console, detailed: bool) -> None:
     """Two lines a cause: what is wrong, and where it begins and what follows from it; one line for what is expected.
-    What can still be trusted of a target stands below its causes."""
+    What can still be trusted of a target stands below its causes, and what is not kept anywhere, if ``detailed``."""
     found = report.causes
     unexpected = [cause for cause in found if not cause.expected]
     if unexpected:
@@ -114,7 +114,7 @@ def _causes(report: Report, console: Console) -> None:
     for number, cause in enumerate(unexpected, start=1):
         head = Text(f"{number}  {cause.target} {_said(cause)}", style=STYLES[Verdict.VIOLATED])
         console.print(head.append(f"  ({cause.law})", style="default"))
-        console.print(Text("   " + "; ".join(_details(cause))))
+        console.print(Text("   " + "; ".join(_details(cause, report))))
     for line in _expected([cause for cause in found if cause.expected]):
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
@@ -123,8 +123,8 @@ def _causes(report: Report, console: Console) -> None:
             console.print(
                 Text(f"{target} can still be trusted in {len(holding)} laws: {named(holding)}", style="green")
             )
-    for cause in unexpected:
-        if not (cause.first.violation and cause.first.violation.id):  # of what is not kept the whole is shown
+    for cause in unexpected if detailed else ():
+        if not (cause.first.violation and cause.first.violation.id):
             violation_of(cause.first, console)
 
 
@@ -154,11 +154,13 @@ def _said(cause: Cause) -> str:
 _ENDS = {"crash": "raises an error", "hang": "does not come back", "death": "kills its process"}
 
 
-def _details(cause: Cause) -> list[str]:
+def _details(cause: Cause, report: Report) -> list[str]:
     violation = cause.first.violation
     assert violation
     parts = [violation.boundary_said or (f"smallest at {violation.where}" if violation.where else "")]
-    parts += [f"in {' and '.join(cause.dtypes)}"] if cause.dtypes else []
+    right = holding_dtypes(report.results, cause)
+    also = f", not in {' and '.join(right)}" if right else ""
+    parts += [f"in {' and '.join(cause.dtypes)}{also}"] if cause.dtypes else []
     if violation.kind != "wrong":
         parts.append(violation.description.splitlines()[0])
     elif violation.measured is not None and violation.allowed:
@@ -241,6 +243,13 @@ def violation_of(result: Result, console: Console) -> None:
     console.print()
     title = f"{result.verdict.value.upper()}  {result.job.law} × {result.job.column}  ({violation.anomaly})"
     console.print(Text(title, style=STYLES[result.verdict]))
+    for line in (
+        violation.diagnosis and f"it {violation.diagnosis}",
+        violation.boundary_said,
+        violation.boundary_drawn,
+    ):
+        if line:
+            console.print(Text(line))
     console.print(Text(violation.description))
     if result.verdict is Verdict.EXPECTED:
         console.print(Text(f"expected: {result.reason}", style="yellow"))

@@ -41,13 +41,14 @@ class Cause:
 
 def settled(results: Sequence[Result]) -> list[Result]:
     """``results`` in the same order, those that follow from another of them marked so, with the law to blame."""
+    results = [replace(r, verdict=Verdict.VIOLATED) if r.verdict is Verdict.FOLLOWS else r for r in results]
     blamed: dict[int, str] = {}
     for target in dict.fromkeys(result.job.target for result in results):
         blamed |= _blamed([r for r in results if r.job.target == target and r.verdict in WRONG])
     return [
         replace(result, verdict=_following(result.verdict), cause=blamed[id(result)])
         if id(result) in blamed
-        else result
+        else replace(result, cause="")
         for result in results
     ]
 
@@ -122,6 +123,12 @@ def causes(results: Sequence[Result]) -> list[Cause]:
 
 def _size(result: Result) -> int:
     return len(result.violation.snippet) if result.violation else 0
+
+
+def holding_dtypes(results: Sequence[Result], cause: Cause) -> list[str]:
+    """The dtypes in which the law of ``cause`` holds for its target."""
+    mine = [r for r in results if (r.job.target, r.job.law) == (cause.target, cause.law)]
+    return [r.job.dtype for r in mine if r.verdict is Verdict.HOLDS and r.job.dtype]
 
 
 def trusted(results: Sequence[Result], target: str) -> list[str]:

@@ -34,6 +34,9 @@ FORMAT = 1
 LARGEST_FILE = 64 * 2**20
 """Bytes. A problem of 300 states is two megabytes."""
 
+MOST_READ = 500
+"""So many of those that are kept, the newest, are looked at before a run."""
+
 MOST_ENTRIES, MOST_AXES = 5_000_000, 8
 _ID = re.compile(r"^[0-9a-f]{8}$")
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -145,7 +148,7 @@ def kept_for(folder: Path = FOLDER) -> dict[tuple[str, str, str | None, str], li
     """The files in ``folder`` by law, target, dtype and device, the newest first; those that cannot be read are left
     out."""
     found: dict[tuple[str, str, str | None, str], list[str]] = {}
-    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)[:MOST_READ]:
         try:
             known = read(path)
         except CounterexampleError:

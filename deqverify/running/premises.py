@@ -31,7 +31,7 @@ EXAMPLES, SECONDS = 40, 3.0
 BLOCKED = 12
 """After so many examples of which none has premises that hold there is no use in going on."""
 
-QUESTIONS = 6
+QUESTIONS = 12
 """So many of the questions that a counterexample asks are put to the premises."""
 
 APART = 64.0

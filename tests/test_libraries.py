@@ -110,7 +110,7 @@ def test_a_library_that_is_missing_is_one_line(library: str, monkeypatch: pytest
         load(library)
     said = str(failure.value)
     assert "\n" not in said
-    assert f"pip install {library}" in said
+    assert f"pip install 'deqverify[{library}]'" in said
 
 
 @pytest.mark.parametrize("library", [name for name in LIBRARIES if name != "torchdeq"])

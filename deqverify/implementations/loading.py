@@ -138,14 +138,21 @@ def _imported(name: str) -> Any:
             found = getattr(found, part)
         return found
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        own = missing == name.partition(":")[0].partition(".")[0] and name not in points
-        fix = f"run where {missing}.py lies, or put its folder on PYTHONPATH" if own else f"pip install {missing}"
+        fix = _remedy(name, (error.name or "").partition(".")[0], points.get(name))
         raise TargetError(f"target {name!r}: there is no module {error.name!r}; {fix}") from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # importing a stranger's module may raise anything, and exit
         raise TargetError(f"target {name!r}: importing it failed: {type(error).__name__}: {error}") from error
+
+
+def _remedy(name: str, missing: str, point: EntryPoint | None) -> str:
+    """What to do where a module is ``missing``; the extra of that name brings all that a target of a package needs."""
+    if point is None and missing == name.partition(":")[0].partition(".")[0]:
+        return f"run where {missing}.py lies, or put its folder on PYTHONPATH"
+    package = point.dist if point else None
+    extras = (package.metadata.get_all("Provides-Extra") or []) if package else []
+    return f"pip install '{package.name}[{name}]'" if package and name in extras else f"pip install {missing}"
 
 
 def _is_factory(candidate: Any) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from deqverify.cells import check_cells
+from deqverify.implementations.candidates import as_implementation
 from deqverify.implementations.loading import forget
-from deqverify.implementations.subject import Subject, as_implementation
+from deqverify.implementations.subject import Subject
 from deqverify.law import laws as all_laws
 from deqverify.running.expectations import apply, stale
 from deqverify.running.expectations import read as read_expectations

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from deqverify.implementations.candidates import as_implementation, is_module, refuse_module_class
 from deqverify.implementations.options import claimed, framework_of
 from deqverify.implementations.protocol import Layer, Model
-from deqverify.implementations.subject import as_implementation, is_module, refuse_module_class
 
 GROUP = "deqverify.implementations"
 RELATIVE = "claim=relative"

@@ -105,7 +105,7 @@ class Located:
         e = settled(lambda e: fixed + claim(e) + apply(defect, e), fixed)
         if not np.isfinite(e).all():
             return none, none, none, none
-        self._wider = max(1.0, float(np.max(e / np.maximum(first, self._underflow))))
+        self._wider = float(np.max(e / np.maximum(first, self._underflow), initial=1.0))
         return rounding, claim(e), apply(defect, e), own
 
     def _corners(self, middle: Array, error: Array) -> Iterator[Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -86,12 +86,12 @@ class JaxCalls:
         self._places = {
             jax.tree_util.keystr(path, simple=True, separator=".") or "params": place
             for place, (path, leaf) in enumerate(paths)
-            if np.issubdtype(getattr(leaf, "dtype", np.int64), np.floating)
+            if jnp.issubdtype(getattr(leaf, "dtype", np.int64), jnp.floating)
         }
         self.own = {name: np.asarray(self._leaves[k], dtype=np.float64) for name, k in self._places.items()}
         self.inputs, self.states = Packing.of(example), Packing(())
         self.state_tree: Any = None
-        self.coupled, self._compiles = not claims.separable, claims.compiles
+        self.coupled, self.compiles = not claims.separable, claims.compiles
         compiled = jax.jit if claims.compiles else _plain
         self._image, self._pull, self._push = compiled(self.f), compiled(self._pulled), compiled(self._pushed)
         self._jacobian, self._layer, self._layer_pull = (
@@ -109,18 +109,24 @@ class JaxCalls:
             leaves[place] = theta[name]
         return jax.tree.unflatten(self._tree, leaves)
 
+    def returned(self, theta: Theta, inputs: Sequence[Any], **options: Any) -> Any:
+        """The equilibrium that the function returns, as it returns it."""
+        return self._state(self.function(self.params(theta), *inputs, **options))
+
+    def stepped(self, theta: Theta, state: Any, inputs: Sequence[Any]) -> Any:
+        """What the cell makes of a state, as it returns it."""
+        return self.cell(self.params(theta), state, *inputs)
+
     def layer(self, theta: Theta, x: Any, **options: Any) -> Any:
         """The equilibrium that the function returns, packed."""
-        out = self._state(self.function(self.params(theta), *self.inputs.parts(x), **options))
-        return self.states.packed(jax.tree.leaves(out))
+        return self.states.packed(jax.tree.leaves(self.returned(theta, self.inputs.parts(x), **options)))
 
     def rebuilt(self, z: Any) -> Any:
         return jax.tree.unflatten(self.state_tree, self.states.parts(z))
 
     def f(self, theta: Theta, x: Any, z: Any) -> Any:
         """The cell, packed."""
-        out = self.cell(self.params(theta), self.rebuilt(z), *self.inputs.parts(x))
-        return self.states.packed(jax.tree.leaves(out))
+        return self.states.packed(jax.tree.leaves(self.stepped(theta, self.rebuilt(z), self.inputs.parts(x))))
 
     def _pulled(self, theta: Theta, x: Any, z: Any, cotangent: Any) -> Any:
         return jax.vjp(self.f, theta, x, z)[1](cotangent)
@@ -205,30 +211,37 @@ class WrappedJax(JaxLayer):
 def _examined(calls: JaxCalls, claims: Claims) -> Array:
     """The function's answer to the example in the first dtype, (n, *state), after all that can be wrong with a wrapping
     was looked for."""
-    n, found = len(calls.example[0]), []
-    for name in claims.dtypes:
+    n = len(calls.example[0])
+    for name in dict.fromkeys((*claims.dtypes, "float64")):  # the oracle asks the cell there
         with computing(name):
             theta = {key: jnp.asarray(value, dtype=name) for key, value in calls.own.items()}
             parts = [jnp.asarray(np.asarray(given), dtype=name) for given in calls.example]
-            with _asking("function(params, x)", calls):
-                out = calls._state(_compiled(calls, calls.function)(calls.params(theta), *parts))
-            given = _arrays(out, "function(params, x)", "state=lambda out: out[0]", name)
-            calls.state_tree, calls.states = jax.tree.structure(out), Packing.of(given)
-            check_points(given, n, "jnp.moveaxis(z, {}, 0)")
+            if name in claims.dtypes:
+                with _asking("function(params, x)", calls):
+                    out = _shapes(calls, calls.returned, theta, parts)
+                given = _arrays(out, "function(params, x)", "state=lambda out: out[0]", name)
+                calls.state_tree, calls.states = jax.tree.structure(out), Packing.of(given)
+                check_points(given, n, "jnp.moveaxis(z, {}, 0)")
+            out = jax.tree.unflatten(calls.state_tree, [jnp.zeros(each.shape, name) for each in given])
             mapped = given
             if calls.cell is not None:
                 with _asking("cell(params, z, x)", calls):
-                    image = _compiled(calls, calls.cell)(calls.params(theta), out, *parts)
+                    image = _shapes(calls, calls.stepped, theta, out, parts)
                 mapped = _arrays(image, "cell(params, z, x)", "return z alone", name)
             check_states(given, mapped, "cell(params, z, x)")
-            found.append(_numpy(calls.states.packed(given)))
-        if calls.cell is not None and not calls.coupled and n > 1:
-            _check_points(calls, found[-1])
-    return found[0]
+    x = np.asarray(calls.inputs.packed([np.asarray(each, dtype=np.float64) for each in calls.example]))
+    z = calls.answer(calls.own, x, claims.dtypes[0])
+    if calls.cell is not None and not calls.coupled and n > 1:
+        _check_points(calls, x, z)
+    return z
 
 
-def _check_points(calls: JaxCalls, z: Array) -> None:
-    x = np.asarray(calls.inputs.packed([np.asarray(given, dtype=np.float64) for given in calls.example]))
+def _shapes(calls: JaxCalls, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``function`` returns: its shapes and dtypes alone where it may be compiled, which costs no compiling."""
+    return jax.eval_shape(function, *arguments) if calls.compiles else function(*arguments)
+
+
+def _check_points(calls: JaxCalls, x: Array, z: Array) -> None:
     among = calls.image(calls.own, x, z, "float64")
     check_same(
         calls.image(calls.own, x, z, "float64"), among, "cell", "give it its key as an argument that is closed over"
@@ -240,27 +253,6 @@ def _check_points(calls: JaxCalls, z: Array) -> None:
             "0), or one data point is meant, jax.vmap(f, (None, 0, 0)); or claim that they are not, "
             "Claims(separable=False)"
         )
-
-
-def _compiled(calls: JaxCalls, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, compiled where that is claimed, its arrays as arguments and what else is in a pytree as it is."""
-    if not calls._compiles:
-        return function
-
-    def call(params: Any, *arguments: Any) -> Any:
-        arrays, tree = jax.tree.flatten((params, arguments))
-        moving = [k for k, leaf in enumerate(arrays) if hasattr(leaf, "dtype")]
-
-        def body(given: list[Any]) -> Any:
-            leaves = list(arrays)
-            for k, leaf in zip(moving, given, strict=True):
-                leaves[k] = leaf
-            params, arguments = jax.tree.unflatten(tree, leaves)
-            return function(params, *arguments)
-
-        return jax.jit(body)([arrays[k] for k in moving])
-
-    return call
 
 
 @contextmanager
@@ -288,7 +280,7 @@ def _asking(what: str, calls: JaxCalls) -> Iterator[None]:
 def _arrays(out: Any, what: str, fix: str, dtype: str) -> list[Any]:
     leaves = jax.tree.leaves(out)
     for leaf in leaves:
-        if not np.issubdtype(getattr(leaf, "dtype", np.int64), np.floating):
+        if not jnp.issubdtype(getattr(leaf, "dtype", np.int64), jnp.floating):
             raise TypeError(
                 f"{what.partition('(')[0]}: {what} returned {jax.tree.map(_described, out)}; expected the state "
                 f"and nothing else, an array or a pytree of arrays, data points first: {fix}"
@@ -296,8 +288,7 @@ def _arrays(out: Any, what: str, fix: str, dtype: str) -> list[Any]:
         if str(leaf.dtype) != dtype:
             raise TypeError(
                 f"{what.partition('(')[0]}: {what} is {leaf.dtype} for parameters and inputs in {dtype}; expected "
-                f"{dtype}: write astype(x.dtype) in place of a dtype of its own; or judge one dtype alone, "
-                f'claims=Claims(dtypes=("{leaf.dtype}",))'
+                f"{dtype}: write astype(x.dtype) in place of a dtype of its own"
             )
     return leaves
 

@@ -118,6 +118,7 @@ def test_float32_weights_under_float64() -> None:
     layer = Loose()
     refused("A is a plain attribute, which no cast reaches: self.register_buffer('A', …)", layer, layer.f, example=X,
             kind=TypeError)  # fmt: skip
+    refused("cell(z, x) raised", layer, layer.f, example=X, kind=TypeError, claims=Claims(dtypes=("float32",)))
     a = layer.A
     del layer.A
     layer.register_buffer("A", a)

@@ -54,10 +54,11 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             trial = _again(job, law, subject, announce)
             if not (job.pinned_only or trial.failure):
                 trial = law.trial(subject, effort, announce, tally.add)
-            blamed = blame(law, subject, lambda: _fresh(job, unused), trial.failure, effort) if trial.failure else None
+            made = lambda: _fresh(job, unused)  # noqa: E731
+            blamed = blame(law, subject, made, trial.failure, effort, not job.expected) if trial.failure else None
             if blamed:
                 trial.failure = blamed.failure
-            alone = blamed.failure if blamed and not blamed.follows else None
+            alone = blamed.failure if blamed and not (blamed.follows or job.expected) else None
             words = diagnosed(law, subject, alone, effort) if alone else ""
             lines = boundary(law, lambda: subject, alone, effort) if alone else []
             result = result_of(job, law, trial, words, lines)

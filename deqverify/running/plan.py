@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,7 +181,8 @@ def run(
     reasons = {target: answer for target, answer in asked.items() if isinstance(answer, str)}
     yield from (Result(job, Verdict.COULD_NOT_RUN, reasons[job.target]) for job in jobs if job.target in reasons)
     known = counterexamples.kept_for(kept) if any(job.seed is None for job in jobs) else {}
-    for result in pool.run(_pinned(job, known) for job in jobs if job.target not in reasons):
+    expected = {(each.law, each.target) for each in expectations}
+    for result in pool.run(_prepared(job, known, expected) for job in jobs if job.target not in reasons):
         if result.violation and result.violation.counterexample:
             with suppress(OSError):  # a folder that cannot be written into takes no verdict away
                 result.violation.id = counterexamples.keep(result.violation.counterexample, kept)
@@ -192,9 +193,12 @@ MOST_PINNED = 5
 """So many of the counterexamples of a job, the newest, are tried again."""
 
 
-def _pinned(job: Job, known: Mapping[tuple[str, str, str | None, str], list[str]]) -> Job:
+def _prepared(
+    job: Job, known: Mapping[tuple[str, str, str | None, str], list[str]], expected: Collection[tuple[str, str]]
+) -> Job:
+    """``job`` with what is known of it beforehand: earlier counterexamples, and that a violation is expected."""
     files = known.get((job.law, job.target, job.dtype, job.device), []) if job.seed is None else []
-    return dataclasses.replace(job, pinned=tuple(files[:MOST_PINNED])) if files else job
+    return dataclasses.replace(job, pinned=tuple(files[:MOST_PINNED]), expected=(job.law, job.target) in expected)
 
 
 def in_order(results: Sequence[Result], jobs: Sequence[Job]) -> list[Result]:

@@ -59,8 +59,8 @@ Fresh = Callable[[], Subject]
 """Makes a subject that nobody has asked anything yet."""
 
 
-def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort) -> Blame:
-    """Who is to blame for ``failure`` of ``law`` on ``subject``.
+def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool = True) -> Blame:
+    """Who is to blame for ``failure`` of ``law`` on ``subject``. Unless ``retried`` what may follow is taken to follow.
 
     Violations that end in a crash or a hang rest on the law ``answers`` alone.
     """
@@ -70,7 +70,7 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
         return Blame(("answers",), failure)
     try:
         with alarm(effort.example_seconds):
-            return _blame(law, subject, fresh, failure, effort)
+            return _blame(law, subject, fresh, failure, effort, retried)
     except Interrupted:  # too slow to be asked again: then it is left to what the run says of those that it rests on
         return Blame(tuple(premise.id for premise in premises(law)), failure)
     except Exception as error:  # nothing here may take the verdict away
@@ -78,7 +78,7 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
         return Blame((), failure)
 
 
-def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort) -> Blame:
+def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool) -> Blame:
     asked = fresh().recording()
     excess = weight(law, asked, failure.arguments).ratio
     if not excess > 1.0 and law.family not in _ABOUT_CALLS:
@@ -93,7 +93,7 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
     others = [premise.id for premise in able if not weights[premise.id]]
     if not suspected:
         return Blame(tuple(others), failure)
-    found = _alone(law, able, suspected, subject, judged, effort)
+    found = _alone(law, able, suspected, subject, judged, effort) if retried else None
     return Blame((), found) if found else Blame((*(p.id for p in suspected), *others), failure)
 
 

@@ -60,6 +60,8 @@ class Job:
     """Files of counterexamples that are tried first."""
     pinned_only: bool = False
     """Nothing but these is tried."""
+    expected: bool = False
+    """A violation is expected: its cause is known, and no time is spent on finding words for it."""
 
     @property
     def column(self) -> str:

@@ -132,6 +132,7 @@ def test_weights_explain_what_is_not_far_beyond_them() -> None:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is found is asked here, not how soon on a loaded machine."""
     monkeypatch.setattr(running_premises, "SECONDS", 60.0)
+    monkeypatch.setattr(running_premises, "ONE", 60.0)
     monkeypatch.setattr(diagnosis, "SECONDS", 60.0)
     monkeypatch.setattr(trial, "_SURVEY_SECONDS", 5.0)
     monkeypatch.setattr(jobs, "boundary", lambda *_: [])

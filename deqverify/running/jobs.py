@@ -6,13 +6,14 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from deqverify.claims import Claims
 from deqverify.clock import Hang, alarm
 from deqverify.implementations.loading import TargetError, load
-from deqverify.implementations.subject import Subject
+from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.law import Law, laws
 from deqverify.running.boundary import boundary
 from deqverify.running.counterexamples import CounterexampleError, read
@@ -44,7 +45,10 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         if scratch:
             scratch.write_bytes(pickle.dumps(arguments))
 
-    unused = subject.copied() if job.in_hand and subject.claims.copies else subject
+    unused = subject
+    if job.in_hand and subject.claims.copies:
+        with suppress(TargetFailure):  # the law ``copies`` judges that
+            unused = subject.copied()
     tally = Tally()
     # What one job leaves switched on would be the next one's start, for which no law could blame it any more.
     settings = subject.framework.settings() if subject.is_layer else None
@@ -58,7 +62,7 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             blamed = blame(law, subject, made, trial.failure, effort, not job.expected) if trial.failure else None
             if blamed:
                 trial.failure = blamed.failure
-            alone = blamed.failure if blamed and not (blamed.follows or job.expected) else None
+            alone = None if blamed is None or job.expected or {*blamed.follows} & {*job.tried} else blamed.failure
             words = diagnosed(law, subject, alone, effort) if alone else ""
             lines = boundary(law, lambda: subject, alone, effort) if alone else []
             result = result_of(job, law, trial, words, lines)

@@ -132,7 +132,9 @@ def make_jobs(
                 if "float64" not in laws()[law].needs:
                     share = min(share, max(LEAST_EXAMPLES, -(-share // len(chosen))))
                 job = Job(law, target, dtype, device, share, profile.seconds, profile.example_seconds, profile.seed)
-                job = dataclasses.replace(job, cells=tuple(only), compiles=_compiles(target, asked))
+                job = dataclasses.replace(
+                    job, cells=tuple(only), compiles=_compiles(target, asked), tried=tuple(law_ids)
+                )
                 if database is not None and profile.seed is None:
                     job = dataclasses.replace(job, database=str(database_folder(database, job)))
                 jobs.append(job)

@@ -28,6 +28,9 @@ from deqverify.trial import Effort, Evidence, Failure, run_trial
 EXAMPLES, SECONDS = 40, 3.0
 """What a law is tried with again at the most."""
 
+ONE = 5.0
+"""What one question, or one example of that trial, may take: a worker's hard limit leaves room for it."""
+
 BLOCKED = 12
 """After so many examples of which none has premises that hold there is no use in going on."""
 
@@ -69,7 +72,7 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
     if failure.kind != "wrong":
         return Blame(("answers",), failure)
     try:
-        with alarm(effort.example_seconds):
+        with alarm(min(ONE, effort.example_seconds)):
             return _blame(law, subject, fresh, failure, effort, retried)
     except Interrupted:  # too slow to be asked again: then it is left to what the run says of those that it rests on
         return Blame(tuple(premise.id for premise in premises(law)), failure)
@@ -244,6 +247,7 @@ def _alone(
             yield seen
 
     seconds = min(SECONDS, effort.seconds)
-    few = replace(effort, examples=EXAMPLES, seconds=seconds, database=None, push=False)
+    one = min(ONE, effort.example_seconds)
+    few = replace(effort, examples=EXAMPLES, seconds=seconds, example_seconds=one, database=None, push=False)
     found = run_trial(body, law.drawn(subject), subject, few, law.judges_crashes)
     return found.failure if found.failure and found.failure.kind == "wrong" else None

@@ -60,6 +60,8 @@ class Job:
     """Files of counterexamples that are tried first."""
     pinned_only: bool = False
     """Nothing but these is tried."""
+    tried: tuple[str, ...] = ()
+    """The laws of the same run: what may follow from none of them needs words of its own."""
     expected: bool = False
     """A violation is expected: its cause is known, and no time is spent on finding words for it."""
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from graphlib import TopologicalSorter
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from deqverify import laws, losses, trial
 from deqverify.implementations.subject import Question, Subject
 from deqverify.law import premises
 from deqverify.problem import SoftmaxProblem
+from deqverify.reporting.terminal import show
 from deqverify.running import diagnosis, jobs
 from deqverify.running import premises as running_premises
 from deqverify.running.causes import Cause, causes, settled, trusted
@@ -129,6 +132,7 @@ def test_weights_explain_what_is_not_far_beyond_them() -> None:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is found is asked here, not how soon on a loaded machine."""
     monkeypatch.setattr(running_premises, "SECONDS", 60.0)
+    monkeypatch.setattr(running_premises, "ONE", 60.0)
     monkeypatch.setattr(diagnosis, "SECONDS", 60.0)
     monkeypatch.setattr(trial, "_SURVEY_SECONDS", 5.0)
     monkeypatch.setattr(jobs, "boundary", lambda *_: [])
@@ -182,3 +186,62 @@ def test_one_defect_is_one_cause_and_is_named(fault: type, ids: tuple[str, ...],
     found = found_in(f"tests.faults.layers:{fault.__name__}", *ids)
     assert [each.law for each in found] == [cause]
     assert said in found[0].first.violation.diagnosis  # type: ignore[union-attr]
+
+
+def shown(report: Report, full: bool = False) -> str:
+    console = Console(record=True, file=io.StringIO(), width=80)
+    show(report, console, full)
+    return console.export_text()
+
+
+def test_two_causes_of_every_law_are_told_in_few_lines() -> None:
+    found = []
+    for id, law in laws().items():
+        rests = [premise.id for premise in premises(law)]
+        follows = ("adjoint-certificate",) if "adjoint-certificate" in rests else ("existence",)
+        alone = id in ("existence", "adjoint-certificate")
+        found.append(result(id, V if alone or rests else H, () if alone else follows))
+    for each in found:
+        if each.violation:
+            each.violation.id, each.violation.where = "0123abcd", "γ = 0.9765625, m = 1, p = 1, n = 1"
+            each.violation.diagnosis = "gives the gradient of one step at the equilibrium, not that of the equilibrium"
+            each.violation.boundary_said = "wrong from γ = 0.976 on at m = 4, n = 2, right at 0.975 and below"
+    text = shown(Report(found, untried=["reference in float32, which it claims (--dtype)"]))
+    lines = text.rstrip().splitlines()
+    assert lines[0] == "2 causes of what is violated"
+    assert len(lines) <= 20  # under 25 with the header and the progress of a run
+    for part in (
+        "(existence)",
+        "(adjoint-certificate)",
+        "wrong from γ = 0.976 on",
+        "laws follow: ",
+        "deqverify show 0123abcd",
+    ):
+        assert part in " ".join(text.split())
+    assert "can still be trusted in" in text
+    assert "┃" not in text
+    assert "┃" in shown(Report(found), full=True)
+
+
+def test_what_is_expected_is_one_line_a_reason() -> None:
+    known = [result(id, E) for id in ("existence", "answers", "solves")]
+    for each, reason in zip(known, ("a known reason, " * 20, "another", "another"), strict=True):
+        each.reason = reason
+    text = shown(Report(known))
+    told = [line for line in text.splitlines() if line.startswith("expected")]
+    assert len(told) == 2
+    assert "expected  solves, answers × reference: another" in told
+    assert all(len(line) <= 80 for line in told)
+    assert "Nothing beyond the expectations" in " ".join(text.split())
+
+
+def test_a_cause_that_another_dtype_does_not_show_is_told_so() -> None:
+    wrong = result("existence")
+    wrong.violation.id = "0123abcd"  # type: ignore[union-attr]
+    assert "in float64, not in float32" in shown(Report([wrong, result("existence", H, dtype="float32")]))
+
+
+def test_settling_twice_is_settling_once_and_a_part_is_settled_anew() -> None:
+    whole = settled([result("existence"), result("mass", follows=("existence",))])
+    assert settled(whole) == whole
+    assert [each.verdict for each in settled(whole[1:])] == [V]

@@ -23,7 +23,7 @@ from tests.faults.test_nonlinear import KILLERS as OF_ANY_CELL
 from tests.faults.test_stateful import MORE, THRESHOLDS
 
 SHARE = 0.9
-PROFILE = Profile("causes", examples=12, seconds=4.0, seed=0, example_seconds=10.0)
+PROFILE = Profile("causes", examples=12, seconds=4.0, seed=0, example_seconds=60.0)
 
 
 def faults() -> list[type]:

@@ -71,7 +71,7 @@ def boundary(law: Law, made: Fresh, failure: Failure, effort: Effort) -> list[Li
     if failure.kind == "hang" or not isinstance(problem, Problem) or arguments_of(law, Question(problem)) is None:
         return []
     found: list[Line] = []
-    with suppress(Interrupted, Exception), alarm(min(effort.example_seconds, 4 * SECONDS)):  # a picture is no verdict
+    with suppress(Interrupted, Exception), alarm(min(2 * SECONDS, effort.example_seconds)):  # a picture is no verdict
         found.extend(_Search(law, made, failure, now() + SECONDS).lines())
     return found
 

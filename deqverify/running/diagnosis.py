@@ -107,7 +107,7 @@ def diagnosed(law: Law, subject: Subject, failure: Failure, effort: Effort) -> s
     problem = failure.arguments.get("problem")
     if failure.kind != "wrong" or not isinstance(problem, Problem) or law.family in OF_SEVERAL_CALLS:
         return ""
-    with suppress(Interrupted, Exception), alarm(effort.example_seconds):  # words are no verdict
+    with suppress(Interrupted, Exception), alarm(min(2 * SECONDS, effort.example_seconds)):  # words are no verdict
         seen = _failing(law, subject, failure)
         if "gradient" in law.needs:
             of_adjoint = subject.is_layer and law.id not in ("objective", "gradient-B")

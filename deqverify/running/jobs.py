@@ -6,13 +6,14 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from deqverify.claims import Claims
 from deqverify.clock import Hang, alarm
 from deqverify.implementations.loading import TargetError, load
-from deqverify.implementations.subject import Subject
+from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.law import Law, laws
 from deqverify.running.boundary import boundary
 from deqverify.running.counterexamples import CounterexampleError, read
@@ -46,7 +47,10 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         if scratch:
             scratch.write_bytes(pickle.dumps(arguments))
 
-    unused = subject.copied() if job.in_hand and subject.claims.copies else subject
+    unused = subject
+    if job.in_hand and subject.claims.copies:
+        with suppress(TargetFailure):  # the law ``copies`` judges that
+            unused = subject.copied()
     tally = Tally()
     # What one job leaves switched on would be the next one's start, for which no law could blame it any more.
     settings = subject.framework.settings() if subject.is_layer else None
@@ -56,11 +60,11 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             trial = _again(job, law, subject, announce)
             if not (job.pinned_only or trial.failure):
                 trial = law.trial(subject, effort, announce, tally.add)
-            looked_at = trial.failure if not job.expected else None  # what is expected was looked at when it was new
-            blamed = blame(law, subject, lambda: _fresh(job, unused), looked_at, effort) if looked_at else None
+            made = lambda: _fresh(job, unused)  # noqa: E731
+            blamed = blame(law, subject, made, trial.failure, effort, not job.expected) if trial.failure else None
             if blamed:
                 trial.failure = blamed.failure
-            alone = blamed.failure if blamed and not blamed.follows else None
+            alone = None if blamed is None or job.expected or {*blamed.follows} & {*job.tried} else blamed.failure
             words = diagnosed(law, subject, alone, effort) if alone else ""
             lines = boundary(law, lambda: subject, alone, effort) if alone else []
             result = result_of(job, law, trial, words, lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from deqverify.claims import Claims
 from deqverify.law import laws
 from deqverify.running import counterexamples
 from deqverify.running.causes import Cause, causes, settled
-from deqverify.running.expectations import Expectation, apply, meets
+from deqverify.running.expectations import Expectation, apply
 from deqverify.running.jobs import ask, database_folder
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict
@@ -138,7 +138,9 @@ def make_jobs(
                 if "float64" not in laws()[law].needs:
                     share = min(share, max(LEAST_EXAMPLES, -(-share // len(chosen))))
                 job = Job(law, target, dtype, device, share, profile.seconds, profile.example_seconds, profile.seed)
-                job = dataclasses.replace(job, cells=tuple(only), compiles=_compiles(target, asked))
+                job = dataclasses.replace(
+                    job, cells=tuple(only), compiles=_compiles(target, asked), tried=tuple(law_ids)
+                )
                 if database is not None and profile.seed is None:
                     job = dataclasses.replace(job, database=str(database_folder(database, job)))
                 jobs.append(job)
@@ -220,8 +222,8 @@ def run(
     reasons = {target: answer for target, answer in asked.items() if isinstance(answer, str)}
     yield from (Result(job, Verdict.COULD_NOT_RUN, reasons[job.target]) for job in jobs if job.target in reasons)
     known = counterexamples.kept_for(kept) if any(job.seed is None for job in jobs) else {}
-    able = [_pinned(job, known) for job in jobs if job.target not in reasons]
-    able = [dataclasses.replace(job, expected=meets(job, expectations) is not None) for job in able]
+    expected = {(each.law, each.target) for each in expectations}
+    able = [_prepared(job, known, expected) for job in jobs if job.target not in reasons]
     for result in in_rounds(able, pool.run):
         if result.violation and result.violation.counterexample:
             with suppress(OSError):  # a folder that cannot be written into takes no verdict away
@@ -233,9 +235,12 @@ MOST_PINNED = 5
 """So many of the counterexamples of a job, the newest, are tried again."""
 
 
-def _pinned(job: Job, known: Mapping[tuple[str, str, str | None, str], list[str]]) -> Job:
+def _prepared(
+    job: Job, known: Mapping[tuple[str, str, str | None, str], list[str]], expected: Collection[tuple[str, str]]
+) -> Job:
+    """``job`` with what is known of it beforehand: earlier counterexamples, and that a violation is expected."""
     files = known.get((job.law, job.target, job.dtype, job.device), []) if job.seed is None else []
-    return dataclasses.replace(job, pinned=tuple(files[:MOST_PINNED])) if files else job
+    return dataclasses.replace(job, pinned=tuple(files[:MOST_PINNED]), expected=(job.law, job.target) in expected)
 
 
 def in_order(results: Sequence[Result], jobs: Sequence[Job]) -> list[Result]:

@@ -28,6 +28,9 @@ from deqverify.trial import Effort, Evidence, Failure, run_trial
 EXAMPLES, SECONDS = 40, 3.0
 """What a law is tried with again at the most."""
 
+ONE = 5.0
+"""What one question, or one example of that trial, may take: a worker's hard limit leaves room for it."""
+
 BLOCKED = 12
 """After so many examples of which none has premises that hold there is no use in going on."""
 
@@ -59,8 +62,8 @@ Fresh = Callable[[], Subject]
 """Makes a subject that nobody has asked anything yet."""
 
 
-def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort) -> Blame:
-    """Who is to blame for ``failure`` of ``law`` on ``subject``.
+def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool = True) -> Blame:
+    """Who is to blame for ``failure`` of ``law`` on ``subject``. Unless ``retried`` what may follow is taken to follow.
 
     Violations that end in a crash or a hang rest on the law ``answers`` alone.
     """
@@ -69,8 +72,8 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
     if failure.kind != "wrong":
         return Blame(("answers",), failure)
     try:
-        with alarm(effort.example_seconds):
-            return _blame(law, subject, fresh, failure, effort)
+        with alarm(min(ONE, effort.example_seconds)):
+            return _blame(law, subject, fresh, failure, effort, retried)
     except Interrupted:  # too slow to be asked again: then it is left to what the run says of those that it rests on
         return Blame(tuple(premise.id for premise in premises(law)), failure)
     except Exception as error:  # nothing here may take the verdict away
@@ -78,7 +81,7 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
         return Blame((), failure)
 
 
-def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort) -> Blame:
+def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool) -> Blame:
     asked = fresh().recording()
     excess = weight(law, asked, failure.arguments).ratio
     if not excess > 1.0 and law.family not in _ABOUT_CALLS:
@@ -93,7 +96,7 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
     others = [premise.id for premise in able if not weights[premise.id]]
     if not suspected:
         return Blame(tuple(others), failure)
-    found = _alone(law, able, suspected, subject, judged, effort)
+    found = _alone(law, able, suspected, subject, judged, effort) if retried else None
     return Blame((), found) if found else Blame((*(p.id for p in suspected), *others), failure)
 
 
@@ -244,6 +247,7 @@ def _alone(
             yield seen
 
     seconds = min(SECONDS, effort.seconds)
-    few = replace(effort, examples=EXAMPLES, seconds=seconds, database=None, push=False)
+    one = min(ONE, effort.example_seconds)
+    few = replace(effort, examples=EXAMPLES, seconds=seconds, example_seconds=one, database=None, push=False)
     found = run_trial(body, law.drawn(subject), subject, few, law.judges_crashes)
     return found.failure if found.failure and found.failure.kind == "wrong" else None

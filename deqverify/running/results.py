@@ -52,8 +52,6 @@ class Job:
     """Half of the examples climb towards a larger measured/allowed."""
     scouting: bool = False
     """A few examples, before all laws have theirs: what is easily found is found in seconds."""
-    expected: bool = False
-    """A violation is expected, and neither shrunk nor weighed."""
     cells: tuple[str, ...] = ()
     """The cells to be judged on; all that are claimed, without any."""
     compiles: bool = False
@@ -64,6 +62,10 @@ class Job:
     """Files of counterexamples that are tried first."""
     pinned_only: bool = False
     """Nothing but these is tried."""
+    tried: tuple[str, ...] = ()
+    """The laws of the same run: what may follow from none of them needs words of its own."""
+    expected: bool = False
+    """A violation is expected: its cause is known, and no time is spent on shrinking and weighing it, or on words."""
 
     @property
     def column(self) -> str:

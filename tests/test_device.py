@@ -123,11 +123,13 @@ def small_rates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_rates")
-@pytest.mark.parametrize("name", [n for who in ("reference", "plain", "torchdeq") for n in VARIANTS[who]])
+@pytest.mark.parametrize(
+    "name", [n for who in ("reference", "plain", "torchdeq") for n in VARIANTS[who] if "jax" not in n]
+)
 def test_every_contender_of_pytorch_is_timed_on_the_device(name: str) -> None:
     with pretended_cuda():
         if "cuda" not in contender(name).devices:
-            assert name in ("reference[numpy]", "reference[jax]")
+            assert name == "reference[numpy]"
             return
         rows = list(
             measure.rows([name], ["forward", "gradient", "step"], FixedProblem(8, 4, 0.9), "float64", "cuda", 0)

@@ -61,7 +61,7 @@ def test_an_expected_violation_exits_0_and_a_stale_expectation_1(tmp_path: Path)
     arguments = ("torchdeq", "--law", "gradient-x", "--max-examples", "20", "--seed", "0", "--expect", str(file))
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    assert "gradient-x: phantom" in result.output
+    assert "expected  gradient-x × torchdeq: phantom" in result.output
     file.write_text(file.read_text() + '[[expect]]\nlaw = "gone"\ntarget = "torchdeq"\nreason = "old"\n')
     result = run(*arguments)
     assert result.exit_code == 1

@@ -22,6 +22,9 @@ LAWS = (
     "quotient-floor", "descent-dissipation", "descent-floor", "global-optimum", "trajectory", "history",
     "answers-kept", "in-place-update", "no-gradient", "modes", "settings-kept", "copies", "pickles", "threads",
     "memory-layout", "batch-of-one", "empty-batch", "trace", "solves", "deterministic",
+    "input-balance", "output-balance", "balance-descent", "balance-flow", "relu-euler", "readout-floor",
+    "splitting-rate", "shift", "shift-gradient", "node-order", "node-order-gradient", "token-order",
+    "token-order-gradient", "norm-kept", "symplectic",
 )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from deqverify.benchmarking import cost
 from .common import once
 
 LAWS = (
-<<<<<<< HEAD
     "existence", "uniqueness", "restart", "enclosure", "trace", "objective", "taylor", "gradient-theta",
     "gradient-B", "gradient-x", "energy", "adjoint-certificate", "cotangent-linearity", "repeated-pull",
     "adjoint-identity", "second-order", "start-gradient", "linearity", "scale", "input-balance", "output-balance",
@@ -26,20 +25,6 @@ LAWS = (
     "batch-of-one", "empty-batch", "deterministic", "history", "answers-kept", "in-place-update", "settings-kept",
     "copies", "pickles", "threads", "answers", "inputs-kept", "dtype-and-device", "memory-layout", "no-gradient",
     "modes",
-=======
-    "existence", "uniqueness", "restart", "enclosure", "mass", "positivity", "permutation", "column-shift", "linearity",
-    "scale", "batch", "gradient-theta", "gradient-B", "gradient-x", "energy", "euler",
-    "adjoint-certificate", "gauge", "cotangent-linearity", "repeated-pull", "dissipation", "dissipation-floor",
-    "flow", "descent", "column-sums", "trust-region", "descent-order", "status-forward", "status-backward",
-    "status-cap", "status-nan", "answers", "poisoned-point", "inputs-kept", "dtype-and-device",
-    "solver-rate", "objective", "taylor", "adjoint-identity", "second-order", "start-gradient", "projected-floor",
-    "quotient-floor", "descent-dissipation", "descent-floor", "global-optimum", "trajectory", "history",
-    "answers-kept", "in-place-update", "no-gradient", "modes", "settings-kept", "copies", "pickles", "threads",
-    "memory-layout", "batch-of-one", "empty-batch", "trace", "solves", "deterministic",
-    "input-balance", "output-balance", "balance-descent", "balance-flow", "relu-euler", "readout-floor",
-    "splitting-rate", "shift", "shift-gradient", "node-order", "node-order-gradient", "token-order",
-    "token-order-gradient", "norm-kept", "symplectic",
->>>>>>> lib
 )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses() -> None:
     assert torch.ones(3).device.type == "cpu"
 
 
-MOST_STEPS = 50
+MOST_STEPS = 15
 """Of Picard's iteration, which else takes a thousand near γ = 1, each of operations that are slow here."""
 
 

@@ -1,6 +1,6 @@
-"""No false alarm on wrapped layers: ``python -m tests.quiet_wrapped torch EXAMPLES [SEED [MINUTES]]`` tries every law
+"""No false alarm on wrapped layers: ``python -m tools.quiet_wrapped torch EXAMPLES [SEED [MINUTES]]`` tries every law
 on the correct layers of tests/wrapped, in one process, until EXAMPLES examples were judged or the minutes are over, and
-prints every violation. With ``first`` for the first word, ``python -m tests.quiet_wrapped first torch [SEED]``, it
+prints every violation. With ``first`` for the first word, ``python -m tools.quiet_wrapped first torch [SEED]``, it
 prints after how many seconds each broken twin's first violation arrives in the default profile, shrunk and weighed.
 
 In PyTorch the layers solve to 1e-3, 1e-6 or 1e-9 and claim that; some spend the whole of it on purpose, along one

@@ -23,8 +23,8 @@ from deqverify.implementations.subject import Subject
 from deqverify.implementations.wrapping import CLAIMS
 from deqverify.law import Law, describe, laws
 from deqverify.trial import Effort
-from tests.first import first
 from tests.wrapped import torch_layers
+from tools.first import first
 
 EXAMPLES = 6  # of a law on one layer: the first of them is the simplest
 COARSE = {"float64": (1e-3, 1e-6, 1e-9), "float32": (1e-3, 1e-5)}

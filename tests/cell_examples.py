@@ -53,11 +53,11 @@ def instances(draw: DrawFn, name: str, dtype: str = "float64", largest_n: int = 
 
 @lru_cache(maxsize=64)
 def sample(
-    name: str, count: int = 30, dtype: str = "float64", largest_n: int = 3, large: bool = False
+    name: str, count: int = 30, dtype: str = "float64", largest_n: int = 3, large: bool = False, number: int = 0
 ) -> tuple[Drawn, ...]:
     found: list[Drawn] = []
 
-    @seed(0)
+    @seed(number)
     @settings(QUIET, max_examples=count, phases=(Phase.generate,))
     @given(instances(name, dtype, largest_n, large))
     def collect(value: Drawn) -> None:

@@ -12,7 +12,7 @@ from deqverify.implementations.candidates import as_implementation
 from deqverify.implementations.loading import forget
 from deqverify.implementations.subject import Subject
 from deqverify.law import laws as all_laws
-from deqverify.running.expectations import apply, stale
+from deqverify.running.expectations import apply, marked, stale
 from deqverify.running.expectations import read as read_expectations
 from deqverify.running.jobs import ask, run_job
 from deqverify.running.plan import Report, in_order, in_rounds, make_jobs, select, untried
@@ -56,7 +56,7 @@ def check_deq(
         )
         if isinstance(reason := asked[deq], str):
             return Report([Result(job, Verdict.COULD_NOT_RUN, reason) for job in jobs], stale(known, all_laws()))
-        found = in_rounds(jobs, lambda some: map(run_job, some))
+        found = in_rounds(marked(jobs, known), lambda some: map(run_job, some))
         results = [apply(result, known) for result in _shown(found, len(jobs), progress)]
         return Report(in_order(results, jobs), stale(known, all_laws()), untried(jobs, law_ids, asked))
     subject = Subject(
@@ -66,7 +66,7 @@ def check_deq(
     asked = {subject.name: subject.claims}
     jobs = make_jobs([subject.name], law_ids, chosen, dtypes, device, database=None, asked=asked, only=cells)
     jobs = [dataclasses.replace(job, in_hand=True, found=tuple(finding_object(deq))) for job in jobs]
-    found = in_rounds(jobs, lambda some: (run_job(job, deq) for job in some))
+    found = in_rounds(marked(jobs, known), lambda some: (run_job(job, deq) for job in some))
     results = [apply(result, known) for result in _shown(found, len(jobs), progress)]
     return Report(in_order(results, jobs), stale(known, all_laws()), untried(jobs, law_ids, asked))
 

@@ -183,7 +183,7 @@ class Law:
             few = replace(own, examples=examples, seconds=seconds, database=database)
             trial.add(run_trial(self.body, draws, on, few, self.judges_crashes, announce, observe))
 
-        if own.scouting:
+        if own.brief:
             return trial
         more(self.drawn(others) if others else None, others, 1 + own.examples // OTHER_CELLS_SHARE, "cells")
         if trial.crashed and not trial.failure and not trial.decisive:

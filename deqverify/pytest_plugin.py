@@ -114,7 +114,7 @@ class Verification:
 
     def result(self, job: Job) -> Result:
         """The result of ``job``. A target that cannot be loaded is said once, and skipped from then on."""
-        from deqverify.running.expectations import apply
+        from deqverify.running.expectations import apply, marked
         from deqverify.running.results import Result, Verdict
 
         if isinstance(reason := self.asked[job.target], str):
@@ -122,7 +122,7 @@ class Verification:
                 pytest.skip(f"could not run {job.column}, as was said")
             self._said.add(reason)
             return Result(job, Verdict.COULD_NOT_RUN, reason)
-        return apply(next(self.workers.run([job])), self.expectations)
+        return apply(next(self.workers.run(marked([job], self.expectations))), self.expectations)
 
     def pytest_report_header(self) -> list[str]:
         from deqverify.reporting.machine import versions

@@ -51,9 +51,9 @@ class Effort:
     alone, so that all laws would see the same problems.
 
     With ``push`` half of the examples climb towards a larger measured/allowed (``hypothesis.target``): better at
-    finding what a bound forgets, and no fair sample of anything. While
-    ``scouting`` a law has neither the cells that share its examples nor what is large. What is ``expected`` to fail is
-    neither shrunk nor weighed: it was, when it was written down.
+    finding what a bound forgets, and no fair sample of anything. A ``brief`` trial has neither the cells that share
+    its law's examples nor what is large. What is ``expected`` to fail is neither shrunk nor weighed: it was, when it
+    was written down.
     """
 
     examples: int = 100
@@ -62,7 +62,7 @@ class Effort:
     seed: int | None = None
     database: Path | None = None
     push: bool = False
-    scouting: bool = False
+    brief: bool = False
     expected: bool = False
 
 

@@ -25,6 +25,9 @@ Theta = dict[str, Any]
 Drawn = tuple[Theta, Any]
 
 
+NARROW = 2.0**-100  # of the sizes met, at 200 bits: hundreds of operations, each of 2⁻²⁰⁰, with room for cancellation
+
+
 def snippet() -> str:
     """The module that the page shows."""
     found = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -52,8 +52,9 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses() -> None:
     assert torch.ones(3).device.type == "cpu"
 
 
-MOST_STEPS = 15
-"""Of Picard's iteration, which else takes a thousand near γ = 1, each of operations that are slow here."""
+LOOSE = 1e-3
+"""A tolerance that Picard's iteration reaches in MOST_STEPS up to γ = 0.8: each of its operations is slow here."""
+MOST_STEPS = 30
 
 
 def violations(target: str, dtype: str, only: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def violations(target: str, dtype: str, only: tuple[str, ...] = ()) -> dict[str,
     with pretended_cuda():
         layer = load(target)
         if target == "reference[picard]":
-            layer = layer.limited(MOST_STEPS)
+            layer = layer.at_tolerance(LOOSE).limited(MOST_STEPS)
         subject = Subject(layer, dtype, "cuda")
         for name, law in laws().items():
             if not law.missing(subject) and (not only or name in only):

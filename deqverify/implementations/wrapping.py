@@ -122,14 +122,16 @@ def check_states(states: Sequence[Any], images: Sequence[Any], call: str) -> Non
 
 
 def check_same(first: Array, second: Array, what: str, why: str) -> None:
-    """That the same call gave the same, but for rounding of sums in another order."""
+    """That the same call gave the same, but for rounding of sums in another order: in float32 far below a thousandth of
+    the largest entry. What is drawn anew in each call, as dropout, moves entries by their own size."""
     if not np.allclose(first, second, rtol=1e-3, atol=1e-3 * float(np.abs(first).max(initial=0.0)), equal_nan=True):
         off = float(np.abs(first - second).max())
         raise ValueError(f"{what}: two calls with the same arguments differ by {off:.2g}; expected one answer: {why}")
 
 
 def sees_others(alone: Array, among: Array) -> bool:
-    """Whether a data point's ``f(z, x)`` depends on the others: by more than sums in another order."""
+    """Whether a data point's ``f(z, x)``, in float64, depends on the others: by more than sums in another order
+    do, even in a module that computes in float32 inside, some dozen units of 6e-8."""
     return float(np.abs(alone - among).max(initial=0.0)) > 1e-5 * float(np.abs(among).max(initial=0.0))
 
 

@@ -96,15 +96,13 @@ class _Search:
         if not isinstance(self.shrunk, SoftmaxProblem):
             yield from self._of_data(self.shrunk)
             return
-        rate = None
         for m, n in ((4, 2), (1, 1)):
             rate = self._line("γ", RATES, lambda g, m=m, n=n: _problem(m, n, g), f"m = {m}, n = {n}")  # type: ignore[misc]
             if any(ratio > 1.0 for ratio in rate.ratios):
                 break
         else:
             m, n = self.shrunk.m, self.shrunk.n
-            of = lambda g: self.shrunk.with_blocks(gamma=np.asarray(g))  # noqa: E731
-            rate = self._line("γ", RATES, of, f"m = {m}, n = {n}, as in the smallest")
+            rate = self._line("γ", RATES, self._shrunk_at, f"m = {m}, n = {n}, as in the smallest")
         if rate.said or any(ratio > 1.0 for ratio in rate.ratios):
             yield rate
         wrong = [value for value, ratio in zip(rate.values, rate.ratios, strict=True) if ratio > 1.0]
@@ -113,6 +111,9 @@ class _Search:
         yield from self._with_border("m", SIZES, lambda k: _problem(int(k), 2, gamma), f"{at}, n = 2")
         yield from self._with_border("n", SIZES, lambda k: _problem(4, int(k), gamma), f"{at}, m = 4")
         yield from self._scales(_problem(4, 2, gamma) if wrong else self.shrunk, at)
+
+    def _shrunk_at(self, gamma: float) -> Problem:
+        return self.shrunk.with_blocks(gamma=np.asarray(gamma))
 
     def _of_data(self, problem: Problem) -> Iterable[Line]:
         """Of other cells the weights stay as they are."""

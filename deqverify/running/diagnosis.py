@@ -235,7 +235,7 @@ def _models(problem: Problem) -> Iterable[tuple[str, Array]]:
         "takes the softmax along rows": gamma * cell.softmax(problem.A.T).T,
         "applies γ twice": gamma**2 * S,
         "gives the recurrent part the wrong sign": -gamma * S,
-        "leaves out γ": S * (1 - 1e-12),
+        "leaves out γ": S * (1 - 1e-12),  # I − S itself is singular
         "masks the weights above the diagonal": gamma * np.tril(S),
         "masks the weights below the diagonal": gamma * np.triu(S),
         "uses A itself in place of its softmax": gamma * problem.A,

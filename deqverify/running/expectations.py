@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,6 +69,11 @@ def stale(expectations: Collection[Expectation], known_laws: Collection[str]) ->
 def meets(job: Job, expectations: Collection[Expectation]) -> Expectation | None:
     """The expectation that a violation by ``job`` would meet."""
     return next((e for e in expectations if (e.law, e.target) == (job.law, job.target)), None)
+
+
+def marked(jobs: Iterable[Job], expectations: Collection[Expectation]) -> list[Job]:
+    """``jobs``, those whose violation is expected marked so: no time is spent on one that is known."""
+    return [replace(job, expected=meets(job, expectations) is not None) for job in jobs]
 
 
 def apply(result: Result, expectations: Collection[Expectation]) -> Result:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,8 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
     if reason := law.missing(subject):
         return Result(job, Verdict.NOT_CLAIMED, reason)
     database = Path(job.database) if job.database else None
-    effort = Effort(
-        job.examples, job.seconds, job.example_seconds, job.seed, database, job.push, job.scouting, job.expected
-    )
+    limits = (job.examples, job.seconds, job.example_seconds, job.seed, database)
+    effort = Effort(*limits, push=job.push, brief=job.brief, expected=job.expected)
 
     def announce(arguments: dict[str, Any]) -> None:
         if scratch:
@@ -60,7 +60,7 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             trial = _again(job, law, subject, announce)
             if not (job.pinned_only or trial.failure):
                 trial = law.trial(subject, effort, announce, tally.add)
-            made = lambda: _fresh(job, unused)  # noqa: E731
+            made = partial(_fresh, job, unused)
             blamed = blame(law, subject, made, trial.failure, effort, not job.expected) if trial.failure else None
             if blamed:
                 trial.failure = blamed.failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from deqverify.claims import Claims
 from deqverify.law import laws
 from deqverify.running import counterexamples
 from deqverify.running.causes import Cause, causes, settled
-from deqverify.running.expectations import Expectation, apply
+from deqverify.running.expectations import Expectation, apply, marked
 from deqverify.running.jobs import ask, database_folder
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict
@@ -97,10 +97,10 @@ FIRST_OF_OWN = ("energy", "existence", "gradient-theta", "history", "gradient-x"
 """What runs before these on a layer with a cell of its own, of which no adjoint is seen."""
 
 
-def rank(law: str, own: bool = False) -> int:
-    """The place of ``law`` in the order of running; ``own``: on a layer with a cell of its own."""
+def rank(law: str, own: bool = False) -> int | None:
+    """The place of ``law`` among those that run first, if it is one; ``own``: on a layer with a cell of its own."""
     order = (*FIRST_OF_OWN, *FIRST) if own else FIRST
-    return order.index(law) if law in order else len(order)
+    return order.index(law) if law in order else None
 
 
 LEAST_EXAMPLES = 30
@@ -145,12 +145,9 @@ def make_jobs(
                     job = dataclasses.replace(job, database=str(database_folder(database, job)))
                 jobs.append(job)
     own = {target: _own(target, asked) for target in targets}
-
-    def place(job: Job) -> tuple[bool, int, int]:
-        first = job.law in FIRST or (own[job.target] and job.law in FIRST_OF_OWN)
-        return not first, later[job.target, job.dtype], rank(job.law, own[job.target])
-
-    return sorted(jobs, key=place)
+    ranks = {(target, law): rank(law, own[target]) for target in targets for law in law_ids}
+    jobs = [dataclasses.replace(job, first=ranks[job.target, job.law] is not None) for job in jobs]
+    return sorted(jobs, key=lambda job: (not job.first, later[job.target, job.dtype], ranks[job.target, job.law] or 0))
 
 
 def _claimed_dtypes(target: str, asked: Asked | None) -> tuple[str | None, ...]:
@@ -185,23 +182,23 @@ def untried(jobs: Sequence[Job], law_ids: Sequence[str], asked: Asked | None = N
     return found
 
 
-SCOUTING = (8, 25)
+ROUNDS = (8, 25)
 """Examples for each of the laws that run first, round by round, before any has all of its own."""
 
 
 def in_rounds(jobs: Sequence[Job], attempt: Callable[[Iterable[Job]], Iterable[Result]]) -> Iterator[Result]:
     """What ``attempt`` finds of ``jobs``, each once: in the first rounds of a few examples, of the laws that run first
     and in the first dtype of each target, what is violated already; all others afterwards."""
-    scouts: dict[tuple[str, str], Job] = {}
+    early: dict[tuple[str, str], Job] = {}
     for job in jobs:
-        if job.law in (*FIRST_OF_OWN, *FIRST):
-            scouts.setdefault((job.target, job.law), job)
+        if job.first:
+            early.setdefault((job.target, job.law), job)
     found = set()
-    for examples in SCOUTING:
-        few = [job for job in scouts.values() if job.examples >= 2 * examples and job not in found]
-        for result in attempt(dataclasses.replace(job, examples=examples, scouting=True) for job in few):
+    for examples in ROUNDS:
+        few = [job for job in early.values() if job.examples >= 2 * examples and job not in found]
+        for result in attempt(dataclasses.replace(job, examples=examples, brief=True) for job in few):
             if result.verdict is Verdict.VIOLATED:
-                whole = scouts[result.job.target, result.job.law]
+                whole = early[result.job.target, result.job.law]
                 found.add(whole)
                 yield dataclasses.replace(result, job=whole)
     yield from attempt(job for job in jobs if job not in found)
@@ -222,9 +219,8 @@ def run(
     reasons = {target: answer for target, answer in asked.items() if isinstance(answer, str)}
     yield from (Result(job, Verdict.COULD_NOT_RUN, reasons[job.target]) for job in jobs if job.target in reasons)
     known = counterexamples.kept_for(kept) if any(job.seed is None for job in jobs) else {}
-    expected = {(each.law, each.target) for each in expectations}
-    able = [_prepared(job, known, expected) for job in jobs if job.target not in reasons]
-    for result in in_rounds(able, pool.run):
+    able = [_pinned(job, known) for job in jobs if job.target not in reasons]
+    for result in in_rounds(marked(able, expectations), pool.run):
         if result.violation and result.violation.counterexample:
             with suppress(OSError):  # a folder that cannot be written into takes no verdict away
                 result.violation.id = counterexamples.keep(result.violation.counterexample, kept)
@@ -235,12 +231,9 @@ MOST_PINNED = 5
 """So many of the counterexamples of a job, the newest, are tried again."""
 
 
-def _prepared(
-    job: Job, known: Mapping[tuple[str, str, str | None, str], list[str]], expected: Collection[tuple[str, str]]
-) -> Job:
-    """``job`` with what is known of it beforehand: earlier counterexamples, and that a violation is expected."""
+def _pinned(job: Job, known: Mapping[tuple[str, str, str | None, str], list[str]]) -> Job:
     files = known.get((job.law, job.target, job.dtype, job.device), []) if job.seed is None else []
-    return dataclasses.replace(job, pinned=tuple(files[:MOST_PINNED]), expected=(job.law, job.target) in expected)
+    return dataclasses.replace(job, pinned=tuple(files[:MOST_PINNED]))
 
 
 def in_order(results: Sequence[Result], jobs: Sequence[Job]) -> list[Result]:

@@ -50,8 +50,10 @@ class Job:
     """The implementation is an object of the caller's, ``target`` only its name."""
     push: bool = False
     """Half of the examples climb towards a larger measured/allowed."""
-    scouting: bool = False
-    """A few examples, before all laws have theirs: what is easily found is found in seconds."""
+    first: bool = False
+    """Its law is one of those that run first on its target."""
+    brief: bool = False
+    """A few examples, before any law has all of its own: what is easily found is found in seconds."""
     cells: tuple[str, ...] = ()
     """The cells to be judged on; all that are claimed, without any."""
     compiles: bool = False

@@ -43,9 +43,8 @@ def tried(deq: Any, law: str, dtype: str, examples: int, seed: int) -> Trial:
     return trial
 
 
-def caught(deq: Any, twin: str, seed: int) -> list[str]:
-    laws_of_it = CATCHING.get(twin, GRADIENT)
-    return next(([law] for law in laws_of_it if tried(deq, law, "float64", 10, seed).failure), [])
+def caught(deq: Any, twin: str, seed: int) -> bool:
+    return any(tried(deq, law, "float64", 10, seed).failure for law in CATCHING.get(twin, GRADIENT))
 
 
 @pytest.mark.parametrize("name", torch_layers.EXAMPLES)

@@ -128,32 +128,6 @@ class ConvNorm(Implicit):
     def f(self, z: Tensor, x: Tensor) -> Tensor:
         return self.norm(torch.tanh(self.conv(z)) + x)
 
-    def spoiled(self, step: Any, z: Tensor) -> Tensor:
-        """z moved until its residual is nearly as large as the tolerance allows, if it isn't already."""
-        d = torch.ones_like(z).flatten(1)
-        if self.spent == "alternating":
-            d[:, 1::2] = -1.0
-        d = d.view_as(z)
-        per = (slice(None), *[None] * (z.ndim - 1))
-        image = step(z)
-        size = image.flatten(1).norm(dim=1)
-        off = ((step(z + 1e-4 * size[per] * d) - image) / 1e-4 / size.clamp(min=1e-30)[per] - d).flatten(1).norm(dim=1)
-        t = 0.9 * self.tolerance * size / off
-        for _ in range(30):
-            moved = z + t[per] * d
-            image = step(moved)
-            off, size = (v.flatten(1).norm(dim=1) for v in (image - moved, image))
-            good = off <= 0.95 * self.tolerance * size
-            if bool((good | ~size.isfinite()).all()):
-                return moved
-            t = torch.where(good, t, 0.7 * t)
-        return z
-
-    def in_place(self, z: Tensor, x: Tensor) -> Tensor:
-        """z itself, with the graph of a step."""
-        step = self.f(z, x)
-        return step + (z - step).detach()
-
     def last_step(self, z: Tensor, x: Tensor) -> Tensor:
         if self.broken == "detached statistics":
             h = torch.tanh(self.conv(z)) + x

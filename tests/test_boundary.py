@@ -9,6 +9,7 @@ import pytest
 
 from deqverify import CellProblem, SoftmaxProblem, laws, losses
 from deqverify.cells import cells
+from deqverify.implementations.protocol import Solution, Status
 from deqverify.implementations.subject import Subject
 from deqverify.running import boundary as module
 from deqverify.running.boundary import Line, boundary, drawn, said
@@ -47,6 +48,23 @@ def test_a_gradient_of_one_step_is_wrong_everywhere() -> None:
     found = lines_of(layers.OneStepGradient(), "adjoint-certificate")
     assert said(list(found.values())) == "wrong at every γ tried at m = 4, n = 2"
     assert found["γ"].right is None
+
+
+class ReportsBeyond(layers.OneStepGradient):
+    """Beyond γ = 0.8 the equilibrium is reported as not converged, so that nothing is judged there."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        z = z if isinstance(z, Solution) else Solution(z)
+        z.status = Status.CAPPED if float(theta["gamma"]) > 0.8 else Status.CONVERGED
+        return z
+
+
+def test_what_is_reported_is_neither_right_nor_wrong() -> None:
+    found = lines_of(ReportsBeyond(), "adjoint-certificate")
+    assert found["γ"].undecided == (0.9, 0.97, 0.99, 0.999, 0.9999)
+    assert found["γ"].right is None
+    assert said(list(found.values())) == "wrong at every γ that can be judged, 0.1 to 0.75, at m = 4, n = 2"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ SCALES = tuple(range(-24, 25, 6))
 class Line:
     """measured/allowed of a law along one coordinate. ``right`` is the nearest value to the border that holds,
     ``wrong`` the nearest that is violated; without a border both are None. ``rest`` names the problems' other
-    coordinates."""
+    coordinates. At ``undecided`` values nothing can be told, as where it reports that it is not converged: they are
+    neither right nor wrong."""
 
     coordinate: str
     values: tuple[float, ...]
@@ -45,6 +46,7 @@ class Line:
     right: float | None
     wrong: float | None
     rest: str
+    undecided: tuple[float, ...] = ()
 
     @property
     def said(self) -> str:
@@ -83,14 +85,16 @@ class _Search:
         self.shrunk: Problem = failure.arguments["problem"]
         self.crashes = failure.kind == "crash"
 
-    def ratio(self, problem: Problem) -> float:
+    def ratio(self, problem: Problem) -> float | None:
+        """measured/allowed; None where it can't be told."""
         if now() > self.until:
             raise Interrupted("enough")
         subject = self.made()
         problem = problem.rounded_to(subject.dtype)
         arguments = arguments_of(self.law, Question(problem))
         assert arguments is not None
-        return weight(self.law, subject, arguments, self.crashes).ratio
+        found = weight(self.law, subject, arguments, self.crashes)
+        return found.ratio if found.informative or found.ratio > 1.0 else None
 
     def lines(self) -> Iterable[Line]:
         if not isinstance(self.shrunk, SoftmaxProblem):
@@ -146,24 +150,33 @@ class _Search:
     def _line(self, name: str, values: Sequence[float], of: Callable[[float], Problem], rest: str) -> Line:
         """measured/allowed at ``values`` in increasing order, and at halvings of the border."""
         seen: dict[float, float] = {}
+        undecided: list[float] = []
+
+        def look(value: float) -> bool:
+            """Whether it can be told what is true at ``value``."""
+            if (ratio := self.ratio(of(value))) is None:
+                undecided.append(value)
+                return False
+            seen[value] = ratio
+            return True
+
         for value in values:
             with suppress(ValueError):  # beyond the range of the dtype
-                seen[value] = self.ratio(of(value))
+                look(value)
         known = sorted(seen)
         verdicts = [seen[value] > 1.0 for value in known]
         turns = [k for k in range(1, len(known)) if verdicts[k] != verdicts[k - 1]]
-        if len(turns) != 1:
-            return Line(name, tuple(known), tuple(seen[v] for v in known), None, None, rest)
-        low, high = known[turns[0] - 1], known[turns[0]]
-        for _ in range(HALVINGS):
-            middle = _between(name, low, high)
-            if middle in (low, high):
-                break
-            seen[middle] = self.ratio(of(middle))
-            low, high = (middle, high) if (seen[middle] > 1.0) == verdicts[turns[0] - 1] else (low, middle)
-        right, wrong = (high, low) if seen[low] > 1.0 else (low, high)
+        right = wrong = None
+        if len(turns) == 1:
+            low, high = known[turns[0] - 1], known[turns[0]]
+            for _ in range(HALVINGS):
+                middle = _between(name, low, high)
+                if middle in (low, high) or not look(middle):
+                    break
+                low, high = (middle, high) if (seen[middle] > 1.0) == verdicts[turns[0] - 1] else (low, middle)
+            right, wrong = (high, low) if seen[low] > 1.0 else (low, high)
         known = sorted(seen)
-        return Line(name, tuple(known), tuple(seen[v] for v in known), right, wrong, rest)
+        return Line(name, tuple(known), tuple(seen[v] for v in known), right, wrong, rest, tuple(undecided))
 
 
 def _between(name: str, low: float, high: float) -> float:
@@ -200,7 +213,13 @@ def said(lines: Sequence[Line]) -> str:
         if line.said:
             return line.said
     whole = [line for line in lines if line.ratios and min(line.ratios) > 1.0]
-    return f"wrong at every {whole[0].coordinate} tried at {whole[0].rest}" if whole else ""
+    if not whole:
+        return ""
+    line = whole[0]
+    if not line.undecided:
+        return f"wrong at every {line.coordinate} tried at {line.rest}"
+    first, last = (_written(line.coordinate, value) for value in (line.values[0], line.values[-1]))
+    return f"wrong at every {line.coordinate} that can be judged, {first} to {last}, at {line.rest}"
 
 
 def drawn(lines: Sequence[Line]) -> str:

@@ -16,7 +16,7 @@ from deqverify.bounds import Bound
 from deqverify.claims import DIRECT, Accuracy, Claims
 from deqverify.dtypes import Array, dtype
 from deqverify.errors.judge import Direction
-from deqverify.oracle.estimated import SAFETY, units
+from deqverify.oracle.estimated import ENDS, SAFETY, central, length_beside, units
 from deqverify.wrapped_problem import WrappedProblem
 
 AMPLIFIED = 1e3
@@ -147,24 +147,17 @@ class ObservedJudge:
     def off_slope(self, gradient: Direction, direction: Direction, accuracy: float) -> tuple[float, float]:
         """Against central differences of the layer's own answers, their noise estimated."""
         said = sum(float(np.sum(gradient[block] * d)) for block, d in direction.items())
-        lengths = [
-            float(np.abs(d).max(initial=0.0)) / (float(np.abs(self.problem.block(name)).max(initial=0.0)) or 1.0)
-            for name, d in direction.items()
-        ]
-        if not max(lengths, default=0.0):
+        if not (length := length_beside(direction, {name: self.problem.block(name) for name in direction})):
             return abs(said), 0.0
         best = (0.0, np.inf)
-        noise = self._noise(direction, 2.0**-30 / max(lengths))
+        noise = self._noise(direction, 2.0**-30 / length)
         middle = self._value(direction, 0.0)
         for step in STEPS:
-            h = step / max(lengths)
-            L = {k: self._value(direction, k * h) for k in (1.0, -1.0, 0.5, -0.5)}
-            wide, fine = (L[1.0] - L[-1.0]) / (2 * h), (L[0.5] - L[-0.5]) / h
-            bend = (L[1.0] - 2 * middle + L[-1.0]) / h
-            kink = abs((L[0.5] - 2 * middle + L[-0.5]) / (h / 2) - bend / 2)
-            error = 4.0 * abs(wide - fine) + 4.0 * kink + 8.0 * noise / h
+            h = step / length
+            slope, error = central({k: self._value(direction, k * h) for k in ENDS}, middle, h)
+            error += 8.0 * noise / h
             if error < best[1]:  # false for NaN
-                best = fine, error
+                best = slope, error
         return (abs(said - best[0]), float(best[1])) if np.isfinite(best[1]) else (0.0, np.inf)
 
     def _noise(self, direction: Direction, spacing: float) -> float:

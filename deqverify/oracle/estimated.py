@@ -158,24 +158,15 @@ class Found:
         polished equilibria at h and h/2. Nothing but values of the cell decides it; a kink shows as a difference of
         both sides that does not shrink with h."""
         blocks = {**self.theta, "x": self.x, "B": of.B}
-        lengths = [
-            float(np.abs(d).max(initial=0.0)) / (float(np.abs(blocks[name]).max(initial=0.0)) or 1.0)
-            for name, d in direction.items()
-        ]
-        if not max(lengths, default=0.0):
+        if not (length := length_beside(direction, blocks)):
             return 0.0, 0.0
         self._speed = np.zeros(self.shape)
-        h = float(2.0 ** np.round(np.log2(_DIFFERENCE / max(lengths))))
+        h = float(2.0 ** np.round(np.log2(_DIFFERENCE / length)))
         middle, noise = self._value(of, direction, 0.0)
-        ends = {k: self._value(of, direction, k * h) for k in (1.0, -1.0, 0.5, -0.5)}
+        ends = {k: self._value(of, direction, k * h) for k in ENDS}
         noise = 2.0 * max([noise, *(each for _, each in ends.values())]) / h
-        L = {k: value for k, (value, _) in ends.items()}
-        wide, fine = (L[1.0] - L[-1.0]) / (2 * h), (L[0.5] - L[-0.5]) / h
-        bend = (
-            L[1.0] - 2 * middle + L[-1.0]
-        ) / h  # difference of the slopes on both sides: halves with h, or is a kink
-        kink = abs((L[0.5] - 2 * middle + L[-0.5]) / (h / 2) - bend / 2)
-        return float(fine), float(4.0 * abs(wide - fine) + 4.0 * kink + 8.0 * noise)
+        slope, error = central({k: value for k, (value, _) in ends.items()}, middle, h)
+        return slope, error + 8.0 * noise
 
     def _value(self, of: Objective, direction: Mapping[str, Array], step: float) -> tuple[float, float]:
         """The objective a step along, and about its rounding."""
@@ -201,6 +192,31 @@ class Found:
         slope = np.abs(of.loss.gradient(F, of.Y))
         noise = float(np.sum((slope + off) * off) + 2.0**-48 * np.sum(of.loss.value_terms(F, of.Y)))
         return float(of.loss.value(F, of.Y)), noise if np.isfinite(noise) else np.inf
+
+
+ENDS = (1.0, -1.0, 0.5, -0.5)
+"""Where :func:`central` wants values, in units of h."""
+
+
+def central(ends: Mapping[float, float], middle: float, h: float) -> tuple[float, float]:
+    """The slope at 0 of a function whose values are ``ends`` at :data:`ENDS` times h, and ``middle`` at 0: the central
+    difference at h/2; and about how far that is off, but for noise: four times what halving h changes, in the slope and
+    in the difference of the slopes on both sides, which halves with h or is a kink."""
+    wide, fine = (ends[1.0] - ends[-1.0]) / (2 * h), (ends[0.5] - ends[-0.5]) / h
+    bend = (ends[1.0] - 2 * middle + ends[-1.0]) / h
+    kink = abs((ends[0.5] - 2 * middle + ends[-0.5]) / (h / 2) - bend / 2)
+    return float(fine), float(4.0 * abs(wide - fine) + 4.0 * kink)
+
+
+def length_beside(direction: Mapping[str, Array], blocks: Mapping[str, Array]) -> float:
+    """The largest entry of ``direction``, in each block as a share of that block's own; zero for no direction."""
+    return max(
+        (
+            float(np.abs(d).max(initial=0.0)) / (float(np.abs(blocks[name]).max(initial=0.0)) or 1.0)
+            for name, d in direction.items()
+        ),
+        default=0.0,
+    )
 
 
 def units(name: str, values: Mapping[str, Array], count: int = SAMPLES) -> list[dict[str, Array]]:

@@ -17,7 +17,7 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge
 from deqverify.implementations.protocol import Status
-from deqverify.implementations.subject import Answer, Subject
+from deqverify.implementations.subject import Answer, Subject, TargetFailure
 from deqverify.law import law
 from deqverify.problem import Problem
 from deqverify.trial import EASY
@@ -146,14 +146,19 @@ def status_cap(deq: Subject, problem: Problem, cap: int) -> Iterator[Measurement
     draws=any_problem(point=lambda problem: st.integers(0, problem.n - 1)),
 )
 def status_nan(deq: Subject, problem: Problem, point: int) -> Iterator[Measurement | Fact]:
-    """One data point's features are NaN: whatever its state is, finite numbers included, nothing converged there.
+    """One data point's features are NaN: whatever its state is, finite numbers included, nothing converged there. To
+    refuse them with an error reports no success.
 
     Exact: no tolerance applies. Catches comparisons that a NaN passes, such as ``not (residual > tolerance)``, and NaN
     that is replaced on the way by numbers.
     """
     poisoned = problem.x.copy()
     poisoned[point] = np.nan
-    answer = deq.solve(problem, x=poisoned)
+    try:
+        answer = deq.solve(problem, x=poisoned)
+    except TargetFailure as refusal:
+        yield Fact("the status where features are NaN", True, str(refusal))
+        return
     own = answer.solution.statuses[point] if answer.solution.statuses else answer.status
     good = Status.CONVERGED not in (answer.status, own)
     state = "a finite state" if np.isfinite(answer.z).all() else "a state that is not finite"

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -192,19 +192,17 @@ def _read(document: Any) -> Counterexample:
             f"arguments: the law {law} takes {', '.join(wanted)}, got {', '.join(map(str, given))}"
         )
     arguments = {name: decoded(given[name], f"arguments.{name}") for name in wanted}
+    meant = get_type_hints(laws()[law].body)
     for name, value in arguments.items():
-        if name in ("problem", "other") and law not in _OTHER_ARRAYS and not isinstance(value, Problem):
-            raise CounterexampleError(f"arguments.{name}: is no problem")
+        kind = meant.get(name)
+        if isinstance(kind, type) and issubclass(kind, Problem) and not isinstance(value, kind):
+            raise CounterexampleError(f"arguments.{name}: is no {kind.__name__}")
     kind = _one_of(document, "kind", ("wrong", "crash", "hang", "death"))
     said = {str(k): _printable(v) for k, v in _object(document.get("said", {}), "said").items()}
     versions = {
         _printable(str(k)): _printable(str(v)) for k, v in _object(document.get("versions", {}), "versions").items()
     }
     return Counterexample(law, target, dtype, device, arguments, kind, said, versions)
-
-
-_OTHER_ARRAYS = ("linearity", "symplectic")
-"""Laws whose argument ``other`` is an array."""
 
 
 def _object(value: Any, place: str) -> dict[str, Any]:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from deqverify.claims import Accuracy
 from deqverify.implementations.subject import Subject
 from deqverify.law import describe, laws
 from deqverify.trial import Effort
 from tests.faults import layers
+from tests.honest import HonestPicard
 
 
 class ForwardOnly(layers.Sound):
@@ -64,6 +66,21 @@ def test_the_odd_are_spared(odd: type) -> None:
         # Second order keeps the graph by its nature, and refusing it is honest.
         if law.missing(subject) is None:
             assert tried(law, subject).failure is None, law.id
+
+
+class RefusesNan(HonestPicard):
+    """It raises on features that are NaN, and says so."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        if np.isnan(x).any():
+            raise ValueError("x: holds NaN")
+        return super().vjp(cell, theta, x, z0)
+
+
+def test_refusing_nan_is_no_report_of_success() -> None:
+    trial = tried(laws()["status-nan"], Subject(RefusesNan(Accuracy(1e-6))))
+    assert trial.failure is None
+    assert trial.decisive
 
 
 def test_one_pull_where_two_are_claimed_is_a_violation_of_that_claim_alone() -> None:

@@ -11,7 +11,7 @@ from deqverify.cells import check_cells
 from deqverify.implementations.candidates import as_implementation
 from deqverify.implementations.loading import forget
 from deqverify.implementations.subject import Subject
-from deqverify.law import laws as all_laws
+from deqverify.registry import laws as all_laws
 from deqverify.running.expectations import apply, marked, stale
 from deqverify.running.expectations import read as read_expectations
 from deqverify.running.jobs import ask, run_job

@@ -31,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--deq-dtype", default=None, help="float64, float32, float16, bfloat16; default: all claimed")
     group.addoption("--deq-cell", action="append", default=[], metavar="CELL", dest="deq_cells",
                     help="judge on this cell alone (repeatable); default: all claimed")  # fmt: skip
+    group.addoption("--deq-laws", action="append", default=[], metavar="MODULE", dest="deq_laws",
+                    help="also the laws of this module of your own (repeatable)")  # fmt: skip
     group.addoption("--deq-device", default="cpu", help="cpu or cuda")
     group.addoption("--deq-expect", default=None, metavar="FILE", help="TOML file of expected violations")
 
@@ -68,6 +70,7 @@ class Verification:
         from deqverify.cells import check_cells
         from deqverify.dtypes import dtype
         from deqverify.implementations.loading import parse
+        from deqverify.registry import bring
         from deqverify.running.expectations import read
         from deqverify.running.profiles import profile
 
@@ -82,6 +85,8 @@ class Verification:
             self.dtypes = [dtype(wanted).name] if wanted else []
             self.cells = config.getoption("deq_cells")
             check_cells(self.cells)
+            for module in config.getoption("deq_laws"):
+                bring(module)
             path = config.getoption("deq_expect")
             self.expectations: list[Expectation] = read(Path(path)) if path else []
         except ValueError as error:
@@ -125,6 +130,7 @@ class Verification:
         return apply(next(self.workers.run(marked([job], self.expectations))), self.expectations)
 
     def pytest_report_header(self) -> list[str]:
+        from deqverify.registry import troubles
         from deqverify.reporting.machine import versions
 
         shown = ", ".join(f"{name} {number}" for name, number in versions().items())
@@ -133,6 +139,7 @@ class Verification:
             f"deqverify: {', '.join(self.targets)} in {self.dtypes[0] if self.dtypes else 'every dtype claimed'} "
             f"on {self.device}, profile {self.profile.name}, {self.profile.examples} examples a law, seed {seed}",
             f"deqverify: {shown}",
+            *(f"deqverify: {trouble}" for trouble in troubles()),
         ]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -147,14 +154,14 @@ class Verification:
 
 
 class LawFile(pytest.File):
-    """A family of laws: each law is an item for each target."""
+    """A family of laws, or in ``__init__.py`` those of others: each law is an item for each target."""
 
     def collect(self) -> Iterator[LawItem]:
-        from deqverify.law import laws
+        from deqverify.registry import laws
 
         verification: Verification = self.config.pluginmanager.get_plugin("deqverify-session")  # type: ignore[assignment]
         for law in laws().values():
-            if law.family == self.path.stem:
+            if (law.family if law.ours else "__init__") == self.path.stem:
                 for job in verification.jobs(law.id):
                     yield LawItem.from_parent(self, name=f"{law.id}[{job.column}]", job=job, verification=verification)
 

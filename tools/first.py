@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from deqverify.implementations.loading import load
-from deqverify.law import laws
+from deqverify.registry import laws
 from deqverify.running.jobs import run_job
 from deqverify.running.plan import in_rounds, make_jobs
 from deqverify.running.profiles import profile

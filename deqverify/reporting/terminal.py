@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from deqverify.law import laws
+from deqverify.registry import laws
 from deqverify.running.causes import Cause, holding_dtypes, trusted
 from deqverify.running.counterexamples import Counterexample
 from deqverify.running.plan import Report

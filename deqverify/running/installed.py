@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from deqverify.implementations.loading import installed
+from deqverify.registry import entry_points_of_laws
 
 FRAMEWORKS = ("numpy", "scipy", "torch", "jax", "jaxlib")
 LIBRARIES = ("torchdeq", "torchopt", "xitorch", "jaxopt", "optimistix", "lineax", "equinox")
@@ -13,9 +14,11 @@ PACKAGES = ("deqverify", "hypothesis", "python-flint", *FRAMEWORKS, *LIBRARIES)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a verdict depends on, those of third parties' adapters among them."""
+    """Versions of Python and of the packages that a verdict depends on, those with adapters or laws of others among
+    them."""
     found = {"python": platform.python_version()}
-    found |= {point.dist.name: point.dist.version for point in installed().values() if point.dist}
+    points = (*installed().values(), *entry_points_of_laws())
+    found |= {point.dist.name: point.dist.version for point in points if point.dist}
     for package in PACKAGES:
         try:
             found[package] = version(package)

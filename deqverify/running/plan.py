@@ -11,11 +11,11 @@ from pathlib import Path
 
 from deqverify.cells import cells
 from deqverify.claims import Claims
-from deqverify.law import laws
+from deqverify.registry import laws
 from deqverify.running import counterexamples
 from deqverify.running.causes import Cause, causes, settled
 from deqverify.running.expectations import Expectation, apply, marked
-from deqverify.running.jobs import ask, database_folder
+from deqverify.running.jobs import ask, database_folder, home_of
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict
 from deqverify.running.workers import Workers
@@ -67,19 +67,22 @@ class Report:
 
 
 def select(patterns: Sequence[str]) -> list[str]:
-    """Ids of the laws named by ``patterns``, ids or families; all for none. ValueError, with near matches, for an
-    unknown one."""
+    """Ids of the laws named by ``patterns``, ids or families, where a module of others, or a package of such, is a
+    family too; all for none. ValueError, with near matches, for an unknown one."""
     known = laws()
     if not patterns:
         return list(known)
     chosen = []
     for pattern in patterns:
-        found = [id for id, law in known.items() if pattern in (id, law.family)]
+        found = [id for id, law in known.items() if pattern == id or f"{law.family}.".startswith(f"{pattern}.")]
         if not found:
             from difflib import get_close_matches
 
             near = get_close_matches(pattern, known, n=3) or list(known)[:3]
-            raise ValueError(f"law: there is no law or family {pattern!r}; did you mean {', '.join(near)}?")
+            raise ValueError(
+                f"law: there is no law or family {pattern!r}; did you mean {', '.join(near)}? Laws of a module of your "
+                "own are brought by --laws MODULE, or by importing it"
+            )
         chosen += found
     return [id for id in known if id in chosen]
 
@@ -139,7 +142,7 @@ def make_jobs(
                     share = min(share, max(LEAST_EXAMPLES, -(-share // len(chosen))))
                 job = Job(law, target, dtype, device, share, profile.seconds, profile.example_seconds, profile.seed)
                 job = dataclasses.replace(
-                    job, cells=tuple(only), compiles=_compiles(target, asked), tried=tuple(law_ids)
+                    job, cells=tuple(only), compiles=_compiles(target, asked), tried=tuple(law_ids), home=home_of(law)
                 )
                 if database is not None and profile.seed is None:
                     job = dataclasses.replace(job, database=str(database_folder(database, job)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from deqverify.registry import laws
 from deqverify.running.results import Result
 from deqverify.running.tally import Tally
 
@@ -133,12 +135,15 @@ def keep(result: Result, entry: Entry, folder: Path) -> Path:
 
 
 def fingerprint() -> str:
-    """A digest of the suite's own sources, laws included: measurements of one bound say nothing of another."""
+    """A digest of the suite's own sources and of all laws': measurements of one bound say nothing of another."""
     digest = hashlib.sha256()
     for package in ("deqverify", "deqverify.properties"):
         root = Path(str(files(package)))
         for path in sorted(root.rglob("*.py")):
             digest.update(f"{package}/{path.relative_to(root)}".encode() + path.read_bytes())
+    others = {law.home: Path(inspect.getfile(law.body)) for law in laws().values() if not law.ours}
+    for home, path in sorted(others.items()):
+        digest.update(home.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

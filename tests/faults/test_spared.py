@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deqverify.implementations.subject import Subject
-from deqverify.law import describe, laws
+from deqverify.registry import describe, laws
 from deqverify.trial import Effort
 from tests.faults import layers
 

@@ -1,12 +1,16 @@
-"""What is installed of the packages that a verdict depends on."""
+"""What is installed of the packages that a verdict depends on, this one's sources among them."""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
 
 from deqverify.implementations.loading import installed
-from deqverify.registry import entry_points_of_laws
+from deqverify.registry import entry_points_of_laws, laws
 
 FRAMEWORKS = ("numpy", "scipy", "torch", "jax", "jaxlib")
 LIBRARIES = ("torchdeq", "torchopt", "xitorch", "jaxopt", "optimistix", "lineax", "equinox")
@@ -25,3 +29,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def fingerprint() -> str:
+    """A digest of the suite's own sources and of all laws': measurements of one bound say nothing of another."""
+    digest = hashlib.sha256()
+    for package in ("deqverify", "deqverify.properties"):
+        root = Path(str(files(package)))
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{package}/{path.relative_to(root)}".encode() + path.read_bytes())
+    others = {law.home: Path(inspect.getfile(law.body)) for law in laws().values() if not law.ours}
+    for home, path in sorted(others.items()):
+        digest.update(home.encode() + (path.read_bytes() if path.is_file() else b""))  # a notebook has no file
+    return digest.hexdigest()[:12]

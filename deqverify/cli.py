@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from deqverify.benchmarking.command import bench
-from deqverify.running.profiles import PROFILES, profile
+from deqverify.running.profiles import PROFILES
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,11 +20,28 @@ def main() -> None:
     sys.path.insert(0, os.getcwd())  # targets of one's own are modules beside one's work
 
 
+def _bring(context: click.Context, option: click.Parameter, modules: tuple[str, ...]) -> None:
+    from deqverify.registry import LawsError, bring
+
+    for module in modules:
+        try:
+            bring(module)
+        except LawsError as error:
+            raise click.UsageError(f"--laws: {error}") from error
+
+
+with_laws = click.option(
+    "--laws", multiple=True, metavar="MODULE", expose_value=False, callback=_bring,
+    help="Also the laws of this module of your own (repeatable); those of installed packages are found by themselves.",
+)  # fmt: skip
+
+
 @main.command()
 @click.argument("targets", nargs=-1, required=True)
 @click.option("--profile", "profile_name", type=click.Choice(list(PROFILES)), default="default", show_default=True,
               help="How hard to try.")  # fmt: skip
 @click.option("--law", "law_patterns", multiple=True, metavar="LAW", help="Only this law or family (repeatable).")
+@with_laws
 @click.option("--max-examples", type=click.IntRange(1), help="Examples for each law and target.")
 @click.option("--max-time", type=click.FloatRange(0.1), help="Seconds for each law and target.")
 @click.option(
@@ -80,52 +96,39 @@ def run(
     """
     from rich.console import Console
 
-    from deqverify.cells import check_cells
-    from deqverify.law import laws
     from deqverify.reporting import machine, terminal
+    from deqverify.reporting.progress import Following
     from deqverify.running import expectations as expected
-    from deqverify.running import plan
+    from deqverify.running.request import Request
+    from deqverify.running.run import Run
     from deqverify.running.workers import Workers
 
-    chosen = _configured(profile_name, max_examples, max_time, seed)
     try:
-        known = expected.read(expect) if expect else []
-        law_ids = plan.select(law_patterns)
-        _check(targets, dtypes, device)
-        check_cells(only)
+        request = Request(
+            targets,
+            law_patterns,
+            only,
+            dtypes,
+            device,
+            profile_name,
+            max_examples,
+            max_time,
+            seed,
+            expected.read(expect) if expect else (),
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if json_path and not json_path.resolve().parent.is_dir():
         raise click.UsageError(f"--json: there is no folder {json_path.resolve().parent}")
     console = Console()
-    console.print(_header(chosen, device), highlight=False)
-    names = list(dict.fromkeys(targets))
-    with Workers(chosen.hard_seconds, workers) as pool:
-        asked = pool.ask(names)
-        jobs = plan.make_jobs(names, law_ids, chosen, dtypes, device, asked=asked, only=only)
-        found = terminal.follow(plan.run(pool, jobs, asked, known), jobs, console)
-    report = plan.Report(plan.in_order(found, jobs), expected.stale(known, laws()), plan.untried(jobs, law_ids, asked))
+    console.print(_header(request.effort, device), highlight=False)
+    _say_troubles(console)
+    with Workers(request.effort.hard_seconds, workers) as pool, Following(console) as following:
+        report = Run(request, pool, [following]).report()
     terminal.show(report, console, full)
     if json_path:
         machine.write(report, json_path)
     sys.exit(report.exit_code)
-
-
-def _configured(name: str, examples: int | None, seconds: float | None, seed: int | None) -> Any:
-    changes: dict[str, Any] = {"examples": examples, "seconds": seconds, "seed": seed}
-    return dataclasses.replace(profile(name), **{key: value for key, value in changes.items() if value is not None})
-
-
-def _check(targets: tuple[str, ...], dtypes: tuple[str, ...], device: str) -> None:
-    from deqverify.dtypes import dtype
-    from deqverify.implementations.devices import check_device
-    from deqverify.implementations.loading import parse
-
-    for target in targets:
-        parse(target)
-    for name in dtypes:
-        dtype(name)
-    check_device(device)
 
 
 def _header(chosen: Any, device: str) -> str:
@@ -141,6 +144,7 @@ def _header(chosen: Any, device: str) -> str:
 
 @main.command()
 @click.argument("id_or_file", metavar="ID|FILE")
+@with_laws
 @click.option("--code", is_flag=True, help="Print a script that shows it again, and nothing else.")
 def show(id_or_file: str, code: bool) -> None:
     """Show the stored counterexample ID, or FILE: what was seen, what it means, what was installed, and the code that
@@ -157,6 +161,7 @@ def show(id_or_file: str, code: bool) -> None:
 
 @main.command()
 @click.argument("id_or_file", metavar="ID|FILE")
+@with_laws
 @click.option("--target", help="Try it on this target in place of the one that it names; needed for a FILE of others.")
 @click.option("--code", is_flag=True, help="Print a script that shows it again, and run nothing.")
 def replay(id_or_file: str, target: str | None, code: bool) -> None:
@@ -187,6 +192,7 @@ def replay(id_or_file: str, target: str | None, code: bool) -> None:
 @click.option("--minutes", type=click.FloatRange(0), default=10.0, show_default=True,
               help="How long; 0 shows what was seen so far.")  # fmt: skip
 @click.option("--law", "law_patterns", multiple=True, metavar="LAW", help="Only this law or family (repeatable).")
+@with_laws
 @click.option("--dtype", "dtypes", multiple=True, help="Only this dtype (repeatable); default: all that are claimed.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--examples", type=click.IntRange(10), help="Examples a round of one law.  [default: 400]")
@@ -227,17 +233,19 @@ def soak(
     from deqverify.reporting import calibration
     from deqverify.running import plan, soak_state
     from deqverify.running import soak as soaking
+    from deqverify.running.request import Request
 
     console = Console()
+    chosen = list(dict.fromkeys(targets)) or ["reference"]
     try:
-        _check(targets, dtypes, device)
+        Request(chosen, law_patterns, dtypes=dtypes, device=device)
         with soak_state.locked(folder):
             if picture:
                 calibration.check_picture(picture)
             state, said = soak_state.resume(folder, seed, fresh)
-            chosen = list(dict.fromkeys(targets)) or ["reference"]
             entries = soaking.entries_of(state, chosen, plan.select(law_patterns), dtypes)
             console.print(f"{folder}: {said}", highlight=False)
+            _say_troubles(console)
             run = soaking.Soak(state, folder, entries, 60.0 * minutes, examples or soaking.EXAMPLES, device, workers)
             calibration.follow(run, console)
     except ValueError as error:  # SoakError and TargetError are ValueErrors
@@ -250,21 +258,31 @@ def soak(
 
 
 @main.command(name="list")
-def list_() -> None:
+@with_laws
+@click.option("--markdown", is_flag=True, help="Print the page of all these laws, as docs/laws.md is one of ours.")
+def list_(markdown: bool) -> None:
     """Show the laws (id, what they need, statement, source) and the installed implementations."""
     from rich.console import Console
     from rich.table import Table
 
     from deqverify.implementations.loading import installed
-    from deqverify.law import laws
+    from deqverify.registry import laws
+    from deqverify.reporting.explain import page
 
+    if markdown:
+        click.echo(page(laws().values()), nl=False)
+        return
     console = Console()
-    table = Table(title="laws", title_justify="left", header_style="bold", show_lines=False, pad_edge=False)
-    for heading in ("law", "statement", "source", "needs"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "law")
-    for law in laws().values():
-        table.add_row(law.id, law.statement, law.source, ", ".join(law.needs))
-    console.print(table)
+    _say_troubles(console)
+    for home in dict.fromkeys("" if law.ours else law.home for law in laws().values()):
+        title = f"laws of {home}" if home else "laws"
+        table = Table(title=title, title_justify="left", header_style="bold", show_lines=False, pad_edge=False)
+        for heading in ("law", "statement", "source", "needs"):
+            table.add_column(heading, overflow="fold", no_wrap=heading == "law")
+        for law in laws().values():
+            if ("" if law.ours else law.home) == home:
+                table.add_row(law.id, law.statement, law.source, ", ".join(law.needs))
+        console.print(table)
     table = Table(title="implementations", title_justify="left", header_style="bold", pad_edge=False)
     table.add_column("target")
     table.add_column("from")
@@ -273,16 +291,25 @@ def list_() -> None:
     console.print(table)
 
 
+def _say_troubles(console: Any) -> None:
+    """A line for each package whose laws are not there."""
+    from deqverify.registry import troubles
+
+    for trouble in troubles():
+        console.print(trouble, style="bold magenta", highlight=False, markup=False)
+
+
 main.add_command(bench)
 
 
 @main.command()
 @click.argument("law_id", metavar="LAW")
+@with_laws
 @click.option("--target", default="reference", show_default=True, help="The implementation of the example.")
 def explain(law_id: str, target: str) -> None:
     """Explain LAW: statement, source, bound, what a violation means, and an example with its numbers."""
     from deqverify.implementations.loading import TargetError
-    from deqverify.law import laws
+    from deqverify.registry import laws
     from deqverify.reporting.explain import explain as text_of
     from deqverify.running.plan import select
 

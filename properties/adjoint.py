@@ -30,9 +30,9 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, round_to
 from deqverify.errors.judge import Direction
 from deqverify.implementations.subject import Subject, TargetFailure, heed
-from deqverify.law import law
 from deqverify.oracle import Oracle
 from deqverify.problem import Problem, SoftmaxProblem
+from deqverify.registry import law
 from deqverify.strategies import problems
 from deqverify.tangent_errors import TangentErrors
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from deqverify.comparison import Fact
 from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
 from deqverify.problem import Problem
+from deqverify.registry import law
 
 
 @law(

@@ -15,8 +15,8 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.drawing import size_up_to
 from deqverify.errors.judge import astray, gradient_astray
 from deqverify.implementations.subject import Reported, Subject
-from deqverify.law import law
 from deqverify.problem import Problem
+from deqverify.registry import law
 
 WRONG = "wrong equilibrium"
 

@@ -19,8 +19,8 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
 from deqverify.problem import Problem
+from deqverify.registry import law
 
 LINEAR = PlainLinearCell.name
 WRONG = "wrong gradient"

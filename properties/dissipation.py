@@ -26,8 +26,8 @@ from deqverify import losses
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, round_to
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
 from deqverify.problem import SoftmaxProblem
+from deqverify.registry import law
 from deqverify.strategies import problems, signals
 from deqverify.theory.dissipation import (
     dissipation as parts_of_dissipation,

@@ -14,8 +14,8 @@ from deqverify.drawing import signals
 from deqverify.dtypes import Array, round_to
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
 from deqverify.problem import Problem
+from deqverify.registry import law
 
 WRONG = "wrong equilibrium"
 STAKE = "Outputs, losses and every gradient are built on this state: none of them can be trusted."

@@ -25,8 +25,8 @@ from deqverify.drawing import signals
 from deqverify.dtypes import Array
 from deqverify.errors.judge import Direction, Judge, along
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
 from deqverify.problem import Problem, SoftmaxProblem
+from deqverify.registry import law
 from deqverify.theory.taylor import remainder
 
 WRONG = "wrong gradient"

@@ -13,8 +13,8 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.drawing import scales, signals
 from deqverify.dtypes import Array, round_to
 from deqverify.implementations.subject import Subject
-from deqverify.law import ANY_LINEAR, law
 from deqverify.problem import Problem
+from deqverify.registry import ANY_LINEAR, law
 
 WRONG = "wrong equilibrium"
 

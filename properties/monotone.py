@@ -15,8 +15,8 @@ from deqverify.cells.norms import matrix_norms
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
 from deqverify.problem import Problem
+from deqverify.registry import law
 
 MONOTONE = MonotoneCell.name
 

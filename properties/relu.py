@@ -16,9 +16,9 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge
 from deqverify.implementations.subject import Subject
-from deqverify.law import ANY_RELU, law
 from deqverify.losses import Squared
 from deqverify.problem import CellProblem, Problem
+from deqverify.registry import ANY_RELU, law
 
 WRONG = "wrong gradient"
 

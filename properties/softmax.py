@@ -24,8 +24,8 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, dtype
 from deqverify.errors.judge import along, astray
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
 from deqverify.problem import SoftmaxProblem
+from deqverify.registry import law
 from deqverify.strategies import problems
 
 WRONG = "wrong equilibrium"

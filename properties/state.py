@@ -38,8 +38,8 @@ from deqverify.comparison import Fact
 from deqverify.dtypes import Array
 from deqverify.errors.judge import judge
 from deqverify.implementations.subject import Reported, Subject, TargetFailure
-from deqverify.law import law
 from deqverify.problem import Problem
+from deqverify.registry import law
 
 MOST_OPERATIONS = 4
 STATE = "Results depend on what was asked before: evaluation order, batch order and debugging calls change them."

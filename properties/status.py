@@ -18,8 +18,8 @@ from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Answer, Subject, TargetFailure
-from deqverify.law import law
 from deqverify.problem import Problem
+from deqverify.registry import law
 from deqverify.trial import EASY
 
 SILENT = "silently wrong"

@@ -17,8 +17,8 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
 from deqverify.problem import Problem
+from deqverify.registry import law
 
 CONV, GRAPH, ATTENTION = ConvCell.name, GraphCell.name, AttentionCell.name
 WRONG, WRONG_GRADIENT = "wrong equilibrium", "wrong gradient"

@@ -34,8 +34,8 @@ from deqverify.bounds import Bound
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
 from deqverify.problem import SoftmaxProblem
+from deqverify.registry import law
 from deqverify.strategies import well_conditioned_problems
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import dissipation, infimum, polyak_lojasiewicz, rate_floor

@@ -29,8 +29,8 @@ from deqverify.bounds import Bound, Budget, Errors
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
-from deqverify.law import law
 from deqverify.problem import SoftmaxProblem
+from deqverify.registry import law
 from deqverify.strategies import problems, smooth_losses, well_conditioned_problems
 from deqverify.theory.closed_form import ClosedForm, softmax_jacobian
 from deqverify.theory.dissipation import flow_velocity, shallow_gradient

@@ -16,10 +16,10 @@ import pytest
 
 from deqverify.bounds import Errors
 from deqverify.implementations.subject import Subject
-from deqverify.law import Law, laws
 from deqverify.reference import SPLITTINGS, reference
 from deqverify.reference.iterative import PicardLayer
 from deqverify.reference.newton import NewtonLayer
+from deqverify.registry import Law, laws
 from deqverify.reporting.explain import explain
 from deqverify.running.tally import LOOSE, Tally
 from deqverify.trial import Effort

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from deqverify import laws, losses, trial
 from deqverify.implementations.subject import Question, Subject
-from deqverify.law import premises
 from deqverify.problem import SoftmaxProblem
+from deqverify.registry import premises
 from deqverify.reporting.terminal import show
 from deqverify.running import diagnosis, jobs
 from deqverify.running import premises as running_premises

@@ -18,9 +18,9 @@ from deqverify.benchmarking.problems import FixedProblem
 from deqverify.cli import main
 from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Subject
-from deqverify.law import laws
 from deqverify.reference import FAST, solve
 from deqverify.reference.fast import calibrate
+from deqverify.registry import laws
 from deqverify.trial import Effort
 from tests.pretended import Pretended, pretended_cuda
 

@@ -17,8 +17,8 @@ from deqverify.implementations import loading
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.protocol import Layer, Solution, Status
 from deqverify.implementations.subject import Subject
-from deqverify.law import laws
 from deqverify.reference import reference
+from deqverify.registry import laws
 from deqverify.trial import Effort
 from tests.tokens import CELL as TOKENS
 from tests.tokens import instance

@@ -15,9 +15,9 @@ from deqverify.implementations import loading
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
-from deqverify.law import laws
 from deqverify.losses import Squared
 from deqverify.problem import CellProblem
+from deqverify.registry import laws
 from deqverify.reporting.machine import versions
 from deqverify.running.expectations import read, stale
 

@@ -18,8 +18,8 @@ from deqverify.dtypes import dtype as known_dtype
 from deqverify.frameworks import FRAMEWORKS, framework
 from deqverify.implementations.protocol import Layer, Status
 from deqverify.implementations.subject import Subject
-from deqverify.law import laws
 from deqverify.reference import reference
+from deqverify.registry import laws
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.trial import Effort
 from tests.examples import random_problem

@@ -11,12 +11,12 @@ from deqverify.bounds import Arithmetic, Errors
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
-from deqverify.law import laws
 from deqverify.losses import Squared
 from deqverify.problem import SoftmaxProblem
 from deqverify.reference import FRAMEWORKS, METHODS, reference
 from deqverify.reference.fast import solve
 from deqverify.reference.fast.layer import BatchedLayer, FastLayer
+from deqverify.registry import laws
 from deqverify.tangent_errors import TangentErrors
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.trial import Effort

@@ -12,7 +12,6 @@ import torch
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
-from deqverify.law import laws
 from deqverify.losses import Squared
 from deqverify.oracle import Oracle
 from deqverify.problem import SoftmaxProblem
@@ -22,6 +21,7 @@ from deqverify.reference.fast import calibrate as calibration
 from deqverify.reference.fast.cost import METHODS, CostModel, features
 from deqverify.reference.fast.layer import FastLayer
 from deqverify.reference.fast.system import System
+from deqverify.registry import laws
 from deqverify.theory.closed_form import ClosedForm, dobrushin
 from deqverify.trial import Effort
 

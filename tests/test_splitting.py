@@ -13,9 +13,9 @@ from deqverify.dtypes import Array
 from deqverify.frameworks import framework
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
-from deqverify.law import laws
 from deqverify.reference import reference
 from deqverify.reference.splitting import SPLITTINGS, SplittingLayer
+from deqverify.registry import laws
 from deqverify.trial import Effort
 
 CELL = cells()["monotone"]

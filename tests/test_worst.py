@@ -15,11 +15,11 @@ from deqverify.claims import Accuracy
 from deqverify.implementations.loading import load
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
-from deqverify.law import describe, laws
 from deqverify.losses import Squared
 from deqverify.problem import CellProblem, SoftmaxProblem
 from deqverify.reference.iterative import PicardLayer
 from deqverify.reference.worst import SHARE, Direction, Passes, WorstHonest
+from deqverify.registry import describe, laws
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.trial import Effort
 from tests.cell_examples import sample

@@ -11,7 +11,7 @@ from typing import Any
 
 from deqverify import trial
 from deqverify.implementations.loading import load
-from deqverify.law import laws, premises
+from deqverify.registry import laws, premises
 from deqverify.running import jobs
 from deqverify.running.causes import Cause
 from deqverify.running.jobs import run_job

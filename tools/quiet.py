@@ -18,8 +18,8 @@ from typing import Any, get_args
 
 from deqverify.claims import Accuracy
 from deqverify.implementations.subject import Subject
-from deqverify.law import describe, laws
 from deqverify.reference.worst import Direction, Passes, WorstHonest
+from deqverify.registry import describe, laws
 from deqverify.trial import Effort
 from tests.honest import ForwardOnly, HonestPicard
 

@@ -20,9 +20,9 @@ from typing import Any, get_args
 from deqverify.cells import LinearSoftmaxCell, cells
 from deqverify.frameworks import framework
 from deqverify.implementations.subject import Subject
-from deqverify.law import Law, describe, laws
 from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.worst import Direction, Passes, WorstHonest
+from deqverify.registry import Law, describe, laws
 from deqverify.trial import Effort, Example
 from tests.honest import ForwardOnly, HonestPicard, OtherStart
 from tools.quiet import KINDS, claim

@@ -21,7 +21,7 @@ import numpy as np
 from deqverify import Accuracy, Claims
 from deqverify.implementations.subject import Subject
 from deqverify.implementations.wrapping import CLAIMS
-from deqverify.law import Law, describe, laws
+from deqverify.registry import Law, describe, laws
 from deqverify.trial import Effort
 from tests.wrapped import torch_layers
 from tools.first import first

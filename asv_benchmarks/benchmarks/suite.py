@@ -70,7 +70,7 @@ class Laws:
 class Imports:
     """Seconds to import a module in a fresh interpreter, the interpreter's own start taken off."""
 
-    params = (("deqverify", "deqverify.cli", "deqverify.law", "deqverify.reference.torch_direct"),)
+    params = (("deqverify", "deqverify.cli", "deqverify.registry", "deqverify.reference.torch_direct"),)
     param_names = ("module",)
     unit = "s"
 

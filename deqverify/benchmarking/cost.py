@@ -28,7 +28,7 @@ def examined(law: str, target: str = "reference", examples: int = 1000, seconds:
     unknown law."""
     from deqverify.implementations.loading import load
     from deqverify.implementations.subject import Subject
-    from deqverify.law import laws
+    from deqverify.registry import laws
     from deqverify.trial import Effort
 
     subject, effort = Subject(load(target)), Effort(examples, seconds, seed=0)
@@ -44,7 +44,7 @@ def judged_on(law: str) -> str:
     """The first reference that claims what ``law`` needs. KeyError for an unknown law, or where none does."""
     from deqverify.implementations.loading import load
     from deqverify.implementations.subject import Subject
-    from deqverify.law import laws
+    from deqverify.registry import laws
 
     wanted = laws()[law]
     for target in ("reference", "reference[picard]"):

@@ -27,7 +27,7 @@ def _law(id: str, examples: int) -> Callable[[], Call]:
     def prepare() -> Call:
         from deqverify.implementations.loading import load
         from deqverify.implementations.subject import Subject
-        from deqverify.law import laws
+        from deqverify.registry import laws
         from deqverify.trial import Effort
 
         subject = Subject(load("reference"))

@@ -1,5 +1,7 @@
 """Cells: maps whose fixed point is wanted, each written once over the array API, one module a cell.
 
+Public: what ``__all__`` lists.
+
 The ``CELL`` of every module here is known by its name: a new file is a new cell, and no other file changes.
 """
 

@@ -26,7 +26,7 @@ STEPS = tuple(2.0**-k for k in (5, 8, 11, 14, 17))
 
 
 class ObservedJudge:
-    """What laws ask of a problem that need no cell; :data:`deqverify.law.NEEDS` keeps the others away."""
+    """What laws ask of a problem that need no cell; :data:`deqverify.needs.NEEDS` keeps the others away."""
 
     def __init__(
         self,

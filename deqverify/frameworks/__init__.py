@@ -1,4 +1,7 @@
-"""Frameworks: the protocol of one, and the bridges to NumPy, PyTorch and JAX, each imported when it is first used."""
+"""Frameworks: the protocol of one, and the bridges to NumPy, PyTorch and JAX, each imported when it is first used.
+
+Private: what of it is public stands in ``deqverify`` itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Losses: a sum over data points of a convex function of the outputs, each with what the theory asks of it."""
+"""Losses: a sum over data points of a convex function of the outputs, each with what the theory asks of it.
+
+Public: what ``__all__`` lists.
+"""
 
 from deqverify.losses.base import Loss
 from deqverify.losses.counts import Poisson

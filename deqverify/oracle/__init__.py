@@ -1,5 +1,7 @@
 """Answers obtained another way: rigorous enclosures in ball arithmetic (python-flint's Arb).
 
+Private: what of it is public stands in ``deqverify`` itself.
+
 :class:`Polished` serves any cell, with :func:`derivative` for difference quotients; :class:`Oracle` serves the
 linear-softmax cell through one linear solve.
 """

@@ -1,4 +1,7 @@
-"""The reference DEQ: direct, one LU used again transposed; iterative, each solve certified; fast; and for any cell."""
+"""The reference DEQ: direct, one LU used again transposed; iterative, each solve certified; fast; and for any cell.
+
+Public: what ``__all__`` lists.
+"""
 
 from __future__ import annotations
 

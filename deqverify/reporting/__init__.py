@@ -1,1 +1,4 @@
-"""Consumers of results: terminal and JSON."""
+"""Consumers of results: terminal and JSON.
+
+Private: what of it is public stands in ``deqverify`` itself.
+"""

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deqverify.dtypes import dtype
-from deqverify.law import laws
+from deqverify.registry import laws
 from deqverify.running.results import Result, Verdict
 from deqverify.running.soak import Soak
 from deqverify.running.soak_state import FINDS, Entry

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Reported, Subject, TargetFailure
-from deqverify.law import ANY_LINEAR, NEEDS, Law, arguments_code, describe_evidence, laws
+from deqverify.needs import NEEDS
+from deqverify.registry import ANY_LINEAR, Law, arguments_code, describe_evidence, laws
 from deqverify.reporting.glossary import GLOSSARY, linked, symbols
 from deqverify.trial import Effort
 
 PAGE_HEADER = """# The laws
 
-Generated from the docstrings in `properties/` by `make docs`; a test keeps it current. Weights A (m, m), readout B
-(p, m), features Φ (m, n) and targets Y (p, n), one data point a column; γ in (0, 1). `theory:` names a statement of
+Generated from the docstrings in `properties/` by `make docs`; a test keeps it current. `deqverify list --markdown`
+writes the same page with the laws of other installed packages, `--laws MODULE` with your own. Weights A (m, m), readout
+B (p, m), features Φ (m, n) and targets Y (p, n), one data point a column; γ in (0, 1). `theory:` names a statement of
 [theory.md](theory.md), which derives it.
 """
 
@@ -32,10 +35,10 @@ def explain(law: Law, target: str = "reference") -> str:
     return "\n".join([_text(law), *meanings, "", f"An example, on {target}:", "", _example(law, target)])
 
 
-def page() -> str:
-    """The text of ``docs/laws.md``."""
+def page(chosen: Iterable[Law] | None = None) -> str:
+    """The text of ``docs/laws.md``: our laws, or those that are ``chosen``."""
     parts, family = ["\n".join([PAGE_HEADER, *_listed(GLOSSARY), ""])], ""
-    for law in laws().values():
+    for law in chosen or [law for law in laws().values() if law.ours]:
         if law.family != family:
             family = law.family
             parts.append(f"## {family}\n")
@@ -55,7 +58,7 @@ def _text(law: Law) -> str:
         law.doc,
         "",
         f"- Source: {law.source}",
-        f"- Needs {', '.join(law.needs)}: {needs}",
+        *([f"- Needs {', '.join(law.needs)}: {needs}"] if law.needs else []),
         f"- A violation means: {law.anomaly}. {law.at_stake}",
     ]
     if law.rests_on:

@@ -15,9 +15,9 @@ import numpy as np
 
 from deqverify.clock import Interrupted, alarm, now
 from deqverify.implementations.subject import Question
-from deqverify.law import Law
 from deqverify.losses import Squared
 from deqverify.problem import Problem, SoftmaxProblem
+from deqverify.registry import Law
 from deqverify.running.premises import Fresh, arguments_of, weight
 from deqverify.trial import Effort, Failure
 

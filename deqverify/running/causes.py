@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from deqverify.law import laws
+from deqverify.registry import laws
 from deqverify.running.results import Result, Verdict
 
 WRONG = (Verdict.VIOLATED, Verdict.EXPECTED, Verdict.FOLLOWS)

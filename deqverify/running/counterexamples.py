@@ -25,8 +25,8 @@ import numpy as np
 from deqverify import losses
 from deqverify.cells import cells
 from deqverify.dtypes import DTYPES
-from deqverify.law import laws
 from deqverify.problem import CellProblem, Problem, SoftmaxProblem
+from deqverify.registry import laws
 
 FOLDER = Path(".deqverify") / "counterexamples"
 FORMAT = 1
@@ -182,7 +182,7 @@ def _no_constant(name: str) -> Any:
 def _read(document: Any) -> Counterexample:
     if not isinstance(document, dict) or document.get("deqverify counterexample") != FORMAT:
         raise CounterexampleError(f"is no counterexample: its key 'deqverify counterexample' is not {FORMAT}")
-    law = _one_of(document, "law", laws())
+    law = _one_of(document, "law", laws(), "; laws of a module of your own are brought by --laws MODULE")
     target, device = _text(document, "target"), _text(document, "device")
     dtype = None if document.get("dtype") is None else _one_of(document, "dtype", DTYPES)
     wanted = list(inspect.signature(laws()[law].body).parameters)[1:]
@@ -192,7 +192,7 @@ def _read(document: Any) -> Counterexample:
             f"arguments: the law {law} takes {', '.join(wanted)}, got {', '.join(map(str, given))}"
         )
     arguments = {name: decoded(given[name], f"arguments.{name}") for name in wanted}
-    meant = get_type_hints(laws()[law].body)
+    meant = get_type_hints(laws()[law].body) if laws()[law].ours else {}  # others' may not resolve
     for name, value in arguments.items():
         kind = meant.get(name)
         if isinstance(kind, type) and issubclass(kind, Problem) and not isinstance(value, kind):
@@ -218,10 +218,10 @@ def _text(document: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _one_of(document: Mapping[str, Any], key: str, known: Any) -> str:
+def _one_of(document: Mapping[str, Any], key: str, known: Any, remedy: str = "") -> str:
     value = document.get(key)
     if not isinstance(value, str) or value not in known:
-        raise CounterexampleError(f"{key}: {value!r:.60} is not known here")
+        raise CounterexampleError(f"{key}: {value!r:.60} is not known here{remedy}")
     return value
 
 

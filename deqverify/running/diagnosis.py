@@ -22,11 +22,11 @@ from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Question, Reported, Subject, TargetFailure
-from deqverify.law import Law
 from deqverify.losses import Squared
 from deqverify.oracle.krawczyk import dense, unit_pulls
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.properties.common import judged
+from deqverify.registry import Law
 from deqverify.running.premises import arguments_of, weight
 from deqverify.trial import Effort, Failure, look_at
 

@@ -15,7 +15,7 @@ from deqverify.claims import Claims
 from deqverify.clock import Hang, alarm
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject, TargetFailure
-from deqverify.law import Law, laws
+from deqverify.registry import Law, LawsError, bring, laws
 from deqverify.running.boundary import boundary
 from deqverify.running.counterexamples import CounterexampleError, read
 from deqverify.running.diagnosis import diagnosed
@@ -30,12 +30,12 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
 
     ``scratch`` is a file that always holds the example being tried, for whoever finds this process dead.
     """
-    law = laws()[job.law]
     try:
+        law = law_of(job)
         candidate = load(job.target) if implementation is None else implementation
         name = job.target if implementation is None else None
         subject = Subject(candidate, job.dtype, job.device, name, only=job.cells)
-    except (TargetError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:  # TargetError and LawsError are ValueErrors
         return Result(job, Verdict.COULD_NOT_RUN, str(error))
     if reason := law.missing(subject):
         return Result(job, Verdict.NOT_CLAIMED, reason)
@@ -74,6 +74,20 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             subject.framework.restore(settings)
     result.tally = tally
     return result
+
+
+def home_of(law: str) -> str:
+    """The module of a law of others, which a worker has to import; empty for ours."""
+    return "" if laws()[law].ours else laws()[law].home
+
+
+def law_of(job: Job) -> Law:
+    """The law of ``job``, its module imported where that was not yet; LawsError where it cannot be."""
+    if job.home and job.law not in laws():
+        bring(job.home)
+    if job.law not in laws():
+        raise LawsError(f"there is no law {job.law!r} in {job.home or 'deqverify'} in this process")
+    return laws()[job.law]
 
 
 def _again(job: Job, law: Law, subject: Subject, announce: Callable[[dict[str, Any]], None]) -> Trial:

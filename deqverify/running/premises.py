@@ -19,10 +19,10 @@ from deqverify.clock import Interrupted, alarm
 from deqverify.comparison import Measurement
 from deqverify.errors.judge import judge
 from deqverify.implementations.subject import Question, Reported, Subject, TargetFailure
-from deqverify.law import Law, cells_of, premises
 from deqverify.losses import Squared
 from deqverify.problem import Problem
 from deqverify.properties.calls import other_input, other_weights
+from deqverify.registry import Law, cells_of, premises
 from deqverify.trial import Effort, Evidence, Failure, run_trial
 
 EXAMPLES, SECONDS = 40, 3.0

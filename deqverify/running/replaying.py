@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from deqverify.running.counterexamples import FOLDER, Counterexample, CounterexampleError, find
+from deqverify.running.jobs import home_of
 from deqverify.running.results import Job, Result, Verdict, snippet
 from deqverify.running.workers import Workers
 from deqverify.trial import Failure
@@ -21,7 +22,8 @@ EXIT_CODES = {FIXED: 0, STILL: 1, CANNOT: 2}
 
 def job_of(known: Counterexample) -> Job:
     """The job that tries ``known`` and nothing else; its file is to be pinned."""
-    return Job(known.law, known.target, known.dtype, known.device, 1, SECONDS, EXAMPLE_SECONDS, pinned_only=True)
+    asked = known.law, known.target, known.dtype, known.device
+    return Job(*asked, 1, SECONDS, EXAMPLE_SECONDS, pinned_only=True, home=home_of(known.law))
 
 
 def chosen(id_or_file: str, target: str | None, folder: Path = FOLDER) -> Counterexample:

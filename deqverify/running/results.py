@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deqverify.comparison import Measurement
-from deqverify.law import Law, arguments_code, describe, where_code
 from deqverify.problem import Problem
+from deqverify.registry import Law, arguments_code, describe, where_code
 from deqverify.running import boundary
 from deqverify.running.counterexamples import Counterexample, CounterexampleError
 from deqverify.running.installed import versions
-from deqverify.running.snippets import finding_target
+from deqverify.running.snippets import finding_module, finding_target
 from deqverify.running.tally import Tally
 from deqverify.trial import Failure, Trial
 
@@ -66,6 +66,8 @@ class Job:
     """Nothing but these is tried."""
     tried: tuple[str, ...] = ()
     """The laws of the same run: what may follow from none of them needs words of its own."""
+    home: str = ""
+    """The module that defines its law, where that is none of ours: a worker imports it."""
     expected: bool = False
     """A violation is expected: its cause is known, and no time is spent on shrinking and weighing it, or on words."""
 
@@ -201,7 +203,9 @@ def _kinds(arguments: dict[str, Any]) -> list[str]:
 
 def snippet(job: Job, failure: Failure) -> str:
     """Self-contained Python that shows the violation again: ``replay`` raises AssertionError with the same numbers."""
-    first = job.found if job.in_hand else finding_target(job.target)
+    first = list(job.found if job.in_hand else finding_target(job.target))
+    if job.home and job.home != "__main__":
+        first += [*finding_module(job.home), f"import {job.home}  # holds the law"]
     options = ["deq" if job.in_hand else f'"{job.target}"']
     options += [f'dtype="{job.dtype}"'] if job.dtype else []
     options += [f'device="{job.device}"'] if job.device != "cpu" else []

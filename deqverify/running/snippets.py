@@ -19,7 +19,7 @@ def finding_target(target: str) -> list[str]:
         name = parse(target).name
     except TargetError:
         return []
-    return _finding_module(name.partition(":")[0]) if ":" in name else []
+    return finding_module(name.partition(":")[0]) if ":" in name else []
 
 
 def finding_object(deq: Any) -> list[str]:
@@ -31,7 +31,7 @@ def finding_object(deq: Any) -> list[str]:
     if module in (None, "__main__"):
         what = getattr(deq, "__name__", type(deq).__name__)
         return [f'assert "deq" in globals(), "define deq first: the object given to check_deq, {what}"', ""]
-    return [*_finding_module(str(module)), f"from {module} import {name}{'' if name == 'deq' else ' as deq'}", ""]
+    return [*finding_module(str(module)), f"from {module} import {name}{'' if name == 'deq' else ' as deq'}", ""]
 
 
 def _place(deq: Any) -> tuple[str | None, str]:
@@ -55,7 +55,7 @@ def _guarded_script() -> Path | None:
         return None
 
 
-def _finding_module(module: str) -> list[str]:
+def finding_module(module: str) -> list[str]:
     """A line that puts the folder of ``module`` on the path, unless it is installed and found from anywhere."""
     top = module.partition(".")[0]
     try:

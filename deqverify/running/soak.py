@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deqverify.implementations.loading import load
+from deqverify.running.jobs import home_of
 from deqverify.running.results import Job, Result, Verdict
 from deqverify.running.soak_state import Entry, State, keep, save
 from deqverify.running.workers import Workers
@@ -76,6 +77,7 @@ class Soak:
                 EXAMPLE_SECONDS,
                 seed,
                 push=push,
+                home=home_of(entry.law),
             )
 
     def _count(self, result: Result) -> None:

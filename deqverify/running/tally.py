@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from deqverify.law import arguments_code, where_code
+from deqverify.registry import arguments_code, where_code
 from deqverify.trial import Example
 
 MODERATE = 0.99

@@ -1,4 +1,7 @@
-"""Hypothesis strategies, public: problems of every regime, and what a law draws beside a problem."""
+"""Hypothesis strategies: problems of every regime, and what a law draws beside a problem.
+
+Public: what ``__all__`` lists.
+"""
 
 from deqverify.drawing import contraction_factors, signals
 from deqverify.strategies.any_cell import cell_problems, problems_of

@@ -18,7 +18,7 @@ from deqverify.benchmarking.cost import judged_on
 from deqverify.benchmarking.pictures import page
 from deqverify.benchmarking.scaling import AXES, Point, measured, read
 from deqverify.cli import main
-from deqverify.law import laws
+from deqverify.registry import laws
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

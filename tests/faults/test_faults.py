@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deqverify.implementations.subject import Subject
-from deqverify.law import ANY_LINEAR, Law, laws
 from deqverify.reference import reference
+from deqverify.registry import ANY_LINEAR, Law, laws
 from deqverify.trial import Effort
 from tests.faults import any_cell, layers, stateful
 

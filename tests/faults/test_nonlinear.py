@@ -11,7 +11,7 @@ import pytest
 from deqverify import trial
 from deqverify.cells import LinearCell, LinearSoftmaxCell, cells
 from deqverify.implementations.subject import Subject
-from deqverify.law import describe, laws
+from deqverify.registry import describe, laws
 from deqverify.running.jobs import run_job
 from deqverify.running.plan import make_jobs
 from deqverify.running.profiles import profile

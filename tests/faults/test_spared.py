@@ -11,7 +11,7 @@ import torch
 
 from deqverify.claims import Accuracy
 from deqverify.implementations.subject import Subject
-from deqverify.law import describe, laws
+from deqverify.registry import describe, laws
 from deqverify.trial import Effort
 from tests.faults import layers
 from tests.honest import HonestPicard

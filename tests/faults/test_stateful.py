@@ -9,8 +9,8 @@ from deqverify.properties.calls import OPERATIONS, Scene, operations_on, perform
 
 from deqverify import losses
 from deqverify.implementations.subject import Subject
-from deqverify.law import arguments_code, laws
 from deqverify.problem import SoftmaxProblem
+from deqverify.registry import arguments_code, laws
 from deqverify.trial import Effort, Failure
 from tests.faults import layers, stateful
 

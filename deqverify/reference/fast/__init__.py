@@ -1,4 +1,7 @@
-"""The reference made fast: for each problem the quickest of four methods, its answer certified or direct."""
+"""The reference made fast: for each problem the quickest of four methods, its answer certified or direct.
+
+Private: what of it is public stands in ``deqverify`` itself.
+"""
 
 from deqverify.reference.fast.api import solve, vjp
 

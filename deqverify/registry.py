@@ -9,7 +9,10 @@ import importlib
 import inspect
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -22,6 +25,7 @@ from deqverify.cells.relu import ReluCell
 from deqverify.comparison import Measurement
 from deqverify.drawing import few_shapes
 from deqverify.implementations.subject import Subject
+from deqverify.needs import NEEDS
 from deqverify.problem import Problem, array_code
 from deqverify.trial import Body, Effort, Evidence, Example, Failure, Severity, Trial, replay, run_trial
 from deqverify.wrapped_problem import WrappedProblem
@@ -48,62 +52,7 @@ FAMILIES = (
 )
 """The modules of ``deqverify.properties``, in reporting order."""
 
-SPLITTINGS = ("forward-backward", "peaceman-rachford")
-"""The iterations that a monotone cell may be claimed to be solved by."""
-
-NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
-    "equilibrium": (lambda s: s.is_layer, "it is a whole model and shows no equilibrium"),
-    "pull": (lambda s: s.is_layer and s.claims.backward is not None, "no exact pull-back is claimed"),
-    "gradient": (lambda s: s.claims.backward is not None, "no exact gradient is claimed"),
-    "relative": (lambda s: s.claims.forward.relative, "its accuracy is claimed in absolute terms"),
-    "starts": (lambda s: s.claims.starts, "it takes no start"),
-    "separable": (lambda s: s.claims.separable, "batch separability is not claimed"),
-    "status": (lambda s: s.claims.status, "no status is claimed"),
-    "solves": (lambda s: s.claims.solves, "it is not claimed that well-conditioned problems are solved"),
-    "deterministic": (lambda s: s.claims.deterministic, "it is not claimed that the same call gives the same answer"),
-    "empty": (lambda s: s.claims.empty, "a batch of no data points is not claimed to be legal"),
-    "repeated pulls": (lambda s: s.claims.repeated_pulls, "it is not claimed that a pull may be called again"),
-    "threads": (lambda s: s.claims.threads, "it is not claimed that two threads may call at once"),
-    "copies": (lambda s: s.claims.copies, "deep copies are not claimed"),
-    "pickles": (lambda s: s.claims.pickles, "it is not claimed that it can be pickled"),
-    "modes": (
-        lambda s: s.claims.modes and hasattr(s.implementation, "mode"),
-        "training and evaluation mode are not claimed, or it offers no way to change between them",
-    ),
-    "recording": (
-        lambda s: s.is_layer and bool(s.framework.without_gradient),
-        "its framework records no gradients that could be left out",
-    ),
-    "mutable arrays": (
-        lambda s: s.is_layer and s.framework.mutable,
-        "its framework's arrays cannot be written into",
-    ),
-    "layouts": (lambda s: s.is_layer and bool(s.framework.layouts), "its framework says nothing of memory layouts"),
-    "limited": (lambda s: hasattr(s.implementation, "limited"), "it offers no way to lower its iteration cap"),
-    "trace": (
-        lambda s: s.claims.iteration in ("picard", "mass-corrected") and hasattr(s.implementation, "traced"),
-        "no iteration of a known rate is claimed, or it offers no trace",
-    ),
-    "splitting": (
-        lambda s: s.claims.iteration in SPLITTINGS and s.claims.starts and hasattr(s.implementation, "traced"),
-        "no operator splitting is claimed, or it takes no start or offers no trace",
-    ),
-    "traced": (lambda s: hasattr(s.implementation, "traced"), "it offers no trace"),
-    "jvp": (lambda s: hasattr(s.implementation, "jvp"), "it offers no derivative along a tangent"),
-    "second order": (lambda s: hasattr(s.implementation, "second_order"), "it offers no derivative of its gradient"),
-    "cell": (
-        lambda s: s.own_cell is None or s.own_cell.given,
-        "its cell was not given, only the layer: pass cell=f to have this judged",
-    ),
-    "probe": (
-        lambda s: not getattr(s.implementation, "whole", False),
-        "a whole layer shows its own gradients alone, and the adjoint is none of them",
-    ),
-    "start gradient": (lambda s: hasattr(s.implementation, "start_gradient"), "it shows no gradient in its start"),
-    "float64": (lambda s: s.dtype == "float64", "judged in float64 only"),
-}
-"""What a law may need of an implementation: how that is seen, and the sentence for when it is missing."""
-
+OURS = "deqverify.properties"
 
 OTHER_CELLS_SHARE = 2
 """The other cells have one example for so many on the linear-softmax cell, of which most is known."""
@@ -152,8 +101,19 @@ class Law:
         return inspect.getdoc(self.body) or ""
 
     @property
+    def home(self) -> str:
+        """The module that defines it."""
+        return self.body.__module__
+
+    @cached_property
+    def ours(self) -> bool:
+        """Whether it is one of ``deqverify.properties``, and not of another package."""
+        return Path(inspect.getfile(self.body)).resolve().parent == _our_folder()
+
+    @property
     def family(self) -> str:
-        return self.body.__module__.rpartition(".")[2]
+        """The name of its file among ours; of others the whole name of their module."""
+        return self.home.rpartition(".")[2] if self.ours else self.home
 
     def missing(self, subject: Subject) -> str | None:
         """Why ``subject`` is not judged by this law, or None."""
@@ -306,7 +266,7 @@ def law(
     statement: str,
     source: str,
     draws: Draws,
-    needs: tuple[str, ...],
+    needs: tuple[str, ...] = (),
     anomaly: str,
     at_stake: str,
     cost: int = 1,
@@ -317,8 +277,9 @@ def law(
 ) -> Callable[[Body], Law]:
     """Makes a law of ``body(deq, **drawn)``, a generator of evidence, and registers it; its id is the body's name.
 
-    The same id from the same source file is one law (a checkout may be imported under two names); from another file
-    it is a ValueError, as is an unknown need or an empty reason for looseness.
+    The arguments are those of :class:`Law`, and docs/add-a-law.md shows one. ValueError, naming the argument, for an id
+    that another module has taken, for a cell, a need or a law that is not known, and for an empty reason for looseness.
+    A law of one's own that is defined again, as in a notebook, takes the place of the first.
     """
     if loose is not None and not loose.strip():
         raise ValueError(
@@ -326,26 +287,77 @@ def law(
         )
     if unknown := [need for need in needs if need not in NEEDS]:
         raise ValueError(f"needs: {unknown[0]!r} is not one of {', '.join(NEEDS)}")
+    if about != "any" and about not in GROUPS and about not in cells():
+        raise ValueError(f"about: {about!r} is not one of {', '.join(['any', *GROUPS, *cells()])}")
 
     def register(body: Body) -> Law:
-        id = body.__name__.replace("_", "-")
-        known = _REGISTRY.get(id)
-        if known:
-            if _file(known.body) != _file(body):
-                raise ValueError(f"id: the law {id!r} exists already, in {_file(known.body)}")
-            return known
-        said = (id, about, statement, source, needs, anomaly, at_stake)
-        _REGISTRY[id] = Law(*said, cost, judges_crashes, loose, rests_on, body, draws, large)
-        return _REGISTRY[id]
+        said = (body.__name__.replace("_", "-"), about, statement, source, needs, anomaly, at_stake)
+        made = Law(*said, cost, judges_crashes, loose, rests_on, body, draws, large)
+        if made.ours:  # a checkout may be imported under two names: one law
+            return _REGISTRY.setdefault(made.id, made)
+        _import_ours()
+        known = _REGISTRY.get(made.id)
+        if known and known.home != made.home:
+            raise ValueError(
+                f"id: there is a law {made.id!r} already, in {known.home}; give {body.__name__} another name"
+            )
+        if missing := [id for id in rests_on if id not in _REGISTRY]:
+            raise ValueError(f"rests_on: there is no law {missing[0]!r}; one of another module is imported before")
+        _REGISTRY[made.id] = made
+        return made
 
     return register
 
 
 def laws() -> dict[str, Law]:
-    """Every law by id, family by family."""
-    for family in FAMILIES:
-        importlib.import_module(f"deqverify.properties.{family}")
+    """Every law by id: ours family by family, then those of installed packages and of modules that were imported."""
+    _import_ours()
+    for point in entry_points_of_laws():
+        if point.module not in _TROUBLES:
+            with suppress(LawsError):
+                bring(point.module)
     return dict(sorted(_REGISTRY.items(), key=lambda item: _order(item[1])))
+
+
+class LawsError(ValueError):
+    """A module of laws that cannot be imported; the message says why, and what to do."""
+
+
+GROUP = "deqverify.laws"
+"""The entry points by which installed packages name their modules of laws."""
+
+_TROUBLES: dict[str, str] = {}
+"""Modules of laws that could not be imported, each with the sentence that says why: it is tried once."""
+
+
+@lru_cache(maxsize=1)
+def entry_points_of_laws() -> tuple[EntryPoint, ...]:
+    """The modules of laws that installed packages name, read once."""
+    return tuple(entry_points(group=GROUP))
+
+
+def bring(module: str) -> None:
+    """Imports a module of laws of others: its laws are known from then on. LawsError where that fails; then none is."""
+    _import_ours()
+    before = dict(_REGISTRY)
+    try:
+        importlib.import_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # importing a stranger's module may raise anything, and exit
+        _REGISTRY.clear()
+        _REGISTRY.update(before)
+        _TROUBLES[module] = f"the laws of {module} could not be imported: {type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            _TROUBLES[module] += f"; run where {error.name}.py lies, or put its folder on PYTHONPATH"
+        raise LawsError(_TROUBLES[module]) from error
+    _TROUBLES.pop(module, None)
+
+
+def troubles() -> list[str]:
+    """A sentence for each module of laws that an installed package names and that could not be imported."""
+    laws()
+    return [_TROUBLES[point.module] for point in entry_points_of_laws() if point.module in _TROUBLES]
 
 
 def premises(entry: Law) -> list[Law]:
@@ -363,10 +375,17 @@ def premises(entry: Law) -> list[Law]:
     return list(found.values())
 
 
-def _order(entry: Law) -> tuple[int, int]:
-    position = FAMILIES.index(entry.family) if entry.family in FAMILIES else len(FAMILIES)
-    return position, entry.body.__code__.co_firstlineno
+def _import_ours() -> None:
+    for family in FAMILIES:
+        importlib.import_module(f"{OURS}.{family}")
 
 
-def _file(body: Body) -> Path:
-    return Path(inspect.getfile(body)).resolve()
+def _order(entry: Law) -> tuple[int, str, int]:
+    position = FAMILIES.index(entry.family) if entry.ours else len(FAMILIES)
+    return position, entry.home, entry.body.__code__.co_firstlineno
+
+
+@lru_cache(maxsize=1)
+def _our_folder() -> Path:
+    (folder,) = importlib.import_module(OURS).__path__
+    return Path(folder).resolve()

@@ -9,12 +9,17 @@ import pytest
 
 from deqverify import CellProblem, SoftmaxProblem, laws, losses
 from deqverify.cells import cells
+from deqverify.faults.backward import MissingTranspose, OneStepGradient, OneStepOfAnyCell
+from deqverify.faults.batch import Centred, DropsBeyondABuffer, Raises
+from deqverify.faults.forward import AbsoluteStopping, Saturated
+from deqverify.faults.interface import NarrowInside
+from deqverify.faults.losses import MeanForSum
+from deqverify.faults.sound import Sound
 from deqverify.implementations.protocol import Solution, Status
 from deqverify.implementations.subject import Subject
 from deqverify.running import boundary as module
 from deqverify.running.boundary import Line, boundary, drawn, said
 from deqverify.trial import Effort, Failure
-from tests.faults import layers, nonlinear
 from tests.two_defects import my_deq
 
 SIMPLE = SoftmaxProblem([[0.0]], [[1.0]], [[1.0]], [[0.0]], 0.99, losses.Squared())
@@ -45,12 +50,12 @@ def test_a_cap_is_wrong_from_the_rate_on_where_its_steps_do_not_suffice() -> Non
 
 
 def test_a_gradient_of_one_step_is_wrong_everywhere() -> None:
-    found = lines_of(layers.OneStepGradient(), "adjoint-certificate")
+    found = lines_of(OneStepGradient(), "adjoint-certificate")
     assert said(list(found.values())) == "wrong at every γ tried at m = 4, n = 2"
     assert found["γ"].right is None
 
 
-class ReportsBeyond(layers.OneStepGradient):
+class ReportsBeyond(OneStepGradient):
     """Beyond γ = 0.8 the equilibrium is reported as not converged, so that nothing is judged there."""
 
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
@@ -70,11 +75,11 @@ def test_what_is_reported_is_neither_right_nor_wrong() -> None:
 @pytest.mark.parametrize(
     ("deq", "law", "kind", "coordinate", "wrong", "right"),
     [
-        (layers.MissingTranspose(), "adjoint-certificate", "wrong", "m", 2, 1),
-        (layers.MeanForSum(), "objective", "wrong", "n", 2, 1),
-        (layers.Centred(), "existence", "wrong", "n", None, None),  # of one data point it leaves nothing: always wrong
-        (layers.Raises(), "answers", "crash", "n", 3, 2),
-        (layers.DropsBeyondABuffer(), "existence", "wrong", "n", 65, 64),
+        (MissingTranspose(), "adjoint-certificate", "wrong", "m", 2, 1),
+        (MeanForSum(), "objective", "wrong", "n", 2, 1),
+        (Centred(), "existence", "wrong", "n", None, None),  # of one data point it leaves nothing: always wrong
+        (Raises(), "answers", "crash", "n", 3, 2),
+        (DropsBeyondABuffer(), "existence", "wrong", "n", 65, 64),
     ],
     ids=lambda value: getattr(value, "name", value),
 )
@@ -86,12 +91,12 @@ def test_sizes_from_which_on_it_is_wrong(
 
 
 def test_the_size_of_the_inputs_from_which_down_an_absolute_tolerance_is_wrong() -> None:
-    line = lines_of(layers.AbsoluteStopping(), "existence")["the size of x"]
+    line = lines_of(AbsoluteStopping(), "existence")["the size of x"]
     assert line.right is not None
     assert line.wrong is not None
     assert line.wrong < line.right < 1.0  # 1e-6 is allowed beside entries of size one
     assert "down at γ = " in line.said
-    up = lines_of(layers.Saturated(), "existence")["the size of x"]
+    up = lines_of(Saturated(), "existence")["the size of x"]
     assert up.wrong is not None
     assert up.right is not None
     assert up.wrong > up.right
@@ -101,15 +106,15 @@ def test_of_another_cell_the_data_are_varied() -> None:
     cell = cells()["tanh"]
     theta = {name: np.array(value) for name, value in {"W": [[0.5]], "U": [[1.0]], "b": [0.0]}.items()}
     problem = CellProblem(cell, theta, np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1)), losses.Squared())
-    found = lines_of(nonlinear.OneStepOfAnyCell(), "existence", problem=problem)
+    found = lines_of(OneStepOfAnyCell(), "existence", problem=problem)
     assert found == {}
-    narrow = lines_of(nonlinear.NarrowInside(), "existence", problem=problem)
+    narrow = lines_of(NarrowInside(), "existence", problem=problem)
     assert all(line.coordinate in ("n", "the size of x") for line in narrow.values())
 
 
 def test_laws_of_several_calls_have_no_border() -> None:
-    assert lines_of(layers.Sound(), "history") == {}
-    assert lines_of(layers.Sound(), "existence", kind="hang") == {}
+    assert lines_of(Sound(), "history") == {}
+    assert lines_of(Sound(), "existence", kind="hang") == {}
 
 
 def test_a_picture_has_a_sign_for_each_value() -> None:

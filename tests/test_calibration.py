@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from deqverify.bounds import Errors
+from deqverify.faults.sound import SoundPicard
 from deqverify.implementations.subject import Subject
 from deqverify.reference import SPLITTINGS, reference
 from deqverify.reference.iterative import PicardLayer
@@ -24,7 +25,6 @@ from deqverify.reporting.explain import explain
 from deqverify.running.tally import LOOSE, Tally
 from deqverify.trial import Effort
 from tests.ensemble import Eliminating
-from tests.faults.layers import SoundPicard
 
 ROUNDS, EXAMPLES = 6, 100  # what a seed draws changes with the modules loaded: Hypothesis takes constants from them
 DTYPES = ("float64", "float32")

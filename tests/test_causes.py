@@ -11,6 +11,11 @@ import pytest
 from rich.console import Console
 
 from deqverify import laws, losses, trial
+from deqverify.faults.backward import MissingTranspose, OneStepGradient
+from deqverify.faults.losses import Decayed, MeanForSum, WrongDirection
+from deqverify.faults.parametrisation import GammaTwice, RowSoftmax
+from deqverify.faults.sound import Sound
+from deqverify.faults.status import StatusAlwaysTrue
 from deqverify.implementations.subject import Question, Subject
 from deqverify.problem import SoftmaxProblem
 from deqverify.registry import premises
@@ -22,7 +27,6 @@ from deqverify.running.plan import Report, in_order, make_jobs
 from deqverify.running.premises import APART, Weight, arguments_of, weigh
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Result, Verdict, Violation
-from tests.faults import layers
 
 PROFILE = Profile("test", examples=5, seconds=5.0, seed=0)
 V, E, H, F = Verdict.VIOLATED, Verdict.EXPECTED, Verdict.HOLDS, Verdict.FOLLOWS
@@ -103,7 +107,7 @@ def test_a_report_with_a_cause_exits_1_and_names_what_holds() -> None:
 def test_a_premise_is_asked_what_the_law_asked() -> None:
     problem = SoftmaxProblem([[0.0, 1.0], [2.0, 0.0]], [[1.0, 1.0]], [[1.0], [2.0]], [[0.0]], 0.5, losses.Squared())
     cotangent = np.array([[1.0, 0.0]])
-    sound, wrong = Subject(layers.Sound()), Subject(layers.OneStepGradient())
+    sound, wrong = Subject(Sound()), Subject(OneStepGradient())
     for id in ("existence", "adjoint-certificate", "gradient-theta", "gradient-x", "gradient-B", "objective"):
         found = weigh(laws()[id], lambda: sound, Question(problem, cotangent))
         assert found is not None
@@ -116,7 +120,7 @@ def test_a_premise_is_asked_what_the_law_asked() -> None:
 
 def test_an_answer_that_is_right_at_one_point_alone_is_no_premise() -> None:
     even = SoftmaxProblem(np.zeros((2, 2)), [[1.0, 1.0]], [[1.0], [2.0]], [[0.0]], 0.5, losses.Squared())
-    rows = Subject(layers.RowSoftmax())
+    rows = Subject(RowSoftmax())
     assert laws()["existence"].missing(rows) is None
     assert weigh(laws()["existence"], lambda: rows, Question(even)).ratio > 1.0  # type: ignore[union-attr]
 
@@ -147,7 +151,7 @@ def found_in(target: str, *ids: str) -> list[Cause]:
 
 @pytest.mark.usefixtures("patient")
 def test_what_only_a_used_implementation_shows_follows_from_its_memory() -> None:
-    (cause,) = found_in("tests.faults.stateful:CachedByShape", "existence", "mass", "history", "in-place-update")
+    (cause,) = found_in("fault[cached-by-shape]", "existence", "mass", "history", "in-place-update")
     assert cause.law == "history"
     assert set(cause.followers) == {"existence", "mass", "in-place-update"}
 
@@ -168,22 +172,22 @@ def test_a_silent_cap_and_a_one_step_gradient_are_two_causes_in_words() -> None:
     ("fault", "ids", "cause", "said"),
     [
         (
-            layers.RowSoftmax,
+            RowSoftmax,
             ("existence", "mass", "gradient-theta", "gauge"),
             "existence",
             "takes the softmax along rows",
         ),
-        (layers.GammaTwice, ("existence", "enclosure"), "existence", "applies γ twice"),
-        (layers.MissingTranspose, ("adjoint-certificate", "gradient-x"), "adjoint-certificate", "in place of its"),
-        (layers.MeanForSum, ("objective", "gradient-B"), "objective", "as a mean over the data points"),
-        (layers.WrongDirection, ("objective", "gradient-B"), "objective", "-1 times the loss"),
-        (layers.StatusAlwaysTrue, ("existence", "status-cap"), "existence", "stops early (after 21 steps), and says"),
-        (layers.Decayed, ("gradient-B", "energy"), "gradient-B", "gradient in B"),
+        (GammaTwice, ("existence", "enclosure"), "existence", "applies γ twice"),
+        (MissingTranspose, ("adjoint-certificate", "gradient-x"), "adjoint-certificate", "in place of its"),
+        (MeanForSum, ("objective", "gradient-B"), "objective", "as a mean over the data points"),
+        (WrongDirection, ("objective", "gradient-B"), "objective", "-1 times the loss"),
+        (StatusAlwaysTrue, ("existence", "status-cap"), "existence", "stops early (after 21 steps), and says"),
+        (Decayed, ("gradient-B", "energy"), "gradient-B", "gradient in B"),
     ],
 )
 @pytest.mark.usefixtures("patient")
 def test_one_defect_is_one_cause_and_is_named(fault: type, ids: tuple[str, ...], cause: str, said: str) -> None:
-    found = found_in(f"tests.faults.layers:{fault.__name__}", *ids)
+    found = found_in(f"{fault.__module__}:{fault.__name__}", *ids)
     assert [each.law for each in found] == [cause]
     assert said in found[0].first.violation.diagnosis  # type: ignore[union-attr]
 

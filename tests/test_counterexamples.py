@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from deqverify import CellProblem, SoftmaxProblem, laws, losses
 from deqverify.cli import main
+from deqverify.faults.sound import Sound, SoundNewton
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem
 from deqverify.running import counterexamples
@@ -24,8 +25,6 @@ from deqverify.running.replaying import CANNOT, FIXED, STILL, replayed
 from deqverify.running.results import Verdict
 from deqverify.trial import look_at
 from tests import targets
-from tests.faults import layers
-from tests.faults.nonlinear import SoundNewton
 
 SIMPLE = SoftmaxProblem([[0.0, 1.0], [0.5, 0.25]], [[1.0, 2.0]], [[1.0], [3.0]], [[0.1]], 0.5, losses.Squared())
 PROFILE = Profile("test", examples=5, seconds=5.0)
@@ -53,15 +52,15 @@ def drawn(law_id: str, deq: Any, examples: int = 6) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("law_id", "deq"),
     [
-        ("gradient-theta", layers.Sound()),
-        ("history", layers.Sound()),
+        ("gradient-theta", Sound()),
+        ("history", Sound()),
         ("batch", SoundNewton()),
         ("cotangent-linearity", SoundNewton()),
         ("memory-layout", SoundNewton()),
-        ("in-place-update", layers.Sound()),
-        ("scale", layers.Sound()),
-        ("linearity", layers.Sound()),
-        ("permutation", layers.Sound()),
+        ("in-place-update", Sound()),
+        ("scale", Sound()),
+        ("linearity", Sound()),
+        ("permutation", Sound()),
     ],
 )
 def test_what_is_drawn_is_read_as_it_was_written(law_id: str, deq: Any, tmp_path: Path) -> None:
@@ -202,13 +201,13 @@ def kept(folder: Path, law: str, target: str) -> tuple[str, dict[str, Any]]:
 
 
 def test_a_replay_answers_fixed_still_violated_or_cannot_run(tmp_path: Path) -> None:
-    id, _ = kept(tmp_path, "mass", "tests.faults.layers:RowSoftmax")
+    id, _ = kept(tmp_path, "mass", "fault[row-softmax]")
     verdict, why, result = replayed(id, None, tmp_path)
     assert (verdict, why) == (STILL, "|1ᵀẑ − 1ᵀφ/(1−γ)|")
     assert result is not None
     assert result.violation is not None
-    assert replayed(id, "tests.faults.layers:Sound", tmp_path)[0] == FIXED
-    verdict, why, _ = replayed(id, "tests.faults.layers:Gone", tmp_path)
+    assert replayed(id, "deqverify.faults.sound:Sound", tmp_path)[0] == FIXED
+    verdict, why, _ = replayed(id, "deqverify.faults.sound:Gone", tmp_path)
     assert verdict == CANNOT
     assert "Gone" in why
     assert replayed(str(tmp_path / f"{id}.json"), "tests.targets:Dying", tmp_path)[0] == STILL
@@ -216,10 +215,10 @@ def test_a_replay_answers_fixed_still_violated_or_cannot_run(tmp_path: Path) -> 
 
 def test_show_and_replay_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    id, _ = kept(counterexamples.FOLDER, "mass", "tests.faults.layers:RowSoftmax")
+    id, _ = kept(counterexamples.FOLDER, "mass", "fault[row-softmax]")
     shown = CliRunner().invoke(main, ["show", id])
     assert shown.exit_code == 0, shown.output
-    for part in ("mass × tests.faults.layers:RowSoftmax float64", "measured", "found with python", "SoftmaxProblem("):
+    for part in ("mass × fault[row-softmax] float64", "measured", "found with python", "SoftmaxProblem("):
         assert part in shown.output
     script = CliRunner().invoke(main, ["replay", id, "--code"]).output
     with pytest.raises(AssertionError, match="mass"):
@@ -230,10 +229,10 @@ def test_show_and_replay_on_the_command_line(tmp_path: Path, monkeypatch: pytest
 
 
 def test_stored_ones_are_tried_first_and_a_mended_target_goes_on(tmp_path: Path) -> None:
-    id, document = kept(tmp_path, "mass", "tests.faults.layers:RowSoftmax")
-    (job,) = make_jobs(["tests.faults.layers:RowSoftmax"], ["mass"], PROFILE, ["float64"], database=None)
+    id, document = kept(tmp_path, "mass", "fault[row-softmax]")
+    (job,) = make_jobs(["fault[row-softmax]"], ["mass"], PROFILE, ["float64"], database=None)
     known = counterexamples.kept_for(tmp_path)
-    assert known == {("mass", "tests.faults.layers:RowSoftmax", "float64", "cpu"): [str(tmp_path / f"{id}.json")]}
+    assert known == {("mass", "fault[row-softmax]", "float64", "cpu"): [str(tmp_path / f"{id}.json")]}
     from dataclasses import replace
 
     again = run_job(replace(job, pinned=(str(tmp_path / f"{id}.json"),)))

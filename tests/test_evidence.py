@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from deqverify import check_deq
+from deqverify.faults.parametrisation import GammaTwice
+from deqverify.faults.sound import Sound, SoundPicard
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
 from deqverify.registry import describe, laws
@@ -18,7 +20,6 @@ from deqverify.running.plan import FIRST, Report, in_order, make_jobs, untried
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Result, Verdict, result_of
 from deqverify.trial import Effort, Trial
-from tests.faults.layers import GammaTwice, Sound, SoundPicard
 
 PROFILE = Profile("test", examples=100, seconds=20.0, seed=0)
 

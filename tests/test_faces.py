@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 
 from deqverify import Accuracy, Claims, check_deq, laws
 from deqverify.cli import main
+from deqverify.faults.parametrisation import GammaTwice, RowSoftmax
 from deqverify.implementations import devices
 from deqverify.running.results import Verdict
 from tests import targets
-from tests.faults.layers import GammaTwice, RowSoftmax
 
 ROOT = Path(__file__).parent.parent
 
@@ -161,7 +161,6 @@ def test_claims_and_accuracies_are_checked() -> None:
 USERS_TESTS = """
 from deqverify import parametrize_with_laws
 from tests.targets import sound
-from tests.faults.layers import RowSoftmax
 
 @parametrize_with_laws([sound(), RowSoftmax()], laws=["mass", "uniqueness"])
 def test_mine(law, deq):

@@ -167,7 +167,7 @@ def test_laws_are_chosen_by_id_and_by_family() -> None:
 
 
 def test_an_expected_violation_is_neither_shrunk_nor_weighed() -> None:
-    target, jobs = "tests.faults.layers:RowSoftmax", []
+    target, jobs = "fault[row-softmax]", []
     for expected in (False, True):
         (job,) = make_jobs([target], ["mass"], Profile("test", 30, 60.0, seed=0), dtypes=["float64"])
         jobs.append(run_job(replace(job, expected=expected)))

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from deqverify import check_deq
 from deqverify.cli import main
+from deqverify.faults.parametrisation import RowSoftmax
 from deqverify.running.snippets import finding_object, finding_target
-from tests.faults.layers import RowSoftmax
 
 HERE = RowSoftmax()
 ROOT = Path(__file__).parent.parent

@@ -26,7 +26,7 @@ from deqverify.running.soak_state import SoakError, State, locked, resume, save
 from deqverify.running.tally import Tally
 from deqverify.trial import Effort, Example, run_trial
 
-BROKEN = "tests.faults.layers:RowSoftmax"
+BROKEN = "fault[row-softmax]"
 
 
 class InProcess:

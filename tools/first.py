@@ -1,6 +1,7 @@
 """How soon a run says what is wrong: ``python -m tools.first [SEED …]`` runs the default profile on every fault of
-tests/faults, in one process and in the order in which a run tries its laws, until the first violation arrives, shrunk
-and weighed. It prints each fault's law and seconds, the median and the 95th percentile; exit code 1 for a survivor."""
+deqverify.faults, in one process and in the order in which a run tries its laws, until the first violation arrives,
+shrunk and weighed. It prints each fault's law and seconds, the median and the 95th percentile; exit code 1 for a
+survivor."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from deqverify.faults import faults
 from deqverify.running.events import ViolationFound
 from deqverify.running.executors import ThisProcess
 from deqverify.running.jobs import run_job
@@ -17,14 +19,11 @@ from deqverify.running.plan import make_jobs
 from deqverify.running.profiles import profile
 from deqverify.running.request import Request
 from deqverify.running.run import Run
-from tests.faults.test_faults import KILLERS, NAMED
-from tests.faults.test_stateful import MORE, THRESHOLDS
 
 
-def faults() -> list[str]:
+def targets() -> list[str]:
     """Every fault as a target."""
-    known = [*KILLERS.values(), *NAMED, *(fault for _, fault in MORE), *(fault for _, fault in THRESHOLDS)]
-    return [f"{fault.__module__}:{fault.__name__}" for fault in dict.fromkeys(known)]
+    return [each.target for each in faults().values()]
 
 
 def first(target: str, seed: int) -> tuple[str, float]:
@@ -44,11 +43,11 @@ def main(seeds: list[int]) -> int:
     torch.set_num_threads(1)
     run_job(make_jobs(["reference"], ["existence"], replace(profile("quick"), seed=0), database=None)[0])  # warm up
     found = []
-    for target in faults():
+    for target in targets():
         for seed in seeds:
             law, seconds = first(target, seed)
             found.append((seconds, law))
-            print(f"{target.rpartition(':')[2]:28} seed {seed}: {seconds:6.2f} s  {law or 'SURVIVED'}", flush=True)
+            print(f"{target:28} seed {seed}: {seconds:6.2f} s  {law or 'SURVIVED'}", flush=True)
     times = [seconds for seconds, _ in found]
     print(f"{len(found)} runs: median {np.median(times):.2f} s, 95th percentile {np.percentile(times, 95):.2f} s")
     return 1 if any(not law for _, law in found) else 0

@@ -40,6 +40,7 @@ VARIANTS = {
     "jaxopt": ("jaxopt", "jaxopt[gmres]", "jaxopt[anderson,gmres]"),
     "optimistix": ("optimistix[gmres]",),  # its default adjoint is dense in all states of a batch at once
     "scipy": ("scipy", "scipy[krylov]", "scipy[iteration]", "scipy[gmres]"),
+    "fault": (),  # broken on purpose
 }
 """Options that an installed name takes part with; a name that is not listed takes part as it is. Written out, so that
 listing imports no library."""

@@ -10,17 +10,19 @@ import pytest
 import torch
 
 from deqverify.claims import Accuracy
+from deqverify.faults.backward import OneStepGradient
+from deqverify.faults.parametrisation import GammaTwice
+from deqverify.faults.sound import Sound
 from deqverify.implementations.subject import Subject
 from deqverify.registry import describe, laws
 from deqverify.trial import Effort
-from tests.faults import layers
 from tests.honest import HonestPicard
 
 
-class ForwardOnly(layers.Sound):
+class ForwardOnly(Sound):
     """It says plainly that it has no backward pass, and raises where one is asked for."""
 
-    claims = replace(layers.Sound.claims, backward=None)
+    claims = replace(Sound.claims, backward=None)
 
     def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
         solution, _ = super().vjp(cell, theta, x, z0)
@@ -44,10 +46,10 @@ class _Donated(torch.autograd.Function):
         return gradient
 
 
-class DonatesBuffers(layers.Sound):
+class DonatesBuffers(Sound):
     """A pull that may be called once."""
 
-    claims = replace(layers.Sound.claims, repeated_pulls=False)
+    claims = replace(Sound.claims, repeated_pulls=False)
 
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         return _Donated.apply(super().equilibrium(cell, theta, x, z0))
@@ -92,12 +94,12 @@ def test_one_pull_where_two_are_claimed_is_a_violation_of_that_claim_alone() -> 
 
 
 @pytest.mark.parametrize("law", ["history", "in-place-update", "memory-layout", "batch-of-one", "column-shift"])
-@pytest.mark.parametrize("wrong", [layers.GammaTwice, layers.OneStepGradient], ids=lambda wrong: wrong.__name__)
+@pytest.mark.parametrize("wrong", [GammaTwice, OneStepGradient], ids=lambda wrong: wrong.__name__)
 def test_a_plain_answer_that_is_wrong_is_not_blamed_on_state_or_layout(law: str, wrong: type) -> None:
     assert tried(laws()[law], Subject(wrong())).failure is None
 
 
-class Detached(layers.Sound):
+class Detached(Sound):
     """The weights are detached: no gradient reaches A."""
 
     def weights(self, cell: Any, theta: Any) -> Any:
@@ -108,6 +110,6 @@ def test_that_no_gradient_reached_a_parameter_is_said_in_the_violation() -> None
     failure = tried(laws()["gradient-theta"], Subject(Detached()), 100).failure
     assert failure
     assert "no gradient reached A: zeros stand in its place" in describe(failure)
-    sound = Subject(layers.Sound())
+    sound = Subject(Sound())
     sound.pull(sound.solve(failure.arguments["problem"]), np.ones(failure.arguments["problem"].states))
     assert not sound.notes

@@ -285,6 +285,15 @@ EXAMPLES: dict[str, tuple[type[nn.Module], tuple[tuple[int, ...], ...], tuple[st
 """By name: the layer, the shapes of its inputs, and its broken twins."""
 
 
+def cause_of(name: str, twin: str) -> str:
+    """The law that a report should name as the cause of what is wrong with a twin."""
+    if twin == "unconverged":
+        return "existence"
+    if twin == "another probe each time":
+        return "deterministic"
+    return "gradient-x" if twin in ("detached input", "detached statistics") else "gradient-theta"
+
+
 def wrapped(
     name: str,
     broken: str = "",

@@ -1,7 +1,4 @@
-"""Faults of behaviour: layers that remember, or that mind modes, copies, threads, memory and the size of the batch.
-
-As in :mod:`tests.faults.layers`, each class breaks a sound layer in one way, and its docstring is the fault.
-"""
+"""Layers that remember, or that mind modes, copies, threads and the settings of everybody else."""
 
 from __future__ import annotations
 
@@ -11,10 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from deqverify.implementations.protocol import Solution, Status
-from tests.faults.layers import Sound, SoundPicard
+from deqverify.cells.base import Theta
+from deqverify.faults.registry import fault
+from deqverify.faults.sound import Sound, SoundNewton, SoundPicard
+from deqverify.implementations.protocol import Pull, Solution, Status
 
 
+@fault(cause="history", killers=("history", "in-place-update"), subtlety="subtle")
 class CachedByShape(Sound):
     """The inverse is kept, and found again by its shape alone."""
 
@@ -28,6 +28,7 @@ class CachedByShape(Sound):
         return x @ self.kept[size].mT
 
 
+@fault(cause="in-place-update", killers=("in-place-update",), subtlety="subtle", origin="ooples/AiDotNet.Tensors#583")
 class CachedByIdentity(Sound):
     """The inverse is kept as long as A is the same object, whatever is in it."""
 
@@ -45,6 +46,7 @@ class CachedByIdentity(Sound):
         return x @ self.inverse.mT
 
 
+@fault(cause="history", killers=("history",), subtlety="subtle", origin="jump-dev/Cbc.jl#94")
 class WarmStart(SoundPicard):
     """From the second call on, five sweeps from the last equilibrium are taken for enough."""
 
@@ -65,6 +67,7 @@ class WarmStart(SoundPicard):
         return SoundPicard.iterate(self, f, z)
 
 
+@fault(cause="history", killers=("history",))
 class ShapeIsFixed(Sound):
     """The first batch fixes the shape, and any other raises."""
 
@@ -77,6 +80,7 @@ class ShapeIsFixed(Sound):
         return super().equilibrium(cell, theta, x, z0)
 
 
+@fault(cause="answers-kept", killers=("answers-kept",), subtlety="subtle")
 class OutputBuffer(Sound):
     """The output is written into a buffer that the next call of that shape writes into as well."""
 
@@ -89,6 +93,7 @@ class OutputBuffer(Sound):
         return solution, pull
 
 
+@fault(cause="answers-kept", killers=("answers-kept",), subtlety="subtle")
 class PullInTheLayer(Sound):
     """The layer keeps the graph of its last call, and every pull goes through that one."""
 
@@ -102,6 +107,7 @@ class PullInTheLayer(Sound):
         return type(self)()
 
 
+@fault(cause="no-gradient", killers=("no-gradient",), subtlety="subtle")
 class CoarseWithoutGradient(Sound):
     """Where no gradient is recorded, one step is taken for the equilibrium."""
 
@@ -111,15 +117,7 @@ class CoarseWithoutGradient(Sound):
         return super().equilibrium(cell, theta, x, z0)
 
 
-class HookWithoutGraph(Sound):
-    """A hook is registered whether or not there is a graph."""
-
-    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
-        z = super().equilibrium(cell, theta, x, z0)
-        z.register_hook(lambda cotangent: cotangent)
-        return z
-
-
+@fault(cause="existence", killers=("modes",))
 class DropoutInside(Sound):
     """In training mode the first state is dropped."""
 
@@ -134,6 +132,7 @@ class DropoutInside(Sound):
         return z * (torch.arange(z.shape[1]) > 0) if self.training else z
 
 
+@fault(cause="modes", killers=("history", "modes"), subtlety="rare")
 class ModeOnce(Sound):
     """Once in evaluation mode, the layer makes one step, in training mode too."""
 
@@ -147,27 +146,6 @@ class ModeOnce(Sound):
         return cell.step(theta, x)(x) if self.evaluated else super().equilibrium(cell, theta, x, z0)
 
 
-class CopyForgets(SoundPicard):
-    """A deep copy makes three sweeps and says nothing."""
-
-    def __deepcopy__(self, memo: Any) -> Hasty:
-        return Hasty()
-
-
-class CopyShares(WarmStart):
-    """A deep copy is the original."""
-
-    def __deepcopy__(self, memo: Any) -> CopyShares:
-        return self
-
-
-class PickleForgets(SoundPicard):
-    """What comes out of a pickle makes three sweeps and says nothing."""
-
-    def __reduce__(self) -> Any:
-        return Hasty, ()
-
-
 class Hasty(SoundPicard):
     """Three sweeps are made, and nothing is said."""
 
@@ -177,6 +155,31 @@ class Hasty(SoundPicard):
         return Status.NOT_REPORTED
 
 
+@fault(cause="copies", killers=("copies",), subtlety="subtle", origin="terrapower/armi#475")
+class CopyForgets(SoundPicard):
+    """A deep copy makes three sweeps and says nothing."""
+
+    def __deepcopy__(self, memo: Any) -> Hasty:
+        return Hasty()
+
+
+@fault(cause="history", killers=("copies",), subtlety="subtle")
+class CopyShares(WarmStart):
+    """A deep copy is the original."""
+
+    def __deepcopy__(self, memo: Any) -> CopyShares:
+        return self
+
+
+@fault(cause="pickles", killers=("pickles",), subtlety="subtle", origin="sktime/sktime#10712")
+class PickleForgets(SoundPicard):
+    """What comes out of a pickle makes three sweeps and says nothing."""
+
+    def __reduce__(self) -> Any:
+        return Hasty, ()
+
+
+@fault(cause="threads", killers=("threads",), subtlety="subtle")
 class SharedByThreads(Sound):
     """Inputs lie in the layer while it works."""
 
@@ -191,51 +194,7 @@ class SharedByThreads(Sound):
         return type(self)()
 
 
-class Views(Sound):
-    """Inputs are flattened by ``view``, which needs them contiguous."""
-
-    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
-        return super().equilibrium(cell, theta, x.view(-1).view(x.shape), z0)
-
-
-class AssumesRows(Sound):
-    """The memory of A is read row by row, whatever its strides."""
-
-    def weights(self, cell: Any, theta: Any) -> Any:
-        A = theta["A"]
-        rows = A.as_strided(A.shape, (A.shape[1], 1)) if A.stride() == (1, len(A)) else A
-        return cell.matrix(theta | {"A": rows})
-
-
-class Squeezes(Sound):
-    """Dimensions of one are squeezed away from the batch."""
-
-    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
-        return super().equilibrium(cell, theta, x, z0).squeeze(0)
-
-
-class MaximumOfNothing(Sound):
-    """The largest input of the batch is looked at."""
-
-    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
-        _ = x.abs().max()
-        return super().equilibrium(cell, theta, x, z0)
-
-
-class MeanOfNothing(Sound):
-    """The gradient in γ goes through a mean over the batch, NaN where there is none."""
-
-    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
-        solution, pull = super().vjp(cell, theta, x, z0)
-
-        def averaged(cotangent: Any) -> Any:
-            found = pull(cotangent)
-            found.theta["gamma"] = found.theta["gamma"] + 0.0 * cotangent.mean()
-            return found
-
-        return solution, averaged
-
-
+@fault(cause="settings-kept", killers=("settings-kept",), subtlety="subtle")
 class SetsThreads(Sound):
     """The number of threads is set and not put back."""
 
@@ -244,6 +203,7 @@ class SetsThreads(Sound):
         return super().equilibrium(cell, theta, x, z0)
 
 
+@fault(cause="settings-kept", killers=("settings-kept",), subtlety="subtle")
 class LeavesGradientOff(Sound):
     """Gradients are switched off and stay off after an empty batch."""
 
@@ -254,6 +214,7 @@ class LeavesGradientOff(Sound):
         return z
 
 
+@fault(cause="settings-kept", killers=("settings-kept",), subtlety="subtle")
 class SilencesErrors(Sound):
     """NumPy's floating-point errors are silenced and stay silent."""
 
@@ -262,6 +223,7 @@ class SilencesErrors(Sound):
         return super().equilibrium(cell, theta, x, z0)
 
 
+@fault(cause="settings-kept", killers=("settings-kept",), subtlety="subtle", origin="ashvardanian/NumKong#328")
 class FlushesToZero(Sound):
     """Subnormal numbers are flushed to zero, for speed, and stay flushed."""
 
@@ -270,6 +232,16 @@ class FlushesToZero(Sound):
         return super().equilibrium(cell, theta, x, z0)
 
 
+@fault(cause="settings-kept", killers=("settings-kept",), subtlety="subtle")
+class RandomStart(Sound):
+    """A start is drawn from the global generator."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        torch.rand(1)
+        return super().equilibrium(cell, theta, x, z0)
+
+
+@fault(cause="deterministic", killers=("deterministic",), subtlety="subtle")
 class Wanders(SoundPicard):
     """The start is drawn anew at each call, from a generator of its own; what is claimed is kept."""
 
@@ -279,3 +251,17 @@ class Wanders(SoundPicard):
     def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
         start = torch.as_tensor(self.draws.standard_normal(tuple(z.shape)), dtype=z.dtype) * f(z).norm()
         return super().iterate(f, z + start)
+
+
+@fault(cause="history", killers=("history",), subtlety="rare")
+class BuffersByCount(SoundNewton):
+    """The buffer of the start is kept by its number of entries: states of another shape get the wrong one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[int, Any] = {}
+
+    def vjp(self, cell: Any, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        start = np.zeros((len(x), *cell.state(theta, x.shape[1:])), dtype=x.dtype)
+        buffer = self.kept.setdefault(start.size, start)
+        return super().vjp(cell, theta, x, buffer if z0 is None else z0)

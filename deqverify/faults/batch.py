@@ -1,0 +1,117 @@
+"""Data points that are not answered one by one: what one is told depends on the others, or on how many there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from deqverify.faults.registry import fault
+from deqverify.faults.sound import Sound
+
+
+@fault(cause="existence", killers=("batch",), origin="locuslab/deq#21")
+class Centred(Sound):
+    """The inputs are centred over the batch."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return super().equilibrium(cell, theta, x - x.mean(dim=0), z0)
+
+
+@fault(cause="existence", killers=("poisoned-point",), origin="locuslab/deq#21")
+class BatchScaled(Sound):
+    """The inputs are scaled by a norm over the batch, and scaled back."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        norm = x.norm().clamp_min(torch.finfo(x.dtype).tiny)
+        return super().equilibrium(cell, theta, x / norm, z0) * norm
+
+
+@fault(cause="answers", killers=("answers",))
+class Raises(Sound):
+    """A batch of more than two data points raises."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        if len(x) > 2:
+            raise torch.linalg.LinAlgError("singular")
+        return super().equilibrium(cell, theta, x, z0)
+
+
+@fault(cause="existence", killers=("existence", "batch"), subtlety="rare")
+class DropsBeyondABuffer(Sound):
+    """Data points beyond the 64th are not solved for."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        return torch.cat([z[:64], x[64:]])
+
+
+@fault(cause="existence", killers=("mass",), subtlety="rare")
+class BlocksBeyond(Sound):
+    """From ``most`` states on the weights are taken for block diagonal."""
+
+    most = 128
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        K = cell.matrix(theta)
+        block = torch.arange(len(K)) // self.most
+        return K * (block[:, None] == block)
+
+
+@fault(cause="existence", killers=("existence",), subtlety="rare")
+class BlocksBeyond256(BlocksBeyond):
+    """From 256 states on the weights are taken for block diagonal."""
+
+    most = 256
+
+
+class _Lost(torch.autograd.Function):
+    """The identity, but the cotangent of what lies beyond the 64th data point is lost."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Any) -> Any:
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        return torch.cat([cotangent[:64], torch.zeros_like(cotangent[64:])])
+
+
+@fault(cause="adjoint-certificate", killers=("adjoint-certificate", "energy", "dissipation"), subtlety="rare")
+class GradientOfTheFirst64(Sound):
+    """The gradient of data points beyond the 64th is lost."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return _Lost.apply(super().equilibrium(cell, theta, x, z0))
+
+
+@fault(cause="batch-of-one", killers=("batch-of-one",), subtlety="rare", origin="NVIDIA/tacotron2#303")
+class Squeezes(Sound):
+    """Dimensions of one are squeezed away from the batch."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return super().equilibrium(cell, theta, x, z0).squeeze(0)
+
+
+@fault(cause="empty-batch", killers=("empty-batch",), subtlety="rare")
+class MaximumOfNothing(Sound):
+    """The largest input of the batch is looked at."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        _ = x.abs().max()
+        return super().equilibrium(cell, theta, x, z0)
+
+
+@fault(cause="empty-batch", killers=("empty-batch",), subtlety="rare")
+class MeanOfNothing(Sound):
+    """The gradient in γ goes through a mean over the batch, NaN where there is none."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        solution, pull = super().vjp(cell, theta, x, z0)
+
+        def averaged(cotangent: Any) -> Any:
+            found = pull(cotangent)
+            found.theta["gamma"] = found.theta["gamma"] + 0.0 * cotangent.mean()
+            return found
+
+        return solution, averaged

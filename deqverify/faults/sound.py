@@ -1,0 +1,239 @@
+"""The sound implementations that the faults are made from: what no law may reject. Each is cut into the steps that may
+be done wrongly."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from deqverify.cells import cells
+from deqverify.cells.base import Parts, Theta
+from deqverify.claims import Accuracy, Claims
+from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
+from deqverify.implementations.torch_base import TorchLayer
+from deqverify.oracle.krawczyk import dense, unit_pulls
+from deqverify.problem import SoftmaxProblem
+from deqverify.reference.newton import NewtonLayer
+from deqverify.theory.closed_form import ClosedForm
+
+CONTRACTING = tuple(name for name, cell in cells().items() if cell.contracts)
+
+
+class Sound(TorchLayer):
+    """The direct solve with autograd: the control that no law may reject."""
+
+    name = "sound"
+    claims = Claims(
+        cells=("linear-softmax",),
+        starts=False,
+        threads=True,
+        copies=True,
+        pickles=True,
+        modes=True,
+        evaluation_gradient=True,
+    )
+
+    def mode(self, training: bool) -> Any:
+        return self
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return cell.matrix(theta)
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        K = self.weights(cell, theta)
+        return torch.linalg.solve(torch.eye(len(K), dtype=x.dtype) - K, x.mT).mT
+
+
+class SoundPicard(TorchLayer):
+    """Picard with relative stopping and an adjoint iteration of the same kind, both reported: the iterative control."""
+
+    name = "sound picard"
+    claims = replace(Sound.claims, forward=Accuracy(1e-5), backward=Accuracy(1e-5), starts=True)
+    most = 2000
+
+    def mode(self, training: bool) -> Any:
+        return self
+
+    def far(self, step: Any, size: Any) -> bool:
+        near = step.norm(dim=1) <= 1e-6 * size.norm(dim=1)  # a tenth of the claim; false for NaN
+        return not bool(near.all())
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        for _ in range(self.most):
+            ahead = f(z)
+            if not self.far(ahead - z, ahead):
+                return ahead, Status.CONVERGED
+            z = ahead
+        return z, Status.CAPPED
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        return self.iterate(f, z)
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        with torch.no_grad():
+            z, status = self.iterate(step, z0)
+        reports: list[Status] = []
+        answer = step(z)
+        if not answer.requires_grad:
+            return Solution(answer, self.say(status))
+        state = z.detach().requires_grad_()
+        image = step(state)
+
+        def solve_adjoint(cotangent: Any) -> Any:
+            self.heed_second_order()
+
+            def adjoint_step(y: Any) -> Any:
+                return torch.autograd.grad(image, state, y, retain_graph=True)[0] + cotangent
+
+            found, status = self.backward_iterate(adjoint_step, torch.zeros_like(cotangent))
+            reports.append(status)
+            return found
+
+        answer.register_hook(solve_adjoint)
+        return Solution(answer, self.say(status), backward_status=lambda: self.say(reports[-1]))
+
+    def say(self, status: Status) -> Status:
+        return status
+
+    def heed_second_order(self) -> None:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the adjoint is solved, not differentiated: there is no second derivative")
+
+    def limited(self, max_iterations: int) -> SoundPicard:
+        twin = type(self)()
+        twin.most = max_iterations
+        return twin
+
+
+class Traced(SoundPicard):
+    """The control of traces: the residual of each state, the last that of the answer."""
+
+    every = 1
+    left_out = 0
+
+    def traced(self) -> Traced:
+        return self
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        def residual(z: Any) -> float:
+            return float((step(z) - z).norm(dim=1).max()) if len(z) else 0.0
+
+        solution = super().fixed_point(step, z0)
+        with torch.no_grad():
+            z, trace = z0, [residual(z0)]
+            while len(trace) <= self.most and self.far(step(z) - z, step(z)):
+                z = step(z)
+                trace.append(residual(z))
+            trace.append(residual(solution.z))
+        solution.iterations = len(trace) - 1
+        solution.trace = trace[:: self.every][: len(trace) - self.left_out]
+        return solution
+
+
+class SoundNewton(NewtonLayer):
+    """Newton's method in NumPy and a dense adjoint, on any cell: the direct control."""
+
+    def __init__(self) -> None:
+        super().__init__("numpy")
+        self.name = "sound Newton"
+
+    def vjp(self, cell: Any, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        solution, _ = super().vjp(cell, theta, x, z0)
+
+        def pull(cotangent: Any) -> Cotangents:
+            at = self.linearised_at(cell, theta, x, solution)
+            adjoint = self.adjoint_of(cell, theta, x, at, cotangent) if at.size else cotangent
+            found = self.gradient(cell, theta, x, at, adjoint)
+            return Cotangents(found.theta, found.x, self._status(adjoint))
+
+        return solution, pull
+
+    def linearised_at(self, cell: Any, theta: Theta, x: Any, solution: Solution) -> Any:
+        """The state at which derivatives are taken, (n, *state)."""
+        return solution.z
+
+    def adjoint_of(self, cell: Any, theta: Theta, x: Any, z: Any, cotangent: Any) -> Any:
+        """Shaped like z, of one data point at least."""
+        J = self.jacobian(dense(unit_pulls(cell, theta, x, z), len(z)).astype(z.dtype))
+        return self.adjoint(J, self.flat(cotangent)).reshape(cotangent.shape)
+
+    def jacobian(self, J: Any) -> Any:
+        """∂f/∂z of every data point, (n, s, s)."""
+        return J
+
+    def flat(self, cotangent: Any) -> Any:
+        """(n, s)."""
+        return cotangent.reshape(len(cotangent), -1)
+
+    def adjoint(self, J: Any, cotangent: Any) -> Any:
+        """(n, s)."""
+        systems = np.eye(cotangent.shape[1], dtype=J.dtype) - np.swapaxes(J, 1, 2)
+        return np.linalg.solve(systems, cotangent[..., None])[..., 0]
+
+    def gradient(self, cell: Any, theta: Theta, x: Any, z: Any, adjoint: Any) -> Parts:
+        """In θ and in x."""
+        return cell.pull(theta, x, z, adjoint)
+
+
+class SoundSweeps(TorchLayer):
+    """Picard on any cell that contracts, in PyTorch, with relative stopping and an adjoint iteration of the same kind,
+    both reported: the iterative control."""
+
+    name = "sound sweeps"
+    claims = Claims(Accuracy(1e-5), Accuracy(1e-5), cells=CONTRACTING, copies=True, pickles=True, threads=True)
+    most = 400
+    damping = 1.0
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        for _ in range(self.most):
+            ahead = z + self.damping * (f(z) - z)
+            near = self.size(ahead - z) <= 5e-6 * self.size(ahead)  # half the claim; false for NaN
+            if bool(near.all()):
+                return ahead, Status.CONVERGED
+            z = ahead
+        return z, Status.CAPPED
+
+    def size(self, states: Any) -> Any:
+        """The 2-norm of each data point, (n,)."""
+        return states.flatten(1).norm(dim=1)
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        with torch.no_grad():
+            z, status = self.iterate(step, z0)
+        reports: list[Status] = []
+        answer = step(z)
+        if not answer.requires_grad:
+            return Solution(answer, status)
+        state = z.detach().requires_grad_()
+        image = step(state)
+
+        def solve_adjoint(cotangent: Any) -> Any:
+            if torch.is_grad_enabled():
+                raise RuntimeError("the adjoint is solved, not differentiated: there is no second derivative")
+            pulled = lambda y: torch.autograd.grad(image, state, y, retain_graph=True)[0]  # noqa: E731
+            found, status = self.iterate(lambda y: pulled(y) + cotangent, torch.zeros_like(cotangent))
+            reports.append(status)
+            return found
+
+        answer.register_hook(solve_adjoint)
+        return Solution(answer, status, backward_status=lambda: reports[-1])
+
+    def limited(self, max_iterations: int) -> SoundSweeps:
+        twin = copy.copy(self)
+        twin.most = max_iterations
+        return twin
+
+
+class SoundModel:
+    """The closed form of the linear-softmax cell: the control of whole models."""
+
+    name = "sound model"
+    claims = Claims(cells=("linear-softmax",))
+
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
+        exact = ClosedForm(problem)
+        return exact.loss, exact.block_gradient

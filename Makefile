@@ -68,7 +68,7 @@ $(BENCH): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-bench: $(BENCH) ## time every contender on one fixed problem, with what each achieved
+bench: $(BENCH) ## time every target on one fixed problem, with what each achieved
 	$(BIN)/deqverify bench
 
 lint: venv ## ruff and the type checker

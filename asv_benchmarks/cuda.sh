@@ -21,10 +21,13 @@ part laws "$python" -m deqverify run reference 'reference[fast]' 'reference[mass
 part lu "$python" -m tools.speed peers --device cuda --sizes 256x256,1024x256,4096x256,8192x256
 part near-one "$python" -m tools.speed near-one --device cuda --sizes 2048x16,8192x16
 part batched "$python" -m tools.speed batched --device cuda --rounds 3
-part roofline "$python" -m deqverify bench --device cuda --pass forward --pass gradient --n 256 \
+part roofline "$python" -m tools.floor reference 'reference[fast]' 'reference[mass]' 'plain[solve]' --device cuda \
     --m 256 --m 1024 --m 4096 --m 8192 --json "$out/roofline.json"
+part widths "$python" -m deqverify bench --device cuda --m 256 --m 1024 --m 4096 --m 8192 --json "$out/widths.json"
 part equal-accuracy "$python" -m deqverify bench --device cuda --pass gradient --accuracy 1e-6 --m 1024 \
     --json "$out/equal-accuracy.json"
+part cells "$python" -m deqverify bench --device cuda --cell tanh --cell relu --cell graph --cell attention --cell conv \
+    --accuracy 1e-6 --m 64 --json "$out/cells.json" --markdown "$out/cells.md"
 part model "$python" -m tools.speed model --device cuda --cases 200
 part scaling "$python" -m deqverify bench --device cuda --scaling "$out/scaling.html" --limit 5
 part asv "$python" -m deqverify bench --asv "(passes|achieved).*('reference'|\[fast|plain).*cuda"

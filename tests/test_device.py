@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from deqverify.benchmarking import floor, measure, scaling
-from deqverify.benchmarking.contenders import VARIANTS, Contender, contender
+from deqverify.benchmarking import measuring, scaling
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.targets import VARIANTS, TimedTarget, timed_target
 from deqverify.cli import main
 from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Subject
@@ -113,27 +112,16 @@ def test_a_gradient_left_on_the_host_is_a_violation() -> None:
     assert trial.failure.seen.seen == "float64 on cpu, expected float64 on cuda"
 
 
-@pytest.fixture
-def small_rates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The floor's rates measured on what a CPU does in no time."""
-    monkeypatch.setitem(floor._ORDER, "cuda", 64)
-    monkeypatch.setitem(floor._LARGEST, "cuda", 18)
-    floor.rates.cache_clear()
-    yield
-    floor.rates.cache_clear()
-
-
-@pytest.mark.usefixtures("small_rates")
 @pytest.mark.parametrize(
     "name", [n for who in ("reference", "plain", "torchdeq") for n in VARIANTS[who] if "jax" not in n]
 )
-def test_every_contender_of_pytorch_is_timed_on_the_device(name: str) -> None:
+def test_every_target_of_pytorch_is_timed_on_the_device(name: str) -> None:
     with pretended_cuda():
-        if "cuda" not in contender(name).devices:
+        if "cuda" not in timed_target(name).devices:
             assert name == "reference[numpy]"
             return
         rows = list(
-            measure.rows([name], ["forward", "gradient", "step"], FixedProblem(8, 4, 0.9), "float64", "cuda", 0)
+            measuring.rows([name], ["forward", "gradient", "step"], FixedProblem(8, 4, 0.9), "float64", "cuda", 0)
         )
     assert [row.note for row in rows] == [""] * 3
     assert all(row.timing and row.achieved and row.achieved.worst < 0.5 for row in rows)
@@ -151,16 +139,17 @@ class SlowStreams:
         time.sleep(0.02)
 
 
-@pytest.mark.usefixtures("small_rates")
 def test_work_that_events_do_not_see_is_timed_by_the_clock() -> None:
-    plain = contender("plain[solve]")
+    plain = timed_target("plain[solve]")
 
     def build(*arguments: Any) -> Any:
         return SlowStreams(plain.build(*arguments))
 
-    who = Contender("streams", build, devices=("cuda",), direct=True, tunable=False, watched=False)
+    who = TimedTarget("streams", build, devices=("cuda",), direct=True, tunable=False, watched=False)
     with pretended_cuda():
-        (row,) = measure.passes(who, ["gradient"], FixedProblem(8, 4, 0.9), "float64", "cuda", budget=0.05)
+        row = measuring.Row("streams", "gradient", FixedProblem(8, 4, 0.9), "float64", "cuda")
+        run = who.prepare(row.problem.problem(), "float64", "cuda")
+        (row,) = measuring.measured([measuring.entered(row, who, run)], budget=0.05)
     assert row.timing
     assert row.timing.fastest >= 0.02
     assert row.memory is None

@@ -31,7 +31,7 @@ from deqverify.running.request import Request
 from deqverify.running.results import Job, Result, Verdict, Violation
 from deqverify.running.run import Run
 
-BROKEN = "tests.faults.layers:RowSoftmax"
+BROKEN = "fault[row-softmax]"
 
 
 class Answering(Executor):

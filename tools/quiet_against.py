@@ -10,8 +10,7 @@ import math
 import sys
 from collections import Counter
 
-from deqverify.benchmarking.compare import compare, repository
-from deqverify.benchmarking.named import NAMED
+from deqverify.benchmarking.against import NAMED, compare, repository
 
 
 def main(runs: int) -> int:

@@ -1,18 +1,19 @@
-"""What each contender achieved in the same setting that it is timed in, so that faster but wrong shows."""
+"""What each target achieved in the same setting that it is timed in, so that faster but wrong shows."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
-from deqverify.benchmarking.contenders import Unavailable, contender
-from deqverify.benchmarking.measure import passes, plain
-from deqverify.benchmarking.memory import growth
+from deqverify.benchmarking.measuring import Row, entered, growth, measured
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.results import plain
+from deqverify.benchmarking.targets import timed_target
 
-from .common import IMPLEMENTATIONS, Contest, once
+from .common import IMPLEMENTATIONS, Contest, floor, once
 
 
 class Achieved(Contest):
@@ -30,16 +31,19 @@ class Achieved(Contest):
     def setup(self, *params: Any) -> None:
         implementation, m, n, gamma, dtype, device = params
 
-        def measured() -> Any:
+        def found() -> Any:
+            row = Row(implementation, "gradient", FixedProblem(m, n, gamma), dtype, device)
             try:
-                who = contender(implementation)
-                tolerance = self.tolerance if who.tunable else None
-                (row,) = passes(who, ["gradient"], FixedProblem(m, n, gamma), dtype, device, tolerance, budget=0.1)
-            except Unavailable as missing:
-                return {"note": str(missing)}
-            return plain(row)
+                who = timed_target(implementation)
+                row = replace(row, tolerance=self.tolerance if who.tunable else None)
+                run = who.prepare(row.problem.problem(dtype), dtype, device, row.tolerance)
+                (row,) = measured([entered(row, who, run)], budget=0.1)
+            except Exception as error:
+                row = row.without(error)
+            least = floor.floor_of(row)
+            return plain(row) | {"ratio": row.timing.steady / least if row.timing and least else None}
 
-        self.row = once(params, measured)
+        self.row = once(params, found)
         if self.row.get("timing") is None:
             raise SkipNotImplemented(self.row["note"])
 

@@ -1,4 +1,4 @@
-"""The base of every benchmark that runs a contender: fixed parameters, warm-up outside, synchronisation inside.
+"""The base of every benchmark that times a target: fixed parameters, warm-up outside, synchronisation inside.
 
 Parameters are literals: they depend on nothing that is installed. What a machine lacks (a library, a GPU, a dtype) is
 skipped with :class:`SkipNotImplemented`, so that results of several machines have one shape. A third party's target
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +18,15 @@ from typing import Any
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
-from deqverify.benchmarking.contenders import Unavailable, contender, fixed_names
 from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.targets import Unavailable, fixed_names, timed_target
+
+# tools/ lies in the checkout and is not installed; last, so that deqverify is the one that asv installed.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from tools import cost, floor
+
+__all__ = ["IMPLEMENTATIONS", "Contest", "cost", "floor", "once"]
 
 with suppress(ImportError):
     import torch  # noqa: F401 - a fork server imports it once for all benchmarks
@@ -35,12 +43,12 @@ class Contest:
     rounds, repeat, warmup_time = 1, (5, 50, 1.0), 0.05
     which = "gradient"
     tolerance: float | None = 1e-6
-    """What tunable contenders are asked for; equal *achieved* accuracy is ``deqverify bench --accuracy``."""
+    """What tunable targets are asked for; equal *achieved* accuracy is ``deqverify bench --accuracy``."""
 
     def setup(self, implementation: str, m: int, n: int, gamma: float, dtype: str, device: str) -> None:
         """Prepares the run and warms it up, compilation included."""
         try:
-            who = contender(implementation)
+            who = timed_target(implementation)
             self.fixed = FixedProblem(m, n, gamma)
             tolerance = self.tolerance if who.tunable else None
             self.run = who.prepare(self.fixed.problem(dtype), dtype, device, tolerance)

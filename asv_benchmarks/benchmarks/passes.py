@@ -6,7 +6,7 @@ from typing import Any
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
-from deqverify.benchmarking.timing import timed
+from deqverify.benchmarking.measuring import timed
 
 from .common import Contest
 

@@ -8,9 +8,7 @@ from typing import Any
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
-from deqverify.benchmarking import cost
-
-from .common import once
+from .common import cost, once
 
 LAWS = (
     "existence", "uniqueness", "restart", "enclosure", "trace", "objective", "taylor", "gradient-theta",

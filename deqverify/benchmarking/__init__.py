@@ -1,6 +1,6 @@
-"""How fast, and how right: fixed problems, contenders, achieved accuracy, the floor, comparison of commits, scaling.
+"""How fast, and how right: ``deqverify bench``. Every time stands beside the error that was achieved.
 
 Private: what of it is public stands in ``deqverify`` itself.
 
-Nothing here imports a framework when it is imported; a contender does when it is prepared.
+Nothing here imports a framework when it is imported; a target does when it is prepared.
 """

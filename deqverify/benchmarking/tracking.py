@@ -13,7 +13,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from deqverify.benchmarking.compare import CompareError, repository
+from deqverify.benchmarking.against import CompareError, repository
 
 VENDORED = {
     "jquery-3.3.1.min.js": ("jquery@3.3.1", "package/dist/jquery.min.js"),

@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deqverify.benchmarking import floor as limits
-from deqverify.benchmarking.compare import LEAST, SEEN, Comparison, exit_code
-from deqverify.benchmarking.contenders import Unavailable, contender, fixed_names, names
-from deqverify.benchmarking.floor import Rates
+from deqverify.benchmarking.against import LEAST, SEEN, Comparison, exit_code
 from deqverify.benchmarking.matching import loosest, match
 from deqverify.benchmarking.matching import rows as matched
-from deqverify.benchmarking.measure import passes, plain, rows
-from deqverify.benchmarking.memory import growth, peak_memory
-from deqverify.benchmarking.problems import FixedProblem
+from deqverify.benchmarking.measuring import Row, growth, peak_memory, rows, timed
+from deqverify.benchmarking.problems import FixedProblem, achieved
+from deqverify.benchmarking.results import plain
 from deqverify.benchmarking.scaling import exponent
-from deqverify.benchmarking.timing import timed
-from deqverify.benchmarking.truth import achieved
+from deqverify.benchmarking.targets import Unavailable, fixed_names, names, timed_target
 from deqverify.claims import Claims
 from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
+from tools import floor as limits
+from tools.floor import Rates, floor_of
 
 SMALL = FixedProblem(4, 3, 0.5)
 
@@ -53,14 +52,14 @@ def test_peak_memory_sees_an_array_that_is_freed_again() -> None:
 def test_an_unrolled_gradient_grows_and_an_implicit_one_does_not() -> None:
     fixed = FixedProblem(64, 1024, 0.9)  # a state of half a megabyte: what the allocator keeps is small beside it
     unrolled, implicit = (
-        growth(contender(name), fixed, "float64") for name in ("plain[unrolled]", "reference[picard]")
+        growth(timed_target(name), fixed, "float64") for name in ("plain[unrolled]", "reference[picard]")
     )
     if unrolled is None or implicit is None:
         pytest.skip("resident memory can't be read here")
     # A state or two are kept at every step; pages that the allocator had from before are missing (PyTorch 2.11: .83).
     assert unrolled > 0.5
     assert implicit <= 0.1
-    assert growth(contender("plain[solve]"), fixed, "float64") is None
+    assert growth(timed_target("plain[solve]"), fixed, "float64") is None
 
 
 def test_the_floor_of_a_direct_solve_by_hand() -> None:
@@ -72,11 +71,13 @@ def test_the_floor_of_a_direct_solve_by_hand() -> None:
     assert limits.floor(rate, 30, 7, 8, "gradient") > 2 * forward - 2 / 3 * 30**3 / 5e8
 
 
-def test_no_contender_undercuts_its_floor() -> None:
-    for name in ("reference", "reference[numpy]", "plain[solve]"):
-        for row in passes(contender(name), ("forward", "gradient"), FixedProblem(128, 128, 0.9), "float64", "cpu"):
-            assert row.ratio is not None
-            assert row.ratio >= 0.8, "rates are measured: what they cannot be off by is a fifth"
+def test_no_target_undercuts_its_floor() -> None:
+    direct = ("reference", "reference[numpy]", "plain[solve]")
+    for row in rows(direct, ("forward", "gradient"), FixedProblem(128, 128, 0.9), "float64", "cpu"):
+        least = floor_of(row)
+        assert row.timing
+        assert least
+        assert row.timing.steady >= 0.8 * least, "rates are measured: what they cannot be off by is a fifth"
 
 
 @pytest.mark.parametrize("offset", [1e-3, 0.3, 1.0, 40.0])
@@ -105,7 +106,8 @@ def test_not_reached_is_a_result() -> None:
 
 def test_a_match_is_cached_and_a_loose_backward_pass_is_seen(tmp_path: Path) -> None:
     cache = tmp_path / "cache.json"
-    found = match(contender("reference[picard]"), SMALL, "float64", "cpu", 1e-6, cache)
+    row = Row("reference[picard]", "gradient", SMALL, "float64", "cpu")
+    found = match(timed_target("reference[picard]"), row, 1e-6, cache)
     assert found.reached
     assert found.error <= 1e-6
     kept = json.loads(cache.read_text())
@@ -113,13 +115,15 @@ def test_a_match_is_cached_and_a_loose_backward_pass_is_seen(tmp_path: Path) -> 
     assert "torch=" in key
     kept[key]["error"] = 0.25
     cache.write_text(json.dumps(kept))
-    assert match(contender("reference[picard]"), SMALL, "float64", "cpu", 1e-6, cache).error == 0.25
+    assert match(timed_target("reference[picard]"), row, 1e-6, cache).error == 0.25
     kept[key]["tolerance"] = 0.1
     cache.write_text(json.dumps(kept))
-    (row,) = matched(["reference[picard]"], ["gradient"], SMALL, "float64", "cpu", 1e-6, 0.01, cache)
-    assert row.achieved is not None
-    assert row.achieved.worst <= 1e-6, "what the cache says is checked when it is used"
-    assert not match(contender("torchdeq"), SMALL, "float64", "cpu", 1e-6, cache).reached, "the phantom gradient"
+    (made,) = matched(["reference[picard]"], ["gradient"], SMALL, "float64", "cpu", 1e-6, 0.01, cache)
+    assert made.achieved is not None
+    assert made.achieved.worst <= 1e-6, "what the cache says is checked when it is used"
+    phantom = timed_target("torchdeq")
+    assert not match(phantom, row, 1e-6, cache).reached, "the phantom gradient"
+    assert match(phantom, replace(row, which="forward"), 1e-6, cache).reached, "its equilibrium is right"
 
 
 def test_rows_show_what_was_achieved_and_what_is_missing() -> None:
@@ -127,10 +131,11 @@ def test_rows_show_what_was_achieved_and_what_is_missing() -> None:
     assert [row.name for row in found] == ["reference", "reference", "no-such-target"]
     good = plain(found[0])
     assert good["worst"] <= 1e-14  # u·κ(U) = 3e-16, with γ = ½
-    assert good["ratio"] > 0
+    assert good["timing"]["median"] > 0
+    assert good["control"] > 0
     assert "not installed" in found[2].note
     with pytest.raises(Unavailable, match="float16"):
-        contender("plain[solve]").prepare(SMALL.problem(), "float16")
+        timed_target("plain[solve]").prepare(SMALL.problem(), "float16")
 
 
 class Whole:
@@ -157,24 +162,26 @@ def test_a_library_is_timed_on_another_cell_and_a_forward_pass_alone_says_so() -
         rows(["plain[unrolled]", "scipy", "plain[solve]"], ["forward", "gradient"], fixed, "float64", "cpu", 0.01)
     )
     unrolled, backward, scipy, refused, direct = found
-    assert unrolled.achieved == backward.achieved
+    assert unrolled.achieved is not None
     assert backward.achieved is not None
+    assert unrolled.achieved.z == backward.achieved.z
+    assert unrolled.achieved.x is None, "a forward pass is judged by its z"
     # Errors of a residual of 1e-6 of z are twice that at rate ½, in each pass, of data points of one size.
     assert backward.achieved.worst <= 1e-4
-    assert backward.floor is None
     assert scipy.achieved is not None
     assert scipy.achieved.x is None
     assert "forward pass alone" in refused.note
+    assert refused.missing
     assert "does not take the cell tanh" in direct.note
 
 
 def test_a_layer_of_jax_is_timed_under_one_jit() -> None:
     pytest.importorskip("jax")
-    from deqverify.benchmarking.contenders import JaxRun
+    from deqverify.benchmarking.targets import JaxRun
 
-    run = contender("reference[jax]").prepare(SMALL.problem(), "float64")
+    run = timed_target("reference[jax]").prepare(SMALL.problem(), "float64")
     assert isinstance(run, JaxRun)
-    assert achieved(SMALL.problem(), *run.answer()).worst <= 1e-14  # u·κ(U) = 3e-16, with γ = ½
+    assert achieved(SMALL.problem(), *run.answer("gradient")).worst <= 1e-14  # u·κ(U) = 3e-16, with γ = ½
     run.step()
     run.synchronise()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from deqverify.benchmarking.compare import compare
+from deqverify.benchmarking.against import compare
 
 ROOT = Path(__file__).parents[2]
 SLOWER = """

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from deqverify.benchmarking.contenders import Unavailable, contender
-from deqverify.benchmarking.problems import FixedProblem
-from deqverify.benchmarking.truth import achieved, truth
+from deqverify.benchmarking.problems import FixedProblem, achieved, truth
+from deqverify.benchmarking.targets import Unavailable, timed_target
 
 pytest.importorskip("pytest_benchmark")
 
@@ -33,10 +32,10 @@ LOOSE = 1e-6
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("which", ["forward", "gradient", "step"])
 def test_pass(benchmark: Any, name: str, which: str) -> None:
-    """A contender's time, and that it is no faster for being wrong."""
+    """A target's time, and that it is no faster for being wrong."""
     problem = FIXED.problem()
     try:
-        who = contender(name)
+        who = timed_target(name)
         run = who.prepare(problem, "float64", "cpu", LOOSE if who.tunable else None)
     except Unavailable as missing:
         pytest.skip(str(missing))
@@ -51,7 +50,7 @@ def test_pass(benchmark: Any, name: str, which: str) -> None:
         pytest.skip(str(missing))
     benchmark.group = f"{which} {FIXED}"
     benchmark(call)
-    reached = achieved(problem, *run.answer())
+    reached = achieved(problem, *run.answer(which))
     benchmark.extra_info.update(worst=reached.worst, iterations=run.iterations)
     # A residual of LOOSE is an error of up to √m·(1+γ)/(1−γ) times that, in each pass; both meet in ∂L/∂A.
     allowed = 2 * LOOSE * FIXED.m**0.5 * (1 + FIXED.gamma) / (1 - FIXED.gamma) if who.tunable else 1e-12

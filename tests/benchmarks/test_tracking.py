@@ -13,12 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from deqverify.benchmarking import tracking
-from deqverify.benchmarking.compare import CompareError
-from deqverify.benchmarking.cost import judged_on
-from deqverify.benchmarking.pictures import page
-from deqverify.benchmarking.scaling import AXES, Point, measured, read
+from deqverify.benchmarking.against import CompareError
+from deqverify.benchmarking.scaling import AXES, Point, measured, page, read
 from deqverify.cli import main
 from deqverify.registry import laws
+from tools.cost import judged_on
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -103,6 +102,19 @@ def test_scaling_goes_on_where_it_stopped_and_draws(tmp_path: Path) -> None:
     assert page(read(kept), {}) == page(read(kept), {}), "the same points, the same page"
     if CHROMIUM:
         assert "reference[numpy], loop" in browsed(tmp_path / "page.html")
+
+
+def test_growth_of_a_target_of_ones_own_on_another_cell(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    asked = ["bench", "plain[unrolled]", "--cell", "tanh", "--scaling", str(tmp_path / "page.html"), "--largest", "4"]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 0, done.output
+    points = read(tmp_path / "page.json")
+    assert {(p.axis, p.name) for p in points} == {("n", "plain[unrolled]"), ("gamma", "plain[unrolled]")}
+    assert all(p.residual is not None and p.residual < 1e-7 for p in points), "asked for 1e-8, relative, of the batch"
+    assert "tanh" in (tmp_path / "page.html").read_text()
+    refused = CliRunner().invoke(main, ["bench", "--scaling", str(tmp_path / "page.html"), "--largest", "4"])
+    assert "holds times of tanh, not of linear-softmax" in refused.output
 
 
 def test_a_power_law_is_shown_with_its_exponent() -> None:

@@ -1,5 +1,7 @@
 """What the hardware allows: rates measured in the same run, and the least time of one pass at those rates.
 
+``python -m tools.floor reference 'reference[fast]' --m 256`` times targets on the linear-softmax cell against it.
+
 The floor belongs to an algorithm. Direct: the LU of U (``⅔m³`` operations at GETRF's rate) and two triangular solves
 (``2m²n``, at GEMM's). Iterative with k products: ``2m²nk``. A gradient adds the same solve transposed (no second LU),
 the outer product ``ΛZᵀ`` and ``⟨Λ, SZ⟩`` (``2m²n`` each) and the readout's three products (``2pmn``). Memory: A, Φ and
@@ -9,13 +11,21 @@ all of it together (what fits a cache moves at the cache's rate). The floor is t
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from deqverify.benchmarking.problems import OUTPUTS
+import click
+
+from deqverify.benchmarking.measuring import Row, rows
+from deqverify.benchmarking.problems import OUTPUTS, FixedProblem
+from deqverify.benchmarking.results import machine, versions
+from deqverify.benchmarking.showing import seconds
+from deqverify.benchmarking.targets import timed_target
 
 _ORDER = {"cpu": 1024, "cuda": 8192}  # a GPU is not busy with less
 _LARGEST = {"cpu": 26, "cuda": 30}  # a GPU's caches hold 64 MiB
@@ -113,6 +123,20 @@ def _best(call: Callable[[], Any], wait: Callable[[], None] | None = None, times
     return best
 
 
+_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def floor_of(row: Row) -> float | None:
+    """The floor of what a row's target did: a direct solve, or the products that it reports (one if it says nothing);
+    None where nothing was timed."""
+    if row.timing is None:
+        return None
+    direct = timed_target(row.name).direct or row.iterations == 0
+    products = None if direct else (row.iterations or 1)
+    rate = rates(row.dtype, row.device)
+    return floor(rate, row.problem.m, row.problem.n, _BYTES[row.dtype], row.which, products)
+
+
 def floor(rate: Rates, m: int, n: int, itemsize: int, which: str, products: int | None = None) -> float:
     """Seconds that a forward pass, or a gradient or step, cannot undercut; ``products`` None for a direct solve."""
     solves = 1 if which == "forward" else 2
@@ -127,3 +151,33 @@ def floor(rate: Rates, m: int, n: int, itemsize: int, which: str, products: int 
         moved += m * m + 2 * m * n
     held = (2 * m * m + 4 * m * n) * itemsize
     return max(arithmetic, moved * itemsize / rate.bandwidth(held))
+
+
+@click.command()
+@click.argument("targets", nargs=-1, required=True)
+@click.option("--m", "widths", type=click.IntRange(1), multiple=True, default=(256, 1024), show_default=True)
+@click.option("--n", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--json", "kept", type=click.Path(path_type=Path))
+def main(targets: tuple[str, ...], widths: tuple[int, ...], n: int, dtype: str, device: str, kept: Path | None) -> None:
+    """Time TARGETS against the floor: seconds, floor, and how many times the floor."""
+    click.echo(str(rates(dtype, device)))
+    found = []
+    for m in widths:
+        for row in rows(targets, ("forward", "gradient"), FixedProblem(m, n, 0.9), dtype, device):
+            least = floor_of(row)
+            told = {"target": row.name, "pass": row.which, "m": m, "n": n, "floor": least, "note": row.note}
+            if row.timing and least:
+                told |= {"seconds": row.timing.steady, "times": row.timing.steady / least}
+                shown = f"{seconds(row.timing.steady):>9}  floor {seconds(least):>9}  × {told['times']:.3g}"
+            click.echo(f"m = {m:5}  {row.name:22} {row.which:9} {shown if row.timing else row.note}")
+            found.append(told)
+    if kept:
+        kept.write_text(
+            json.dumps({"machine": machine(device), "versions": versions(targets), "rows": found}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    main()

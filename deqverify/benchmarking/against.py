@@ -7,10 +7,19 @@ median of ``log(head/base)`` over its turns, base being the mean of both copies;
 where the median effect over the rounds exceeds the threshold: 15 %, or three times the noise (root mean square over the
 rounds) where that is more; and only if all rounds agree on the direction. While the threshold is too high to see a
 slowdown by half, or the effect is near it, more rounds follow.
+
+A worker is this file run as ``python -P against.py TREE``, so that nothing of deqverify is imported at its top: the
+library is TREE's, the benchmarks are those beside this file, in every worker the same, so that only what is measured
+differs. The worker answers requests on stdin, a line each: a JSON object with ``name``, ``budget`` (seconds) and
+``slower``, a planted slowdown: each call then takes so many times as long. The answer is the fastest of the calls made
+within the budget, in seconds, or ``{"error": …}``. Seconds are the process's own, on the processor: every benchmark
+computes in one thread and waits for nothing, and what other processes do to the clock on the wall is not what is asked.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import math
 import os
@@ -18,20 +27,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deqverify.benchmarking.named import NAMED
-
 LEAST = math.log(1.15)
 SEEN = math.log(1.4)
 """A threshold above this could miss a slowdown by half."""
 
 ROUNDS, MOST_ROUNDS, TURNS = 3, 7, 5
-WORKER = Path(__file__).parent / "worker.py"
 _STEADY = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -90,6 +97,66 @@ class Comparison:
         return "faster" if self.faster else "unchanged"
 
 
+Call = Callable[[], Any]
+
+
+def _pass(name: str, which: str, m: int, n: int) -> Callable[[], Call]:
+    def prepare() -> Call:
+        from deqverify.benchmarking.problems import FixedProblem
+        from deqverify.benchmarking.targets import timed_target
+
+        call: Call = getattr(timed_target(name).prepare(FixedProblem(m, n, 0.9).problem(), "float64"), which)
+        return call
+
+    return prepare
+
+
+def _law(id: str, examples: int) -> Callable[[], Call]:
+    def prepare() -> Call:
+        from deqverify.implementations.loading import load
+        from deqverify.implementations.subject import Subject
+        from deqverify.registry import laws
+        from deqverify.trial import Effort
+
+        subject = Subject(load("reference"))
+        return lambda: laws()[id].trial(subject, Effort(examples, seed=0))
+
+    return prepare
+
+
+def _oracle() -> Call:
+    from deqverify.benchmarking.problems import FixedProblem
+    from deqverify.oracle import Oracle
+
+    problem: Any = FixedProblem(8, 4, 0.9).problem()
+    return lambda: Oracle(problem).equilibrium()
+
+
+def _bounds() -> Call:
+    from deqverify.benchmarking.problems import FixedProblem
+    from deqverify.bounds import Budget
+    from deqverify.claims import Claims
+    from deqverify.theory.closed_form import ClosedForm
+
+    problem: Any = FixedProblem(32, 32, 0.9).problem()
+    return lambda: Budget(ClosedForm(problem), Claims(), "float64").bound(lambda e: e.gradient["A"])
+
+
+NAMED: dict[str, Callable[[], Call]] = {
+    "forward reference m=64 n=256": _pass("reference", "forward", 64, 256),
+    "gradient reference m=64 n=256": _pass("reference", "gradient", 64, 256),
+    "gradient reference[numpy] m=16 n=32": _pass("reference[numpy]", "gradient", 16, 32),
+    "step reference[mass] m=64 n=32": _pass("reference[mass]", "step", 64, 32),
+    "law mass, 10 examples": _law("mass", 10),
+    "law gradient-theta, 5 examples": _law("gradient-theta", 5),
+    "oracle m=8 n=4": _oracle,
+    "bounds m=32 n=32": _bounds,
+}
+"""The benchmarks that two commits are compared on: a few hundred microseconds to some milliseconds each. Each is a
+function that prepares and returns a call. They use only what the library has had for long (targets, problems, laws, the
+oracle, bounds), so that an older base can run them too."""
+
+
 def compare(
     base: Path,
     head: Path,
@@ -141,7 +208,7 @@ def _one_round(comparison: Comparison, asks: list[Callable[..., Any]], slower: f
 
 @contextmanager
 def _worker(tree: Path) -> Iterator[Callable[..., Any]]:
-    command = [sys.executable, "-P", str(WORKER), str(tree)]
+    command = [sys.executable, "-P", __file__, str(tree)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | _STEADY
     ) as process:
@@ -188,3 +255,55 @@ def _git(repository: Path, *arguments: str) -> str:
     if done.returncode:
         raise CompareError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
+
+
+def _graft(name: str, folder: Path) -> None:
+    """Makes ``import name`` find the package in ``folder``, whatever is installed."""
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no package {name} in {folder}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(importlib.import_module(parent), child, module)
+
+
+def _fastest(call: Callable[[], Any], budget: float, slower: float) -> float:
+    """Seconds of the fastest of at least three calls."""
+    best, spent, count = float("inf"), 0.0, 0
+    while count < 3 or spent < budget:
+        started = time.process_time()
+        call()
+        ended = time.process_time()
+        until = ended + (slower - 1.0) * (ended - started)
+        while ended < until:
+            ended = time.process_time()
+        best, spent, count = min(best, ended - started), spent + ended - started, count + 1
+    return best
+
+
+def _work(tree: Path) -> None:
+    """Answers requests until stdin ends."""
+    _graft("deqverify", tree / "deqverify")
+    if (tree / "properties").is_dir():
+        _graft("deqverify.properties", tree / "properties")
+    _graft("deqverify.benchmarking", Path(__file__).parent)
+    ready: dict[str, Callable[[], Any]] = {}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            if asked["name"] not in ready:
+                ready[asked["name"]] = NAMED[asked["name"]]()
+                ready[asked["name"]]()
+            answer: Any = _fastest(ready[asked["name"]], asked["budget"], asked["slower"])
+        except Exception as error:  # an older base may lack what a benchmark needs
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]).resolve())

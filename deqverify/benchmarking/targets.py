@@ -1,4 +1,4 @@
-"""Who takes part, and what is prepared to be timed: a contender is a target of ``deqverify run``, loaded by its text.
+"""Targets of ``deqverify run``, each loaded by its text and prepared on a fixed problem so that it can be timed.
 
 A :class:`Run` is three calls on native arrays that already lie where they belong. The objective around the layer,
 readout and loss, is written once for layers with a pull (NumPy, PyTorch) and once for those that JAX compiles whole.
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deqverify.benchmarking.timing import wait_for
+from deqverify.benchmarking.problems import SOFTMAX
 from deqverify.dtypes import Array
 from deqverify.implementations.loading import TargetError, installed, load
 from deqverify.implementations.subject import Subject
@@ -45,17 +45,21 @@ VARIANTS = {
 """Options that an installed name takes part with; a name that is not listed takes part as it is. Written out, so that
 listing imports no library."""
 
+NONLINEAR = ("reference[newton]", "reference[forward-backward]", "reference[peaceman-rachford]")
+"""The references of nonlinear cells. On the linear-softmax cell Newton's method is the direct solve, with m times the
+memory."""
+
 
 def fixed_names() -> tuple[str, ...]:
     """This project's own names: they depend on nothing installed, as the parameters of a benchmark must not."""
     return tuple(name for names in VARIANTS.values() for name in names)
 
 
-def names(softmax: bool = True) -> tuple[str, ...]:
-    """All who can take part here: the fixed names and every installed target of a third party; on another cell than
-    the linear-softmax one the reference is Newton's method."""
-    others = tuple(name for name in sorted(installed()) if name not in VARIANTS)
-    return (*fixed_names(), *others) if softmax else ("reference[newton]", *fixed_names(), *others)
+def names(cell: str = SOFTMAX) -> tuple[str, ...]:
+    """All that can be timed here: the fixed names and every installed target of a third party; not all take ``cell``
+    (:attr:`TimedTarget.cells`)."""
+    ours = fixed_names() if cell == SOFTMAX else (*NONLINEAR, *fixed_names())
+    return (*ours, *(name for name in sorted(installed()) if name not in VARIANTS))
 
 
 class Unavailable(RuntimeError):
@@ -63,7 +67,7 @@ class Unavailable(RuntimeError):
 
 
 class Run(Protocol):
-    """One contender on one problem. Calls return when the work is queued; ``synchronise`` waits for the device."""
+    """One target on one problem. Calls return when the work is queued; ``synchronise`` waits for the device."""
 
     device: str
 
@@ -72,7 +76,7 @@ class Run(Protocol):
         """Iterations of the last forward solve, None where nothing is reported."""
 
     def forward(self) -> Any:
-        """z, native, (n, *state)."""
+        """z, native, (n, *state). Unavailable where it is not shown."""
 
     def gradient(self) -> tuple[Any, dict[str, Any]]:
         """z and the gradient in every parameter, in "x" and in "B", native. Unavailable without a backward pass."""
@@ -82,17 +86,20 @@ class Run(Protocol):
 
     def synchronise(self) -> None: ...
 
-    def answer(self) -> tuple[Array | None, dict[str, Array] | None]:
-        """z (n, *state), None where it is not shown, and the gradients, None where there are none; float64."""
+    def answer(self, which: str) -> tuple[Array | None, dict[str, Array] | None]:
+        """What the pass ``which`` gives: z (n, *state), None where it is not shown, and the gradients, None of
+        "forward"; float64."""
 
 
 @dataclass(frozen=True)
-class Contender:
-    """``build(problem, dtype, device, tolerance)`` makes a run; ``tolerance`` None means the contender's own.
+class TimedTarget:
+    """What a benchmark has to know of a target; ``build(problem, dtype, device, tolerance)`` makes a run of it, at the
+    target's own tolerance for None.
 
-    ``direct`` contenders solve to rounding; ``tunable`` ones take a tolerance. ``watched``: on a GPU PyTorch's events
+    ``direct`` targets solve to rounding; ``tunable`` ones take a tolerance. ``watched``: on a GPU PyTorch's events
     and its allocator see all the work; where not (JAX has streams and memory of its own), the host's clock counts and
-    memory is unknown. ``needs``: the libraries that its times depend on.
+    memory is unknown. ``needs``: the packages that its times depend on. ``cells``: those that it names in its claims,
+    none where it names none.
     """
 
     name: str
@@ -100,16 +107,23 @@ class Contender:
     needs: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("float64", "float32")
     devices: tuple[str, ...] = ("cpu",)
+    cells: tuple[str, ...] = ()
     direct: bool = False
     tunable: bool = True
     watched: bool = True
 
     def prepare(self, problem: Problem, dtype: str, device: str = "cpu", tolerance: float | None = None) -> Run:
-        """Arrays on the device, functions made; nothing warmed up. :class:`Unavailable` says what is missing."""
+        """Arrays on the device, functions made; nothing warmed up. :class:`Unavailable` says what is missing.
+
+        A target that names no cells claims those that contract, and is timed on every one: whether it solved the
+        problem is measured.
+        """
         if dtype not in self.dtypes:
             raise Unavailable(f"{self.name} does not take {dtype}")
         if device not in self.devices:
             raise Unavailable(f"{self.name} does not run on {device}")
+        if self.cells and problem.cell.name not in self.cells:
+            raise Unavailable(f"{self.name} does not take the cell {problem.cell.name}")
         if device == "cuda":
             from deqverify.implementations.devices import cuda_present  # an older base of --against has no such module
 
@@ -118,7 +132,7 @@ class Contender:
         return self.build(problem, dtype, device, tolerance)
 
 
-def contender(name: str) -> Contender:
+def timed_target(name: str) -> TimedTarget:
     """The target ``name``. An optional method ``at_tolerance(tolerance)`` of a layer makes it tunable. Unavailable
     where it can't be loaded."""
     try:
@@ -130,22 +144,29 @@ def contender(name: str) -> Contender:
     def build(problem: Problem, dtype: str, device: str, tolerance: float | None) -> Run:
         chosen = implementation if tolerance is None else implementation.at_tolerance(tolerance)
         subject = Subject(chosen, dtype, device)
-        if problem.cell.name not in getattr(subject, "cells", (problem.cell.name,)):  # an older base has one cell
-            raise Unavailable(f"{name} does not take the cell {problem.cell.name}")
         if not subject.is_layer:
             return ModelRun(subject, problem)
         return JaxRun(subject, problem) if claims.compiles and hasattr(chosen, "solve") else LayerRun(subject, problem)
 
-    return Contender(
+    return TimedTarget(
         name,
         build,
         (name.split("[")[0].split(":")[0].split(".")[0], framework),
         dtypes=claims.dtypes,
         devices=claims.devices,
+        cells=tuple(getattr(claims, "cells", ())),  # an older base of --against has one cell
         direct=claims.forward.exact,
         tunable=hasattr(implementation, "at_tolerance"),
         watched=framework != "jax",
     )
+
+
+def wait_for(device: str) -> None:
+    """Returns when PyTorch's work on ``device`` is done."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 class LayerRun:
@@ -156,11 +177,13 @@ class LayerRun:
         self.theta = subject.parameters(problem)
         self.x, self.B, self.Y = (subject.native(array) for array in (problem.x, problem.B, problem.Y))
         self.iterations: int | None = None
+        self._last: Any = None
         self._plainly = next(iter(subject.framework.without_gradient.values()), nullcontext)
 
     def forward(self) -> Any:
         with self._plainly():
-            return self._solve()[0].z
+            self._last = self._solve()[0].z
+            return self._last
 
     def gradient(self) -> tuple[Any, dict[str, Any]]:
         solution, pull = self._solve()
@@ -171,21 +194,26 @@ class LayerRun:
             found = pull((dF.T @ self.B).reshape(z.shape))
         except NotImplementedError as error:
             raise Unavailable(f"{self.subject.name} has a forward pass alone") from error
-        return z, {**found.theta, "x": found.x, "B": dF @ rows}
+        self._last = {**found.theta, "x": found.x, "B": dF @ rows}
+        return z, self._last
 
     def step(self) -> Any:
         gradient = self.gradient()[1]
         return [value - LEARNING_RATE * gradient[name] for name, value in (*self.theta.items(), ("B", self.B))]
 
     def synchronise(self) -> None:
-        wait_for(self.device)
+        if self.subject.framework.name == "jax":
+            import jax
 
-    def answer(self) -> tuple[Array, dict[str, Array] | None]:
+            jax.block_until_ready(self._last)
+        else:
+            wait_for(self.device)
+
+    def answer(self, which: str) -> tuple[Array, dict[str, Array] | None]:
         numpy = self.subject.framework.to_numpy
-        try:
-            z, gradient = self.gradient()
-        except Unavailable:
+        if which == "forward":
             return numpy(self.forward()), None
+        z, gradient = self.gradient()
         return numpy(z), {name: numpy(gradient[name]) for name in self.problem.pulled_blocks}
 
     def _solve(self) -> Any:
@@ -249,9 +277,11 @@ class JaxRun:
 
         jax.block_until_ready(self._last)
 
-    def answer(self) -> tuple[Array, dict[str, Array]]:
-        z, gradient = self.gradient()
+    def answer(self, which: str) -> tuple[Array, dict[str, Array] | None]:
         numpy = self.subject.framework.to_numpy
+        if which == "forward":
+            return numpy(self.forward()), None
+        z, gradient = self.gradient()
         return numpy(z), {name: numpy(gradient[name]) for name in self.problem.pulled_blocks}
 
     def _called(self, function: Any) -> Any:
@@ -279,6 +309,8 @@ class ModelRun:
 
     def synchronise(self) -> None: ...
 
-    def answer(self) -> tuple[None, dict[str, Array]]:
+    def answer(self, which: str) -> tuple[None, dict[str, Array]]:
+        if which == "forward":
+            self.forward()  # raises
         gradient = self.gradient()[1]
         return None, {name: gradient[name] for name in self.problem.pulled_blocks}

@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="what to verify: a name, 'name[options]' or package.module:factory (repeatable)")  # fmt: skip
     group.addoption("--deq-profile", default="default", help="quick, default, ci or thorough")
     group.addoption("--deq-max-examples", type=int, default=None, help="examples for each law and target")
+    group.addoption("--deq-max-time", type=float, default=None, help="seconds for each law and target")
     group.addoption("--deq-seed", type=int, default=None, help="draw the same problems each time")
     group.addoption("--deq-dtype", default=None, help="float64, float32, float16, bfloat16; default: all claimed")
     group.addoption("--deq-cell", action="append", default=[], metavar="CELL", dest="deq_cells",
@@ -74,8 +75,10 @@ class Verification:
         sys.path.insert(0, os.getcwd())  # targets of one's own are modules beside one's work, as on the command line
         try:
             chosen = profile(config.getoption("deq_profile"))
-            changes = {"examples": config.getoption("deq_max_examples"), "seed": config.getoption("deq_seed")}
-            kept = {name: value for name, value in changes.items() if value is not None}
+            options = {"examples": "deq_max_examples", "seconds": "deq_max_time", "seed": "deq_seed"}
+            kept = {name: value for name, key in options.items() if (value := config.getoption(key)) is not None}
+            if kept.get("seconds", 1.0) <= 0:
+                raise ValueError("--deq-max-time: seconds for each law, more than 0")
             self.profile: Profile = dataclasses.replace(chosen, **kept)
             self.targets = [str(parse(target)) for target in dict.fromkeys(config.getoption("deq_targets"))]
             wanted = config.getoption("deq_dtype")

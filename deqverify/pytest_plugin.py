@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="what to verify: a name, 'name[options]' or package.module:factory (repeatable)")  # fmt: skip
     group.addoption("--deq-profile", default="default", help="quick, default, ci or thorough")
     group.addoption("--deq-max-examples", type=int, default=None, help="examples for each law and target")
+    group.addoption("--deq-max-time", type=float, default=None, help="seconds for each law and target")
     group.addoption("--deq-seed", type=int, default=None, help="draw the same problems each time")
     group.addoption("--deq-dtype", default=None, help="float64, float32, float16, bfloat16; default: all claimed")
     group.addoption("--deq-cell", action="append", default=[], metavar="CELL", dest="deq_cells",
@@ -81,6 +82,7 @@ class Verification:
                 device=config.getoption("deq_device"),
                 profile=config.getoption("deq_profile"),
                 examples=config.getoption("deq_max_examples"),
+                seconds=config.getoption("deq_max_time"),
                 seed=config.getoption("deq_seed"),
                 expectations=read(Path(path)) if path else (),
             )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deqverify import laws
 from deqverify.cells import cells
+from deqverify.cli import main
 from deqverify.reporting.explain import page
 from deqverify.reporting.glossary import linked
+from deqverify.running.expectations import read, stale
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,6 +91,45 @@ def test_the_commands_are_those_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)$", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+CI = README[README.index("## In your CI") : README.index("## How near the bounds")]
+
+
+def fenced(language: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", CI, flags=re.DOTALL)
+    return str(found)
+
+
+def test_the_workflow_parses_and_its_commands_have_valid_options() -> None:
+    steps = yaml.safe_load(fenced("yaml"))["jobs"]["laws"]["steps"]
+    commands = [shlex.split(step["run"]) for step in steps if "run" in step]
+    (own,) = [command for command in commands if command[0] == "deqverify"]
+    context = main.commands[own[1]].make_context(own[1], own[2:])  # UsageError for what is no option
+    assert context.params["targets"] == ("mine:my_deq",)
+    assert context.params["max_time"] == 5.0
+    kept = [step for step in steps if step.get("uses", "").startswith("actions/cache/")]
+    restored, saved = kept
+    assert saved["if"] == "always()"  # a step that fails is what finds counterexamples
+    assert {key: restored["with"][key] for key in ("path", "key")} == saved["with"]
+    assert saved["with"]["key"].startswith(restored["with"]["restore-keys"])
+
+
+def test_the_expectations_beside_the_workflow_name_laws_that_there_are(tmp_path: Path) -> None:
+    (tmp_path / "expectations.toml").write_text(fenced("toml"), encoding="utf-8")
+    known = read(tmp_path / "expectations.toml")
+    assert stale(known, laws()) == []
+    assert tomllib.loads(fenced("toml"))["expect"][0]["target"] == "mine:my_deq"
+
+
+def test_the_invocation_of_pytest_has_valid_options(pytestconfig: pytest.Config) -> None:
+    _, *options = shlex.split(fenced("sh"))
+    known = pytestconfig._parser.parse_known_args(options[2:])
+    assert known.deq_targets == ["mine:my_deq"]
+    assert known.deq_max_time == 5.0
+    assert [each for each in options if each.startswith("--deq")] == [
+        "--deq", "--deq-profile", "--deq-max-time", "--deq-expect",
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

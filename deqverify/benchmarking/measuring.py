@@ -25,6 +25,9 @@ ROUNDS = 3
 LEAST_CALLS = 5
 """Calls of one pass, all rounds together, unless a single one takes ten times the budget."""
 
+_CONTROLLED = 0.02
+"""Seconds a round for what tells of the machine: some ten calls."""
+
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _LOOSE, _TIGHT = 1e-2, 1e-8
 _TELLING = 20  # further iterations; with fewer, what the allocator keeps hides a state each
@@ -192,7 +195,7 @@ def measured(entries: Sequence[Entry | Row], budget: float = 0.3, rounds: int = 
     }
     machine, order, failed = Watch(control), list(watches), dict[int, Exception]()
     for round_ in range(rounds if order else 0):
-        machine.round(0.0, LEAST_CALLS)
+        machine.round(_CONTROLLED, LEAST_CALLS)
         start = round_ * len(order) // rounds
         for k in (*order[start:], *order[:start]):
             if k in failed:
@@ -203,13 +206,15 @@ def measured(entries: Sequence[Entry | Row], budget: float = 0.3, rounds: int = 
                 failed[k] = error
     found = [entry.row if isinstance(entry, Entry) else entry for entry in entries]
     for k, entry in ready:
-        if k in failed:
-            found[k] = entry.row.without(failed[k])
-            continue
-        call = getattr(entry.run, entry.row.which)
-        seen = entry.watched or entry.row.device == "cpu"
-        memory = peak_memory(call, entry.row.device, entry.run.synchronise) if seen else None
-        found[k] = replace(entry.row, timing=watches[k].timing(), memory=memory, control=machine.timing().steady)
+        call, row = getattr(entry.run, entry.row.which), entry.row
+        try:
+            if k in failed:
+                raise failed[k]
+            seen = entry.watched or row.device == "cpu"
+            memory = peak_memory(call, row.device, entry.run.synchronise) if seen else None
+            found[k] = replace(row, timing=watches[k].timing(), memory=memory, control=machine.timing().steady)
+        except Exception as error:
+            found[k] = row.without(error)
     return found
 
 

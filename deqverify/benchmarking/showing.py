@@ -33,7 +33,8 @@ def table(rows: list[Row], title: str, equal: bool = False) -> Table:
     made.add_column("note", overflow="fold")
     for row in rows:
         cells = _cells(row, *([_fastest(rows, row.which)] if equal else []))
-        made.add_row(escape(row.name), row.which, *cells, escape(row.note))
+        tolerance = "" if row.tolerance is None else f"tolerance {row.tolerance:.0e}"
+        made.add_row(escape(row.name), row.which, *cells, escape(row.note or tolerance))
     return made
 
 
@@ -80,7 +81,8 @@ def page(result: Result) -> str:
         else f"Achieved errors at most {result.accuracy:g}"
     )
     told = f"{at}; steady time of a call, behind it the ratio to the fastest in its column."
-    return f"`{result.command}`\n\n{about(result)}\n\n{told}\n\n{markdown(result.rows)}"
+    command = f"`{result.command}`\n\n" if result.command else ""
+    return f"{command}{about(result)}\n\n{told}\n\n{markdown(result.rows)}"
 
 
 def markdown(rows: list[Row]) -> str:

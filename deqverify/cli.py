@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deqverify.benchmarking.command import bench
 from deqverify.running.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from deqverify.running.executors import Several
+
+
+_dask = click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Run on the workers of the Dask scheduler at ADDRESS (tcp://host:8786), or, with 'local', on --workers Dask "
+    "workers of this machine.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,6 +65,7 @@ def main() -> None:
 @click.option(
     "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Worker processes."
 )
+@_dask
 def run(
     targets: tuple[str, ...],
     profile_name: str,
@@ -64,6 +80,7 @@ def run(
     json_path: Path | None,
     full: bool,
     workers: int,
+    dask: str | None,
 ) -> None:
     """Verify TARGETS and print what is wrong with them: root causes, each with its smallest problem and what follows.
 
@@ -84,7 +101,6 @@ def run(
     from deqverify.running import expectations as expected
     from deqverify.running.request import Request
     from deqverify.running.run import Run
-    from deqverify.running.workers import Workers
 
     try:
         request = Request(
@@ -105,12 +121,32 @@ def run(
         raise click.UsageError(f"--json: there is no folder {json_path.resolve().parent}")
     console = Console()
     console.print(_header(request.effort, device), highlight=False)
-    with Workers(request.effort.hard_seconds, workers) as pool, Following(console) as following:
-        report = Run(request, pool, [following]).report()
+    with _executor(dask, request.effort.hard_seconds, workers, console) as executor, Following(console) as following:
+        report = Run(request, executor, [following]).report()
     terminal.show(report, console, full)
     if json_path:
         machine.write(report, json_path)
     sys.exit(report.exit_code)
+
+
+@contextmanager
+def _executor(dask: str | None, hard_seconds: float, workers: int, console: Console) -> Iterator[Several]:
+    """Worker processes, or the workers of a Dask scheduler, while the context lasts."""
+    if dask is None:
+        from deqverify.running.workers import Workers
+
+        with Workers(hard_seconds, workers) as pool:
+            yield pool
+        return
+    from deqverify.running.cluster import Cluster, ClusterError
+
+    with ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(Cluster(dask, hard_seconds, workers))
+        except ClusterError as error:
+            raise click.UsageError(str(error)) from error
+        console.print(cluster.said, highlight=False, soft_wrap=True)
+        yield cluster
 
 
 def _header(chosen: Any, device: str) -> str:

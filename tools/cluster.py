@@ -1,7 +1,7 @@
-"""What twice the workers of a cluster bring: ``python -m tools.cluster [SECONDS [JOBS]]`` runs JOBS jobs on Dask workers
-of this machine, 1, 2 and 4 of them, on targets that sleep for SECONDS and so need no processor of their own. It prints
-the time of starting the cluster and asking the targets beside that of the jobs, and whether the verdicts are the same.
-Exit code 1 where they are not."""
+"""What twice the workers of a cluster bring: ``python -m tools.cluster [SECONDS [JOBS]]`` runs JOBS jobs on 1, 2 and 4
+Dask workers of this machine, on targets that sleep for SECONDS and so need no processor of their own. It prints the
+time of starting the cluster and asking the targets beside that of the jobs, and whether the verdicts are the same. Exit
+code 1 where they are not."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import time
 
 from deqverify.running.cluster import LOCAL, Cluster
 from deqverify.running.events import JobFinished, JobStarted
+from deqverify.running.profiles import Profile
 from deqverify.running.request import Request
 from deqverify.running.run import Run
 
 WORKERS = (1, 2, 4)
+PROFILE = Profile("sleeping", examples=5, seconds=600.0, seed=0, example_seconds=600.0)
 HARD_SECONDS = 900.0
 
 
 def timed(workers: int, targets: list[str]) -> tuple[float, float, list[object]]:
     """Seconds until the first job, seconds of the jobs, and what they found."""
-    request = Request(targets, ["mass"], dtypes=["float64"], examples=5, seconds=600.0, seed=0, database=None)
+    request = Request(targets, ["mass"], dtypes=["float64"], profile=PROFILE, database=None)
     begun = time.perf_counter()
     first = last = 0.0
     with Cluster(LOCAL, HARD_SECONDS, workers) as cluster:
@@ -46,7 +48,8 @@ def main(seconds: float, jobs: int) -> int:
             flush=True,
         )
     same = all(results == found[0] for results in found)
-    print("the same verdicts" if same else "DIFFERENT VERDICTS", *sorted({verdict for _, verdict, _ in found[0]}))
+    said = "the same verdicts" if same else "DIFFERENT VERDICTS"
+    print(f"{said}: {', '.join(sorted({verdict for _, verdict, _ in found[0]}))}")
     return 0 if same else 1
 
 

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deqverify.benchmarking.command import bench
 from deqverify.running.profiles import PROFILES
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    from deqverify.running.executors import Several
+
+
+_dask = click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Run on the workers of the Dask scheduler at ADDRESS (tcp://host:8786), or, with 'local', on --workers Dask "
+    "workers of this machine.",
+)
+
+
+class _Group(click.Group):
+    """Says in one line that a disk is full or a folder read-only, whichever command found it."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                raise
+            click.echo(f"Error: cannot write {error.filename or 'a file'}: {error.strerror}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="deqverify")
 def main() -> None:
     """Verify implementations of deep equilibrium models: laws, rigorous bounds, shrunk counterexamples."""
@@ -67,6 +96,10 @@ with_laws = click.option(
 @click.option(
     "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Worker processes."
 )
+@_dask
+@click.option("--database", metavar="FOLDER|URL", help="Keep failing examples in FOLDER, or on the Redis server at "
+              "redis://HOST:PORT/NUMBER, and try those first that others kept there.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on with the same run where it was killed or interrupted.")
 def run(
     targets: tuple[str, ...],
     profile_name: str,
@@ -81,6 +114,9 @@ def run(
     json_path: Path | None,
     full: bool,
     workers: int,
+    dask: str | None,
+    database: str | None,
+    resume: bool,
 ) -> None:
     """Verify TARGETS and print what is wrong with them: root causes, each with its smallest problem and what follows.
 
@@ -96,12 +132,14 @@ def run(
     """
     from rich.console import Console
 
+    from deqverify import examples
     from deqverify.reporting import machine, terminal
     from deqverify.reporting.progress import Following
     from deqverify.running import expectations as expected
+    from deqverify.running.journal import journal
+    from deqverify.running.plan import DATABASE
     from deqverify.running.request import Request
     from deqverify.running.run import Run
-    from deqverify.running.workers import Workers
 
     try:
         request = Request(
@@ -115,6 +153,7 @@ def run(
             max_time,
             seed,
             expected.read(expect) if expect else (),
+            database=examples.check(database) if database else str(DATABASE.absolute()),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -123,12 +162,44 @@ def run(
     console = Console()
     console.print(_header(request.effort, device), highlight=False)
     _say_troubles(console)
-    with Workers(request.effort.hard_seconds, workers) as pool, Following(console) as following:
-        report = Run(request, pool, [following]).report()
+    with (
+        journal(request, resume) as written,
+        _executor(dask, request.effort.hard_seconds, workers, console) as executor,
+        Following(console) as following,
+    ):
+        if written.said:
+            console.print(written.said, style="yellow", highlight=False)
+        try:
+            report = Run(request, executor, [written, following], dict(written.done)).report()
+        except KeyboardInterrupt:
+            goes_on = "; the same command with --resume goes on" if written.resumable else ""
+            raise click.ClickException(f"interrupted after {len(written.done)} verdicts{goes_on}") from None
     terminal.show(report, console, full)
+    if written.said and not written.resumable:
+        console.print(written.said, style="yellow", highlight=False)
     if json_path:
         machine.write(report, json_path)
     sys.exit(report.exit_code)
+
+
+@contextmanager
+def _executor(dask: str | None, hard_seconds: float, workers: int, console: Console) -> Iterator[Several]:
+    """Worker processes, or the workers of a Dask scheduler, while the context lasts."""
+    if dask is None:
+        from deqverify.running.workers import Workers
+
+        with Workers(hard_seconds, workers) as pool:
+            yield pool
+        return
+    from deqverify.running.cluster import Cluster, ClusterError
+
+    with ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(Cluster(dask, hard_seconds, workers))
+        except ClusterError as error:
+            raise click.UsageError(str(error)) from error
+        console.print(cluster.said, highlight=False, soft_wrap=True)
+        yield cluster
 
 
 def _header(chosen: Any, device: str) -> str:
@@ -204,6 +275,7 @@ def replay(id_or_file: str, target: str | None, code: bool) -> None:
               help="Also draw the distribution of measured/allowed (.svg, .png; needs matplotlib).")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores",
               help="Worker processes.")  # fmt: skip
+@_dask
 def soak(
     targets: tuple[str, ...],
     minutes: float,
@@ -216,6 +288,7 @@ def soak(
     folder: Path,
     picture: Path | None,
     workers: int,
+    dask: str | None,
 ) -> None:
     """Try all laws in all claimed dtypes on TARGETS (the reference by default) for as long as told.
 
@@ -246,8 +319,10 @@ def soak(
             entries = soaking.entries_of(state, chosen, plan.select(law_patterns), dtypes)
             console.print(f"{folder}: {said}", highlight=False)
             _say_troubles(console)
-            run = soaking.Soak(state, folder, entries, 60.0 * minutes, examples or soaking.EXAMPLES, device, workers)
-            calibration.follow(run, console)
+            run = soaking.Soak(state, folder, entries, 60.0 * minutes, examples or soaking.EXAMPLES, device)
+            if minutes > 0:
+                with _executor(dask, soaking.HARD_SECONDS, workers, console) as executor:
+                    calibration.follow(run, executor, console)
     except ValueError as error:  # SoakError and TargetError are ValueErrors
         raise click.UsageError(str(error)) from error
     calibration.show(entries, folder, console)

@@ -24,6 +24,7 @@ from deqverify.cells import LinearCell, LinearSoftmaxCell, cells
 from deqverify.cells.relu import ReluCell
 from deqverify.comparison import Measurement
 from deqverify.drawing import few_shapes
+from deqverify.examples import part
 from deqverify.implementations.subject import Subject
 from deqverify.needs import NEEDS
 from deqverify.problem import Problem, array_code
@@ -139,7 +140,7 @@ class Law:
             """Adds a run of its own: among others Hypothesis would draw these in clusters, or not at all."""
             if draws is None or on is None or trial.failure or trial.error or trial.stopped:
                 return
-            seconds, database = max(1.0, own.seconds - trial.seconds), own.database and own.database / name
+            seconds, database = max(1.0, own.seconds - trial.seconds), own.database and part(own.database, name)
             few = replace(own, examples=examples, seconds=seconds, database=database)
             trial.add(run_trial(self.body, draws, on, few, self.judges_crashes, announce, observe))
 

@@ -7,15 +7,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, target
-from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
-from deqverify import clock
+from deqverify import clock, examples
 from deqverify.clock import Hang, Interrupted, alarm
 from deqverify.comparison import Fact, Measurement
 from deqverify.implementations.subject import Reported, TargetFailure
@@ -60,7 +58,7 @@ class Effort:
     seconds: float = 60.0
     example_seconds: float = 20.0
     seed: int | None = None
-    database: Path | None = None
+    database: str | None = None
     push: bool = False
     brief: bool = False
     expected: bool = False
@@ -295,7 +293,7 @@ _PHASES = (Phase.reuse, Phase.generate, Phase.target, Phase.shrink)
 def _configured(test: Any, effort: Effort, phases: tuple[Phase, ...] = _PHASES) -> Any:
     return settings(
         max_examples=effort.examples,
-        database=DirectoryBasedExampleDatabase(effort.database) if effort.database else None,
+        database=examples.opened(effort.database) if effort.database else None,
         deadline=None,
         phases=phases,
         suppress_health_check=list(HealthCheck),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 import time
 import unittest
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,6 +83,23 @@ class WrongShape(TorchDirect):
 
 def sound() -> TorchDirect:
     return TorchDirect()
+
+
+class Sleeping(TorchDirect):
+    """Sound; its first call in a process sleeps, after its process id was written into the folder where it was born.
+
+    Stands for work that needs a worker for some time and no processor.
+    """
+
+    def __init__(self, seconds: str, folder: str = ""):
+        self._seconds, self._folder = float(seconds), folder
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        if self._folder:
+            (Path(self._folder) / f"{os.getpid()}").touch()
+        time.sleep(self._seconds)
+        self._seconds = 0.0
+        return super().equilibrium(cell, theta, x, z0)
 
 
 def broken_factory() -> TorchDirect:

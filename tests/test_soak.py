@@ -17,10 +17,11 @@ from deqverify.bounds import Bound
 from deqverify.cli import main
 from deqverify.comparison import Measurement, compare
 from deqverify.reporting import calibration
-from deqverify.running import soak as soaking
 from deqverify.running import soak_state
+from deqverify.running.events import JobFinished, JobStarted
+from deqverify.running.executors import ThisProcess
 from deqverify.running.jobs import run_job
-from deqverify.running.results import Job, Result
+from deqverify.running.results import Job
 from deqverify.running.soak import Soak, entries_of
 from deqverify.running.soak_state import SoakError, State, locked, resume, save
 from deqverify.running.tally import Tally
@@ -29,38 +30,30 @@ from deqverify.trial import Effort, Example, run_trial
 BROKEN = "fault[row-softmax]"
 
 
-class InProcess:
-    """Stands in for the worker processes; after ``rounds`` results Ctrl-C is pressed."""
+class Interrupted(ThisProcess):
+    """After ``rounds`` results Ctrl-C is pressed; ``seen`` are the jobs until then."""
 
-    rounds = 4
+    def __init__(self, rounds: int):
+        super().__init__()
+        self.rounds, self.seen = rounds, list[Job]()
 
-    def __init__(self, hard_seconds: float, count: int):
-        pass
-
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
-        for number, job in enumerate(jobs):
-            if number == self.rounds:
+    def follow(self, jobs: Iterable[Job]) -> Iterator[JobStarted | JobFinished]:
+        for job in jobs:
+            self.seen.append(job)
+            if len(self.seen) > self.rounds:
                 raise KeyboardInterrupt
-            yield run_job(job)
+            yield JobFinished(run_job(job))
 
 
 @pytest.fixture
-def soaked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def soaked(tmp_path: Path) -> Any:
     """Soaks some rounds in ``tmp_path`` and returns the state on disk."""
-    monkeypatch.setattr(soaking, "Workers", InProcess)
 
     def soak(targets: list[str], laws: list[str], rounds: int, dtypes: tuple[str, ...] = ("float64",)) -> State:
-        monkeypatch.setattr(InProcess, "rounds", rounds)
         state, _ = resume(tmp_path, seed=7)
         run = Soak(state, tmp_path, entries_of(state, targets, laws, dtypes), seconds=600.0, examples=10)
         with pytest.raises(KeyboardInterrupt):
-            list(run.results())
+            list(run.results(Interrupted(rounds)))
         return resume(tmp_path)[0]
 
     return soak
@@ -76,22 +69,30 @@ def test_a_soak_goes_on_where_it_was_interrupted(soaked: Any) -> None:
     assert {entry.rounds for entry in again.entries.values()} == {3}
 
 
-def test_every_round_draws_afresh_and_every_second_one_pushes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seen: list[Job] = []
-
-    class Recording(InProcess):
-        def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
-            for job in jobs:
-                seen.append(job)
-                if len(seen) == 4:
-                    raise KeyboardInterrupt
-                yield run_job(job)
-
-    monkeypatch.setattr(soaking, "Workers", Recording)
+def test_every_round_draws_afresh_and_every_second_one_pushes(tmp_path: Path) -> None:
+    executor = Interrupted(3)
     state, _ = resume(tmp_path, seed=7)
+    entries = entries_of(state, ["reference"], ["mass"], ["float64"])
     with pytest.raises(KeyboardInterrupt):
-        list(Soak(state, tmp_path, entries_of(state, ["reference"], ["mass"], ["float64"]), 600.0, 10).results())
-    assert [(job.seed, job.push) for job in seen] == [(7, False), (8, True), (9, False), (10, True)]
+        list(Soak(state, tmp_path, entries, 600.0, 10).results(executor))
+    assert [(job.seed, job.push) for job in executor.seen] == [(7, False), (8, True), (9, False), (10, True)]
+
+
+def test_a_round_that_was_under_way_when_a_soak_was_killed_is_tried_again_and_counted_once(tmp_path: Path) -> None:
+    def soaked(rounds: int) -> tuple[list[int | None], State]:
+        executor, state = Interrupted(rounds), resume(tmp_path, seed=7)[0]
+        entries = entries_of(state, ["reference"], ["column-shift", "permutation"], ["float64"])
+        with pytest.raises(KeyboardInterrupt):
+            list(Soak(state, tmp_path, entries, 600.0, 10).results(executor))
+        return [job.seed for job in executor.seen], resume(tmp_path)[0]
+
+    # The fourth had begun, and what had begun was written down with the result of the third at the latest.
+    assert soaked(3)[0] == [7, 7, 8, 8]
+    seeds, state = soaked(4)
+    assert seeds == [8, 9, 9, 10, 10]
+    for entry in state.entries.values():
+        assert entry.all.examples == 10 * (entry.rounds - len(entry.under_way))
+    assert sum(entry.all.examples for entry in state.entries.values()) == 70
 
 
 def test_all_claimed_dtypes_are_soaked(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_what_is_not_claimed_leaves_the_table(soaked: Any) -> None:
 
 def test_a_write_that_was_cut_off_harms_nothing(soaked: Any, tmp_path: Path) -> None:
     before = soaked(["reference"], ["permutation"], 2)
-    (tmp_path / "state.json.new").write_text('{"seed": 7, "entr')
+    (tmp_path / ".state.json.1.part").write_text('{"seed": 7, "entr')
     assert resume(tmp_path)[0].examples == before.examples
     assert soaked(["reference"], ["permutation"], 1).examples == before.examples + 10
 

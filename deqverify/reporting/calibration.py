@@ -14,6 +14,7 @@ from rich.text import Text
 
 from deqverify.dtypes import dtype
 from deqverify.registry import laws
+from deqverify.running.executors import Executor
 from deqverify.running.results import Result, Verdict
 from deqverify.running.soak import Soak
 from deqverify.running.soak_state import FINDS, Entry
@@ -28,32 +29,30 @@ DECADES_SHOWN = 10
 HALVES_ROUND = "in half precision two answers that differ below its spacing round to the same bits"
 
 
-def follow(soak: Soak, console: Console) -> None:
+def follow(soak: Soak, executor: Executor, console: Console) -> None:
     """Runs the soak and shows its progress; Ctrl-C ends it, and everything that was counted is kept."""
-    if soak.seconds <= 0:
-        return
     try:
         if console.is_terminal:
-            _follow_with_bar(soak, console)
+            _follow_with_bar(soak, executor, console)
         else:
-            _follow_in_lines(soak, console)
+            _follow_in_lines(soak, executor, console)
     except KeyboardInterrupt:
         console.print("stopped; everything is kept, and the same command goes on", highlight=False)
 
 
-def _follow_with_bar(soak: Soak, console: Console) -> None:
+def _follow_with_bar(soak: Soak, executor: Executor, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("soaking", total=soak.seconds)
-        for result in soak.results():
+        for result in soak.results(executor):
             _tell(result, console)
             done = f"{soak.state.examples} examples, now {result.job.law} × {result.job.column}"
             progress.update(task, completed=soak.seconds - soak.left, description=f"{done:70.70}")
 
 
-def _follow_in_lines(soak: Soak, console: Console) -> None:
+def _follow_in_lines(soak: Soak, executor: Executor, console: Console) -> None:
     told = soak.seconds
-    for result in soak.results():
+    for result in soak.results(executor):
         _tell(result, console)
         if told - soak.left >= REPORT_EVERY:
             told = soak.left

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from deqverify.running.files import write_whole
 from deqverify.running.installed import versions
 from deqverify.running.plan import Report
 
@@ -31,7 +32,7 @@ def document(report: Report) -> dict[str, Any]:
 
 def write(report: Report, path: Path) -> None:
     """Writes the document; numbers that JSON has no word for (inf, NaN) become strings."""
-    path.write_text(json.dumps(_plain(document(report)), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(_plain(document(report)), indent=1, ensure_ascii=False) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -19,38 +19,31 @@ from deqverify.running.results import Job, Verdict
 EVERY = 30.0
 """Seconds between two lines where there is no bar."""
 
-_Key = tuple[str, str]
-
-
-def key(job: Job) -> _Key:
-    """What tells the jobs of one run apart."""
-    return job.law, job.column
-
 
 class Watch:
     """A handler that keeps count: jobs done, running since when, and how long those left will take."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self.clock = clock
-        self.jobs: dict[_Key, Job] = {}
-        self.running: dict[_Key, float] = {}
-        self.done: set[_Key] = set()
+        self.jobs: dict[tuple[str, str], Job] = {}
+        self.running: dict[tuple[str, str], float] = {}
+        self.done: set[tuple[str, str]] = set()
         self.violated = 0
         self._width = 1
         self._took: dict[str, list[float]] = {}
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
-            self.jobs = {key(job): job for job in event.jobs}
+            self.jobs = {job.key: job for job in event.jobs}
         elif isinstance(event, JobStarted):
-            self.running[key(event.job)] = self.clock()
+            self.running[event.job.key] = self.clock()
             self._width = max(self._width, len(self.running))
         elif isinstance(event, JobPaused):
-            self.running.pop(key(event.job), None)
+            self.running.pop(event.job.key, None)
         elif isinstance(event, JobFinished):
             job = event.result.job
-            started = self.running.pop(key(job), None)
-            self.done.add(key(job))
+            started = self.running.pop(job.key, None)
+            self.done.add(job.key)
             self.violated += event.result.verdict is Verdict.VIOLATED
             if started is not None and event.result.verdict is not Verdict.VIOLATED:  # shrinking is no law's usual time
                 self._took.setdefault(job.law, []).append(self.clock() - started)

@@ -12,7 +12,6 @@ import hashlib
 import inspect
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from deqverify.cells import cells
 from deqverify.dtypes import DTYPES
 from deqverify.problem import CellProblem, Problem, SoftmaxProblem
 from deqverify.registry import laws
+from deqverify.running.files import write_whole
 
 FOLDER = Path(".deqverify") / "counterexamples"
 FORMAT = 1
@@ -117,15 +117,11 @@ def _encoded_loss(loss: Any, place: str) -> dict[str, Any]:
 
 def keep(document: Mapping[str, Any], folder: Path = FOLDER) -> str:
     """Writes a document of :meth:`Counterexample.document` to ``folder``, whole or not at all; its id."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{document['id']}.json"
-    part = folder / f".{document['id']}.{os.getpid()}"
     lines = [
         f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
         for key, value in document.items()
     ]
-    part.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(folder / f"{document['id']}.json", "{\n" + ",\n".join(lines) + "\n}\n")
     return str(document["id"])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from deqverify.claims import Claims
 from deqverify.clock import Hang, alarm
+from deqverify.examples import part
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.registry import Law, LawsError, bring, laws
@@ -39,13 +40,13 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         return Result(job, Verdict.COULD_NOT_RUN, str(error))
     if reason := law.missing(subject):
         return Result(job, Verdict.NOT_CLAIMED, reason)
-    database = Path(job.database) if job.database else None
-    limits = (job.examples, job.seconds, job.example_seconds, job.seed, database)
+    limits = (job.examples, job.seconds, job.example_seconds, job.seed, job.database)
     effort = Effort(*limits, push=job.push, brief=job.brief, expected=job.expected)
 
     def announce(arguments: dict[str, Any]) -> None:
         if scratch:
-            scratch.write_bytes(pickle.dumps(arguments))
+            with suppress(OSError):  # a full disk: should this process die, nobody can say of what
+                scratch.write_bytes(pickle.dumps(arguments))
 
     unused = subject
     if job.in_hand and subject.claims.copies:
@@ -146,8 +147,8 @@ def killed(job: Job, kind: str, message: str, scratch: Path) -> Result:
     return Result(job, Verdict.VIOLATED, message, violation=violation_of(job, law, failure))
 
 
-def database_folder(root: Path, job: Job) -> Path:
-    """Where failures of this (law, implementation) are kept: one folder each, since Hypothesis's keys don't tell
-    targets apart."""
+def database_of(database: str, job: Job) -> str:
+    """The part of ``database`` for failures of this (law, implementation): a part for each, since Hypothesis's keys
+    don't tell targets apart."""
     target = re.sub(r"[^\w.\-]+", "_", job.column)
-    return root / target / job.law
+    return part(database, f"{target}/{job.law}")

@@ -12,7 +12,7 @@ from deqverify.cells import cells
 from deqverify.claims import Claims
 from deqverify.registry import laws
 from deqverify.running.causes import Cause, causes, settled
-from deqverify.running.jobs import ask, database_folder, home_of
+from deqverify.running.jobs import ask, database_of, home_of
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict
 
@@ -116,7 +116,7 @@ def make_jobs(
     profile: Profile,
     dtypes: Sequence[str | None] = (),
     device: str = "cpu",
-    database: Path | None = DATABASE,
+    database: str | Path | None = DATABASE,
     asked: Asked | None = None,
     only: Sequence[str] = (),
 ) -> list[Job]:
@@ -141,7 +141,7 @@ def make_jobs(
                     job, cells=tuple(only), compiles=_compiles(target, asked), tried=tuple(law_ids), home=home_of(law)
                 )
                 if database is not None and profile.seed is None:
-                    job = dataclasses.replace(job, database=str(database_folder(database, job)))
+                    job = dataclasses.replace(job, database=database_of(str(database), job))
                 jobs.append(job)
     own = {target: _own(target, asked) for target in targets}
     ranks = {(target, law): rank(law, own[target]) for target in targets for law in law_ids}

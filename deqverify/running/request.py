@@ -25,9 +25,9 @@ class Request:
     are claimed.
 
     ``profile`` is a profile or the name of one; ``examples``, ``seconds`` and ``seed`` replace its own.
-    ``expectations`` are the violations that are known. ``database`` is the folder in which Hypothesis keeps failing
-    examples, and ``counterexamples`` the one in which counterexamples are kept as data; None: nothing is kept or tried
-    again.
+    ``expectations`` are the violations that are known. ``database`` is the folder, or the address of the Redis server,
+    in which Hypothesis keeps failing examples, and ``counterexamples`` the folder in which counterexamples are kept as
+    data; None: nothing is kept or tried again.
     ``in_hand``: the target is an object of the caller's, held by the executor, and ``targets`` only its name.
 
     Raises ValueError, which names the argument, for what is not known or cannot be.

@@ -72,6 +72,11 @@ class Job:
     """A violation is expected: its cause is known, and no time is spent on shrinking and weighing it, or on words."""
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What tells the jobs of one run apart."""
+        return self.law, self.column
+
+    @property
     def column(self) -> str:
         """The implementation as shown: target, and dtype and device where they were chosen."""
         extras = [part for part in (self.dtype, self.device if self.device != "cpu" else None) if part]

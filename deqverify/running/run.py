@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 
 from deqverify.registry import laws
 from deqverify.running import counterexamples
@@ -35,13 +34,20 @@ MOST_PINNED = 5
 
 class Run:
     """One run of ``request`` by ``executor``: iterate over its events, or take its :meth:`report`. Each of ``handlers``
-    is called with every event, in their order, before it is yielded.
+    is called with every event, in their order, before it is yielded. Jobs whose result is ``done``, by their key, are
+    not run again.
 
     Without a seed the counterexamples of earlier runs are tried first, and those found are kept.
     """
 
-    def __init__(self, request: Request, executor: Executor, handlers: Sequence[Handler] = ()):
-        self.request, self._executor, self._handlers = request, executor, handlers
+    def __init__(
+        self,
+        request: Request,
+        executor: Executor,
+        handlers: Sequence[Handler] = (),
+        done: Mapping[tuple[str, str], Result] | None = None,
+    ):
+        self.request, self._executor, self._handlers, self._done = request, executor, handlers, done or {}
 
     def __iter__(self) -> Iterator[Event]:
         for event in self._events():
@@ -70,8 +76,7 @@ class Run:
         """The jobs of ``law_ids``, those whose violation is expected marked so."""
         asked = self.request
         chosen = (asked.targets, law_ids, asked.effort, asked.dtypes, asked.device)
-        database = Path(asked.database) if asked.database else None
-        jobs = make_jobs(*chosen, database=database, asked=self.asked, only=asked.cells)
+        jobs = make_jobs(*chosen, database=asked.database, asked=self.asked, only=asked.cells)
         return marked([self._pinned(job) for job in jobs], asked.expectations)
 
     def result(self, job: Job) -> Result:
@@ -85,11 +90,17 @@ class Run:
         yield RunStarted(self.request, tuple(self.jobs), self.asked)
         found: list[Result] = []
         reasons = self._reasons
+        left = []
         for job in self.jobs:
-            if job.target in reasons:  # not tried again: importing it is what failed
+            if job.key in self._done:
+                found.append(self._done[job.key])
+            elif job.target in reasons:  # not tried again: importing it is what failed
                 found.append(Result(job, Verdict.COULD_NOT_RUN, reasons[job.target]))
-                yield JobFinished(found[-1])
-        for event in in_rounds([job for job in self.jobs if job.target not in reasons], self._executor):
+            else:
+                left.append(job)
+                continue
+            yield JobFinished(found[-1])
+        for event in in_rounds(left, self._executor):
             if not isinstance(event, JobFinished):
                 yield event
                 continue

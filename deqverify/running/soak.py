@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deqverify.implementations.loading import load
+from deqverify.running.executors import Executor
 from deqverify.running.jobs import home_of
 from deqverify.running.results import Job, Result, Verdict
 from deqverify.running.soak_state import Entry, State, keep, save
-from deqverify.running.workers import Workers
 
 EXAMPLES = 400
 """Examples a round: in a pushed one half of them climb, which takes some hundred to get anywhere."""
@@ -24,8 +24,8 @@ MOST_SECONDS = 60.0
 """A round ends after this long, finished or not."""
 
 EXAMPLE_SECONDS = 20.0
-START_SECONDS = 15.0
-"""Time for a worker to start and import its target, forgiven before it is killed."""
+HARD_SECONDS = MOST_SECONDS + EXAMPLE_SECONDS + 15.0
+"""After this long a worker is killed; the last part is for starting and importing its target."""
 
 
 @dataclass
@@ -40,18 +40,17 @@ class Soak:
     seconds: float
     examples: int = EXAMPLES
     device: str = "cpu"
-    workers: int = 1
     resting: set[tuple[str, str, str]] = field(default_factory=set)
     """Not tried again this time: violated (shrinking the same again would take all the time), or not to be run."""
 
-    def results(self) -> Iterator[Result]:
-        """What each round ended with, after it was counted and saved."""
+    def results(self, executor: Executor) -> Iterator[Result]:
+        """What each round ended with, after it was counted and saved. OSError where it cannot be saved; what was saved
+        before stays."""
         self._end = time.monotonic() + self.seconds
-        with Workers(MOST_SECONDS + EXAMPLE_SECONDS + START_SECONDS, self.workers) as pool:
-            for result in pool.run(self._jobs()):
-                self._count(result)
-                save(self.state, self.folder)
-                yield result
+        for result in executor.run(self._jobs()):
+            self._count(result)
+            save(self.state, self.folder)
+            yield result
 
     @property
     def left(self) -> float:
@@ -59,31 +58,28 @@ class Soak:
         return max(0.0, self._end - time.monotonic())
 
     def _jobs(self) -> Iterator[Job]:
+        for entry in self.entries:  # what was under way when the last soak was killed
+            for number in list(entry.under_way):
+                yield self._job(entry, number)
         while self.left > 0:
             awake = [entry for entry in self.entries if entry.key not in self.resting]
             if not awake:
                 return
             entry = min(awake, key=lambda each: each.rounds)
-            seed, push = self.state.seed + entry.rounds, entry.rounds % 2 == 1
             entry.rounds += 1
-            seconds = min(MOST_SECONDS, self.left)
-            yield Job(
-                entry.law,
-                entry.target,
-                entry.dtype,
-                self.device,
-                self.examples,
-                seconds,
-                EXAMPLE_SECONDS,
-                seed,
-                push=push,
-                home=home_of(entry.law),
-            )
+            entry.under_way.append(entry.rounds - 1)
+            yield self._job(entry, entry.rounds - 1)
+
+    def _job(self, entry: Entry, number: int) -> Job:
+        seconds = min(MOST_SECONDS, max(1.0, self.left))
+        chosen = (entry.law, entry.target, entry.dtype, self.device, self.examples, seconds, EXAMPLE_SECONDS)
+        return Job(*chosen, self.state.seed + number, push=number % 2 == 1, home=home_of(entry.law))
 
     def _count(self, result: Result) -> None:
         job = result.job
         entry = self.state.entry(job.law, job.target, str(job.dtype))
         (entry.pushed if job.push else entry.drawn).merge(result.tally)
+        entry.under_way.remove((job.seed or 0) - self.state.seed)
         if result.violation:
             keep(result, entry, self.folder)
         if result.verdict is Verdict.NOT_CLAIMED:

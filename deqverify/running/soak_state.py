@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deqverify.running import files
+from deqverify.running.files import write_whole
 from deqverify.running.installed import fingerprint
 from deqverify.running.results import Result
 from deqverify.running.tally import Tally
@@ -30,13 +31,15 @@ class Entry:
     """One law on one target in one dtype.
 
     ``drawn`` tallies the rounds that draw freely, a fair sample; ``pushed`` those that climb towards the bound. Round
-    k draws with the seed ``State.seed + k``; ``rounds`` of them have begun.
+    k draws with the seed ``State.seed + k``; ``rounds`` of them have begun, and those ``under_way`` are not counted
+    yet: what was killed begins with them.
     """
 
     law: str
     target: str
     dtype: str
     rounds: int = 0
+    under_way: list[int] = field(default_factory=list)
     drawn: Tally = field(default_factory=Tally)
     pushed: Tally = field(default_factory=Tally)
     finds: list[str] = field(default_factory=list)
@@ -105,15 +108,12 @@ def _read(path: Path) -> State:
 
 def save(state: State, folder: Path) -> None:
     """Writes the state beside the old one, then in its place: an interruption leaves one or the other, whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     for entry in state.entries.values():
         tallies = {"drawn": entry.drawn.document(), "pushed": entry.pushed.document()}
         entries.append(vars(entry) | tallies)
     document = {"seed": state.seed, "sources": state.sources, "entries": entries}
-    written = folder / f"{STATE}.new"
-    written.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
-    os.replace(written, folder / STATE)
+    write_whole(folder / STATE, json.dumps(document, ensure_ascii=False))
 
 
 def keep(result: Result, entry: Entry, folder: Path) -> Path:
@@ -125,8 +125,7 @@ def keep(result: Result, entry: Entry, folder: Path) -> Path:
     head = f"{job.law} × {job.column}: {violation.anomaly}; seed {job.seed}\n{violation.description}"
     comment = "\n".join(f"# {line}".rstrip() for line in head.splitlines())
     path = folder / FINDS / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{comment}\n\n{violation.snippet}\n", encoding="utf-8")
+    write_whole(path, f"{comment}\n\n{violation.snippet}\n")
     if name not in entry.finds:
         entry.finds.append(name)
     return path
@@ -135,15 +134,7 @@ def keep(result: Result, entry: Entry, folder: Path) -> Path:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second soak out of ``folder``, whose counts it would overwrite; SoakError if one is there already."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: nobody is kept out
-        yield
-        return
-    with (folder / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
-        except OSError:
-            raise SoakError(f"{folder}: another soak is running in it; wait, or name another --folder") from None
+    with files.locked(folder / "lock") as own:
+        if not own:
+            raise SoakError(f"{folder}: another soak is running in it; wait, or name another --folder")
         yield

@@ -18,12 +18,10 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from deqverify.claims import Claims
 from deqverify.clock import MOST_COMPILING
+from deqverify.running.alone import OUTPUT_KEPT, THREADS, cause, die_with_parent
 from deqverify.running.executors import Several
 from deqverify.running.jobs import ask, killed, run_job
 from deqverify.running.results import Job, Result, Verdict
-
-_OUTPUT_KEPT = 2000
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Workers(Several):
@@ -86,7 +84,7 @@ def _answer(future: ProcessFuture, target: str, hard_seconds: float) -> Claims |
     except TimeoutError:
         return f"target {target!r}: importing and building it took more than {hard_seconds:g} s"
     except ProcessExpired as death:
-        return f"target {target!r}: the process died of importing or building it: {_cause(death.exitcode)}"
+        return f"target {target!r}: the process died of importing or building it: {cause(death.exitcode)}"
     except (CancelledError, Exception) as error:
         return f"target {target!r}: {type(error).__name__}: {error}"
 
@@ -97,23 +95,17 @@ def _collect(future: Future[Any], job: Job, scratch: Path, hard_seconds: float) 
     except TimeoutError:
         return killed(job, "hang", f"no answer; killed after {hard_seconds:g} s", scratch)
     except ProcessExpired as death:
-        return killed(job, "death", f"the process died: {_cause(death.exitcode)}", scratch)
+        return killed(job, "death", f"the process died: {cause(death.exitcode)}", scratch)
     except (CancelledError, Exception) as error:
         return Result(job, Verdict.COULD_NOT_RUN, f"{type(error).__name__}: {error}")
-
-
-def _cause(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return signal.Signals(-exitcode).name
-    return f"exit code {exitcode}"
 
 
 class _one_thread:  # noqa: N801  (a context manager, named as one)
     """Children inherit single-threaded linear algebra; two workers with two threads each only wait for each other."""
 
     def __enter__(self) -> None:
-        self._before = {name: os.environ.get(name) for name in _THREADS}
-        os.environ.update(dict.fromkeys(_THREADS, "1"))
+        self._before = {name: os.environ.get(name) for name in THREADS}
+        os.environ.update(dict.fromkeys(THREADS, "1"))
 
     def __exit__(self, *exception: object) -> None:
         for name, value in self._before.items():
@@ -124,7 +116,8 @@ class _one_thread:  # noqa: N801  (a context manager, named as one)
 
 
 def _prepare(path: list[str]) -> None:
-    """A worker finds the modules that its parent finds, and leaves Ctrl-C to it."""
+    """A worker finds the modules that its parent finds, leaves Ctrl-C to it, and does not outlive it."""
+    die_with_parent()
     sys.path[:] = path
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -135,7 +128,7 @@ def _run_quietly(job: Job, scratch: Path) -> Result:
         with _printing_into(sink):
             result = run_job(job, scratch=scratch)
         sink.seek(0, os.SEEK_END)
-        sink.seek(max(0, sink.tell() - _OUTPUT_KEPT))
+        sink.seek(max(0, sink.tell() - OUTPUT_KEPT))
         result.output = sink.read().decode(errors="replace")
     return result
 

@@ -71,7 +71,7 @@ class Dying(_Misbehaving):
 
 class Printing(_Misbehaving):
     def misbehave(self) -> None:
-        print("hello from the target")
+        print(f"hello from the target, {os.environ.get('OPENBLAS_CORETYPE', 'on this processor')}")
 
 
 class WrongShape(TorchDirect):

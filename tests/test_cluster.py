@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from deqverify.claims import Claims
+from deqverify.cli import main
 from deqverify.running.alone import ask_alone, run_alone
-from deqverify.running.events import JobFinished, JobStarted
+from deqverify.running.cluster import Cluster
+from deqverify.running.events import Event, JobFinished, JobStarted
+from deqverify.running.executors import Executor
 from deqverify.running.plan import make_jobs
 from deqverify.running.profiles import Profile
 from deqverify.running.request import Request
 from deqverify.running.results import Job, Verdict
 from deqverify.running.run import Run
+from deqverify.running.soak import Soak, entries_of
+from deqverify.running.soak_state import resume
 
 PROFILE = Profile("test", examples=5, seconds=600.0, seed=0, example_seconds=600.0)
 HARD = 600.0
@@ -95,34 +104,62 @@ def _wait_for(condition: Any, seconds: float = 120.0) -> Any:
 # -- a cluster ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Dask:
+    """A scheduler and two workers, by name; the second computes as an older processor would."""
+
+    address: str
+    workers: dict[str, subprocess.Popen[bytes]]
+
+
 @pytest.fixture(scope="module")
-def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A scheduler and two workers as processes, started by their own command lines."""
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
+    """Processes, started by Dask's own command lines."""
     pytest.importorskip("distributed", reason="Dask is not installed")
     folder = tmp_path_factory.mktemp("dask")
     file = folder / "scheduler.json"
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
-    processes = [_started([*dask, "--scheduler-file", str(file)], folder / "scheduler.log")]
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
+    scheduler = _started([*command, "--scheduler-file", str(file)], folder / "scheduler.log")
+    workers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         _wait_for(file.exists)
-        processes += [_worker(file, folder, name) for name in ("one", "two")]
-        import json
-
-        yield json.loads(file.read_text())["address"]
+        command = [
+            sys.executable,
+            "-m",
+            "distributed.cli.dask_worker",
+            "--scheduler-file",
+            str(file),
+            "--nthreads",
+            "1",
+        ]
+        command += ["--no-dashboard", "--local-directory", str(folder)]
+        for name, settings in {"one": {}, "two": {"OPENBLAS_CORETYPE": "Nehalem"}}.items():
+            workers[name] = _started([*command, "--name", name], folder / name, settings)
+        yield Dask(json.loads(file.read_text())["address"], workers)
     finally:
-        for process in processes:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for process in (scheduler, *workers.values()):
+            _end(process)
 
 
-def _worker(file: Path, folder: Path, name: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1"]
-    return _started([*command, "--name", name, "--no-dashboard", "--local-directory", str(folder)], folder / name)
-
-
-def _started(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def _started(command: list[str], log: Path, settings: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     with log.open("wb") as output:
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment | (settings or {})
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture
+def cluster(dask: Dask) -> Iterator[Cluster]:
+    with Cluster(dask.address, HARD) as found:
+        _wait_for(lambda: found.width == 2)
+        yield found
 
 
 def asked(*targets: str, **changes: Any) -> Request:
@@ -130,16 +167,119 @@ def asked(*targets: str, **changes: Any) -> Request:
     return Request(targets, **plain | changes)
 
 
-def test_verdicts_arrive_from_a_cluster_and_a_crash_in_c_costs_one_job(scheduler: str) -> None:
-    from deqverify.running.cluster import Cluster
-
+def test_verdicts_arrive_from_a_cluster_and_a_crash_in_c_costs_one_job(cluster: Cluster) -> None:
     request = asked("tests.targets:Dying", "tests.targets:sound", "tests.targets:absent", laws=["answers", "mass"])
-    with Cluster(scheduler, HARD) as cluster:
-        assert cluster.width == 2
-        events = list(Run(request, cluster))
+    events = list(Run(request, cluster))
     found = {(e.result.job.target[14:], e.result.job.law): e.result for e in events if isinstance(e, JobFinished)}
-    assert found["Dying", "answers"].violation is not None
-    assert found["Dying", "answers"].violation.kind == "death"
+    death = found["Dying", "answers"].violation
+    assert death is not None
+    assert death.kind == "death"
     assert found["sound", "answers"].verdict is found["sound", "mass"].verdict is Verdict.HOLDS
     assert found["absent", "mass"].verdict is Verdict.COULD_NOT_RUN
     assert any(isinstance(event, JobStarted) for event in events)
+
+
+class OneAlone(Executor):
+    """One worker without a cluster."""
+
+    def ask(self, targets: Iterable[str]) -> dict[str, Claims | str]:
+        return {target: ask_alone(target, HARD) for target in targets}
+
+    def follow(self, jobs: Iterable[Job]) -> Iterator[JobStarted | JobFinished]:
+        for job in jobs:
+            yield JobFinished(run_alone(job, HARD))
+
+
+def test_the_same_seed_has_the_same_verdicts_whatever_the_number_of_workers(cluster: Cluster) -> None:
+    request = asked("tests.faults.layers:RowSoftmax", "reference[numpy]", laws=["mass", "existence", "permutation"])
+
+    def found(executor: Executor) -> list[Any]:
+        results = Run(request, executor).report().results
+        return [
+            (r.job, r.verdict, r.examples, r.informative, r.worst, r.violation and r.violation.counterexample)
+            for r in results
+        ]
+
+    assert found(cluster) == found(OneAlone())
+
+
+def test_counterexamples_go_to_workers_as_text(cluster: Cluster, tmp_path: Path) -> None:
+    """Their files are on this machine."""
+    request = asked("tests.faults.layers:RowSoftmax", laws=["mass"], profile=replace(PROFILE, seed=None, examples=40))
+    request = replace(request, counterexamples=tmp_path / "kept")
+    (first,) = Run(request, cluster).report().results
+    assert first.violation is not None
+    (again,) = Run(request, cluster).report().results
+    assert again.violation is not None
+    assert again.examples == 1
+    assert again.violation.id == first.violation.id
+
+
+def test_a_soak_on_workers_of_different_settings_is_one_calibration(cluster: Cluster, tmp_path: Path) -> None:
+    state, _ = resume(tmp_path, seed=3)
+    entries = entries_of(state, ["tests.targets:Printing"], ["permutation", "column-shift"], ["float64"])
+    soak, said = Soak(state, tmp_path, entries, 3600.0, examples=10), set()
+    for number, result in enumerate(soak.results(cluster), start=1):
+        said.add(result.output.splitlines()[0].partition(", ")[2])
+        if number >= 8 and len(said) == 2:
+            break
+    assert said == {"Nehalem", "on this processor"}
+    kept, _ = resume(tmp_path)
+    for entry in kept.entries.values():
+        assert entry.all.examples == 10 * (entry.rounds - len(entry.under_way)) > 0
+
+
+def test_the_command_line_names_what_is_wrong_with_a_cluster(
+    dask: Dask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import distributed
+
+    monkeypatch.setattr("deqverify.running.cluster.JOINING", 2.0)
+    monkeypatch.chdir(tmp_path)
+
+    def said(address: str) -> str:
+        done = CliRunner().invoke(main, ["run", "reference", "--law", "mass", "--dask", address])
+        assert done.exit_code == 2, done.output
+        assert "Traceback" not in done.output
+        return " ".join(done.output.split())
+
+    assert "no scheduler answers at tcp://127.0.0.1:1" in said("tcp://127.0.0.1:1")
+    assert "no scheduler answers at nonsense://x" in said("nonsense://x")
+    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as empty:
+        assert "no worker has joined" in said(empty.scheduler_address)
+    monkeypatch.setattr("deqverify.running.cluster.JOINING", 60.0)
+    monkeypatch.setattr("deqverify.running.cluster.fingerprint", lambda: "0" * 12)
+    assert "has other sources of deqverify" in said(dask.address)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert "pip install 'deqverify[dask]'" in said("local")
+
+
+def test_a_cluster_of_this_machine_is_one_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_my_work.py").write_text("def deq(step, z0):\n    return step(z0)\n")
+    options = ["--law", "answers", "--law", "mass", "--dtype", "float64", "--max-examples", "5", "--seed", "0"]
+    arguments = ["run", "beside_my_work:deq", *options, "--max-time", "600", "--dask", "local", "--workers", "2"]
+    command = [sys.executable, "-c", "import sys; from deqverify.cli import main; main(sys.argv[1:])", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "dask: 2 jobs at a time on tcp://" in done.stdout
+    assert "VIOLATED" in done.stdout
+    assert not done.stderr
+
+
+def test_a_worker_that_dies_loses_nothing(cluster: Cluster, dask: Dask, tmp_path: Path) -> None:
+    """Last, for it ends one of the two."""
+    targets = [f"tests.targets:Sleeping[{20 + number},{tmp_path}]" for number in range(4)]
+
+    def asleep(event: Event) -> None:
+        if isinstance(event, JobStarted) and len(started) < 2:
+            started.append(event.job)
+            if len(started) == 2:
+                _wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+                _end(dask.workers["two"])
+
+    started: list[Job] = []
+    report = Run(asked(*targets, laws=["mass"]), cluster, [asleep]).report()
+    assert [result.verdict for result in report.results] == [Verdict.HOLDS] * 4
+    assert len(list(tmp_path.iterdir())) == 5, "one of four was begun twice"

@@ -61,7 +61,11 @@ with_laws = click.option(
     help="Judge on this cell alone: linear-softmax, tanh, conv, … (repeatable); default: all that are claimed.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--expect", type=click.Path(path_type=Path), help="TOML file of expected violations.")
+@click.option("--expect", type=click.Path(path_type=Path), metavar="FILE",
+              help="TOML file of expected violations.  [default: deqverify.toml, if it is here]")  # fmt: skip
+@click.option(
+    "--pin", is_flag=True, help="Add what is violated to that file, with counterexamples that have to fail from now on."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results as JSON.")
 @click.option("--full", is_flag=True, help="Also show the matrix of laws and implementations, and every violation.")
 @click.option(
@@ -78,6 +82,7 @@ def run(
     only: tuple[str, ...],
     device: str,
     expect: Path | None,
+    pin: bool,
     json_path: Path | None,
     full: bool,
     workers: int,
@@ -99,11 +104,14 @@ def run(
     from deqverify.reporting import machine, terminal
     from deqverify.reporting.progress import Following
     from deqverify.running import expectations as expected
+    from deqverify.running import pinning
     from deqverify.running.request import Request
     from deqverify.running.run import Run
     from deqverify.running.workers import Workers
 
+    path = expect or expected.found_by_itself()
     try:
+        known = expected.read(path) if path and not (pin and not path.exists()) else []
         request = Request(
             targets,
             law_patterns,
@@ -114,7 +122,7 @@ def run(
             max_examples,
             max_time,
             seed,
-            expected.read(expect) if expect else (),
+            known,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -123,9 +131,19 @@ def run(
     console = Console()
     console.print(_header(request.effort, device), highlight=False)
     _say_troubles(console)
+    if path:
+        console.print(f"expected violations: {len(known)} in {path}{'' if expect else ', found here'}", highlight=False)
     with Workers(request.effort.hard_seconds, workers) as pool, Following(console) as following:
         report = Run(request, pool, [following]).report()
     terminal.show(report, console, full)
+    if pin:
+        file = path or expected.FILE
+        try:
+            sentences = pinning.said(file, *pinning.pin(report, file))
+        except OSError as error:
+            raise click.UsageError(f"--pin: {file}: {error.strerror}") from error
+        for sentence in sentences:
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     if json_path:
         machine.write(report, json_path)
     sys.exit(report.exit_code)

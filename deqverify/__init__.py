@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from deqverify import reference as reference
     from deqverify import strategies as strategies
     from deqverify.bounds import Bound as Bound
+    from deqverify.check import VerificationError as VerificationError
+    from deqverify.check import VerificationWarning as VerificationWarning
     from deqverify.check import check_deq as check_deq
     from deqverify.check import parametrize_with_laws as parametrize_with_laws
     from deqverify.claims import Accuracy as Accuracy
@@ -69,6 +71,8 @@ _HOMES = {
     "TorchFixedPoint": "implementations.torch_base",
     "TorchLayer": "implementations.torch_base",
     "Verdict": "running.results",
+    "VerificationError": "check",
+    "VerificationWarning": "check",
     "WrappedProblem": "wrapped_problem",
     "any_problem": "properties.common",
     "cells": "cells",

@@ -90,7 +90,11 @@ with_laws = click.option(
     help="Judge on this cell alone: linear-softmax, tanh, conv, … (repeatable); default: all that are claimed.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--expect", type=click.Path(path_type=Path), help="TOML file of expected violations.")
+@click.option("--expect", type=click.Path(path_type=Path), metavar="FILE",
+              help="TOML file of expected violations.  [default: deqverify.toml, if it is here]")  # fmt: skip
+@click.option(
+    "--pin", is_flag=True, help="Add what is violated to that file, with counterexamples that have to fail from now on."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results as JSON.")
 @click.option("--full", is_flag=True, help="Also show the matrix of laws and implementations, and every violation.")
 @click.option(
@@ -111,6 +115,7 @@ def run(
     only: tuple[str, ...],
     device: str,
     expect: Path | None,
+    pin: bool,
     json_path: Path | None,
     full: bool,
     workers: int,
@@ -136,12 +141,15 @@ def run(
     from deqverify.reporting import machine, terminal
     from deqverify.reporting.progress import Following
     from deqverify.running import expectations as expected
+    from deqverify.running import pinning
     from deqverify.running.journal import journal
     from deqverify.running.plan import DATABASE
     from deqverify.running.request import Request
     from deqverify.running.run import Run
 
+    path = expect or expected.found_by_itself()
     try:
+        known = expected.read(path) if path and not (pin and not path.exists()) else []
         request = Request(
             targets,
             law_patterns,
@@ -152,7 +160,7 @@ def run(
             max_examples,
             max_time,
             seed,
-            expected.read(expect) if expect else (),
+            known,
             database=examples.check(database) if database else str(DATABASE.absolute()),
         )
     except ValueError as error:
@@ -162,6 +170,8 @@ def run(
     console = Console()
     console.print(_header(request.effort, device), highlight=False)
     _say_troubles(console)
+    if path:
+        console.print(f"expected violations: {len(known)} in {path}{'' if expect else ', found here'}", highlight=False)
     with (
         journal(request, resume) as written,
         _executor(dask, request.effort.hard_seconds, workers, console) as executor,
@@ -177,6 +187,14 @@ def run(
     terminal.show(report, console, full)
     if written.said and not written.resumable:
         console.print(written.said, style="yellow", highlight=False)
+    if pin:
+        file = path or expected.FILE
+        try:
+            sentences = pinning.said(file, *pinning.pin(report, file))
+        except OSError as error:
+            raise click.UsageError(f"--pin: {file}: {error.strerror}") from error
+        for sentence in sentences:
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     if json_path:
         machine.write(report, json_path)
     sys.exit(report.exit_code)

@@ -34,7 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--deq-laws", action="append", default=[], metavar="MODULE", dest="deq_laws",
                     help="also the laws of this module of your own (repeatable)")  # fmt: skip
     group.addoption("--deq-device", default="cpu", help="cpu or cuda")
-    group.addoption("--deq-expect", default=None, metavar="FILE", help="TOML file of expected violations")
+    group.addoption("--deq-expect", default=None, metavar="FILE",
+                    help="TOML file of expected violations; default: deqverify.toml, if it is here")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,11 +68,12 @@ class Verification:
         import sys
 
         from deqverify.registry import bring
-        from deqverify.running.expectations import read
+        from deqverify.running.expectations import expectations, found_by_itself
         from deqverify.running.request import Request
 
         sys.path.insert(0, os.getcwd())  # targets of one's own are modules beside one's work, as on the command line
-        path, dtype = config.getoption("deq_expect"), config.getoption("deq_dtype")
+        dtype = config.getoption("deq_dtype")
+        self.expecting = config.getoption("deq_expect") or found_by_itself()
         try:
             for module in config.getoption("deq_laws"):
                 bring(module)
@@ -84,7 +86,7 @@ class Verification:
                 examples=config.getoption("deq_max_examples"),
                 seconds=config.getoption("deq_max_time"),
                 seed=config.getoption("deq_seed"),
-                expectations=read(Path(path)) if path else (),
+                expectations=expectations(self.expecting, ()) if self.expecting else (),
             )
         except ValueError as error:
             raise pytest.UsageError(f"deqverify: {error}") from error
@@ -119,6 +121,7 @@ class Verification:
             f"deqverify: {', '.join(asked.targets)} in {asked.dtypes[0] if asked.dtypes else 'every dtype claimed'} "
             f"on {asked.device}, profile {effort.name}, {effort.examples} examples a law, seed {seed}",
             f"deqverify: {shown}",
+            *([f"deqverify: expected violations: {self.expecting}"] if self.expecting else []),
             *(f"deqverify: {trouble}" for trouble in troubles()),
         ]
 
@@ -169,6 +172,8 @@ class LawItem(pytest.Item):
             )
             words += [f"deqverify show {shown.id}"] if shown.id else []
             raise ViolatedError("\n".join([*words, shown.description, shown.at_stake, "", shown.snippet]))
+        if result.stale:
+            raise ViolatedError(f"stale expectation: {result.stale}")
         if result.verdict is Verdict.COULD_NOT_RUN:
             raise ViolatedError(f"could not run: {result.reason}")
         if result.verdict is Verdict.EXPECTED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,7 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            trial = _again(job, law, subject, announce)
+            trial, passing = _again(job, law, subject, announce)
             if not (job.pinned_only or trial.failure):
                 trial = law.trial(subject, effort, announce, tally.add)
             made = partial(_fresh, job, unused)
@@ -74,7 +74,16 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         if settings:
             subject.framework.restore(settings)
     result.tally = tally
+    if job.strict and passing:
+        result.stale = f"{law.id} × {job.column}: {passing_said(passing)}"
+        if result.verdict is Verdict.HOLDS:
+            result.verdict, result.reason = Verdict.INCONCLUSIVE, "only what is pinned was tried, and it passes"
     return result
+
+
+def passing_said(files: Sequence[str]) -> str:
+    """What is wrong where pinned counterexamples pass."""
+    return f"the pinned counterexample passes ({', '.join(files)}); remove its entry, and all examples are tried again"
 
 
 def home_of(law: str) -> str:
@@ -91,30 +100,37 @@ def law_of(job: Job) -> Law:
     return laws()[job.law]
 
 
-def _again(job: Job, law: Law, subject: Subject, announce: Callable[[dict[str, Any]], None]) -> Trial:
-    """The counterexamples of earlier runs, until one fails again. One that can no longer be read is no news where a run
-    goes on with examples of its own; where nothing else is tried it could not run."""
-    trial = Trial()
+def _again(job: Job, law: Law, subject: Subject, announce: Callable[[dict[str, Any]], None]) -> tuple[Trial, list[str]]:
+    """The counterexamples that are pinned, until one fails again, and the files of those that pass; where they are
+    expected to fail, all of them. One that can no longer be read is no news where a run goes on with examples of its
+    own; where nothing else is tried it could not run."""
+    last, failing, passing = Trial(), None, list[str]()
     for file in job.pinned:
-        try:
-            known = read(Path(file))
-            announce(known.arguments)
-            with alarm(job.example_seconds):
-                found = replay(law.body, subject, known.arguments)
-        except Hang as hang:
-            trial.failure = Failure("hang", None, str(hang), known.arguments)
-            return trial
-        except Exception as error:
-            if job.pinned_only:
-                trial.error = (
-                    str(error) if isinstance(error, CounterexampleError) else f"{type(error).__name__}: {error}"
-                )
-            continue
-        if found.failure and found.failure.kind == "crash" and not (law.judges_crashes or known.kind == "crash"):
-            found.failure = None  # as in a trial, which leaves a crash undecided
-        if found.failure or job.pinned_only:
-            return found
-    return trial
+        found = _one_again(job, law, subject, announce, file)
+        if found.failure and not job.strict:
+            return found, passing
+        if found.error and job.pinned_only:
+            return found, passing
+        last, failing = found, failing or (found if found.failure else None)
+        if not found.failure:
+            passing.append(file)
+    return failing or last, passing
+
+
+def _one_again(job: Job, law: Law, subject: Subject, announce: Callable[[dict[str, Any]], None], file: str) -> Trial:
+    try:
+        known = read(Path(file))
+        announce(known.arguments)
+        with alarm(job.example_seconds):
+            found = replay(law.body, subject, known.arguments)
+    except Hang as hang:
+        return Trial(failure=Failure("hang", None, str(hang), known.arguments))
+    except Exception as error:
+        said = str(error) if isinstance(error, CounterexampleError) else f"{type(error).__name__}: {error}"
+        return Trial(error=said)
+    if found.failure and found.failure.kind == "crash" and not (law.judges_crashes or known.kind == "crash"):
+        found.failure = None  # as in a trial, which leaves a crash undecided
+    return found
 
 
 def _fresh(job: Job, unused: Subject) -> Subject:

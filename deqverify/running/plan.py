@@ -22,7 +22,7 @@ DATABASE = Path(".deqverify") / "examples"
 @dataclass
 class Report:
     """The results of a run, in the order of targets, then laws, what follows from others marked so. ``untried`` names
-    what is claimed and was not tried."""
+    what is claimed and was not tried, ``stale`` the expectations that are none any more, in sentences."""
 
     results: list[Result] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
@@ -30,6 +30,8 @@ class Report:
 
     def __post_init__(self) -> None:
         self.results = settled(self.results)
+        passing = [result.stale for result in self.results if result.stale]
+        self.stale = [*self.stale, *(said for said in passing if said not in self.stale)]
 
     @property
     def causes(self) -> list[Cause]:

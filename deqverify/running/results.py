@@ -77,6 +77,11 @@ class Job:
         return self.law, self.column
 
     @property
+    def strict(self) -> bool:
+        """Whether pinned counterexamples have to fail: nothing else is tried."""
+        return self.expected and self.pinned_only
+
+    @property
     def column(self) -> str:
         """The implementation as shown: target, and dtype and device where they were chosen."""
         extras = [part for part in (self.dtype, self.device if self.device != "cpu" else None) if part]
@@ -141,6 +146,8 @@ class Result:
     tally: Tally = field(default_factory=Tally)
     follows: tuple[str, ...] = ()
     cause: str = ""
+    stale: str = ""
+    """Why its expectation is none any more, where a pinned counterexample passes."""
 
     @property
     def share(self) -> float:

@@ -111,7 +111,7 @@ class Run:
         yield RunFinished(
             Report(
                 in_order(found, self.jobs),
-                stale(self.request.expectations, laws()),
+                stale(self.request.expectations, laws(), self.request.targets if self.request.in_hand else ()),
                 untried(self.jobs, self.request.law_ids, self.asked),
             )
         )

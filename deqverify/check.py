@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from deqverify.cells import check_cells
+from rich.console import Console
+
 from deqverify.implementations.candidates import as_implementation
-from deqverify.implementations.loading import forget
 from deqverify.implementations.subject import Subject
 from deqverify.law import laws as all_laws
-from deqverify.running.expectations import apply, marked, stale
+from deqverify.reporting.progress import Following
+from deqverify.running.executors import ThisProcess
 from deqverify.running.expectations import read as read_expectations
-from deqverify.running.jobs import ask, run_job
-from deqverify.running.plan import Report, in_order, in_rounds, make_jobs, select, untried
-from deqverify.running.profiles import profile as known_profile
-from deqverify.running.results import Result, Verdict
-from deqverify.running.snippets import finding_object
+from deqverify.running.plan import Report, select
+from deqverify.running.request import Request
+from deqverify.running.run import Run
 
 
 def check_deq(
@@ -42,42 +40,26 @@ def check_deq(
     is not known or not claimed. For a hard limit on hangs in C code use the command line, whose laws run in worker
     processes.
     """
-    chosen = known_profile(profile)
-    if seed is not None:
-        chosen = dataclasses.replace(chosen, seed=seed)
-    known = read_expectations(Path(expect)) if expect else []
-    law_ids = select(laws)
-    check_cells(cells)
     if isinstance(deq, str):
-        forget()  # what failed to be imported before may have been mended since
-        asked = {deq: ask(deq)}
-        jobs = make_jobs(
-            [deq], law_ids, chosen, [dtype] if dtype else [], device, database=None, asked=asked, only=cells
-        )
-        if isinstance(reason := asked[deq], str):
-            return Report([Result(job, Verdict.COULD_NOT_RUN, reason) for job in jobs], stale(known, all_laws()))
-        found = in_rounds(marked(jobs, known), lambda some: map(run_job, some))
-        results = [apply(result, known) for result in _shown(found, len(jobs), progress)]
-        return Report(in_order(results, jobs), stale(known, all_laws()), untried(jobs, law_ids, asked))
-    subject = Subject(
-        deq, dtype, device, only=cells
-    )  # what is not claimed is the caller's mistake, said before anything runs
-    dtypes = [dtype] if dtype else subject.claims.dtypes
-    asked = {subject.name: subject.claims}
-    jobs = make_jobs([subject.name], law_ids, chosen, dtypes, device, database=None, asked=asked, only=cells)
-    jobs = [dataclasses.replace(job, in_hand=True, found=tuple(finding_object(deq))) for job in jobs]
-    found = in_rounds(marked(jobs, known), lambda some: (run_job(job, deq) for job in some))
-    results = [apply(result, known) for result in _shown(found, len(jobs), progress)]
-    return Report(in_order(results, jobs), stale(known, all_laws()), untried(jobs, law_ids, asked))
-
-
-def _shown(results: Iterable[Result], total: int, progress: bool) -> Iterable[Result]:
-    if not progress:
-        return results
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(results, total=total, description="verifying", console=Console(stderr=True), transient=True)
+        name, executor = deq, ThisProcess()
+    else:  # what is not claimed is the caller's mistake, said before anything runs
+        subject = Subject(deq, dtype, device, only=cells)
+        name, executor = subject.name, ThisProcess(deq, subject.claims)
+    request = Request(
+        [name],
+        laws,
+        cells,
+        [dtype] if dtype else (),
+        device,
+        profile,
+        seed=seed,
+        expectations=read_expectations(Path(expect)) if expect else (),
+        database=None,
+        counterexamples=None,
+        in_hand=not isinstance(deq, str),
+    )
+    with Following(Console(stderr=True, quiet=not progress)) as following:
+        return Run(request, executor, [following]).report()
 
 
 def parametrize_with_laws(

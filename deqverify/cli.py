@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from deqverify.benchmarking.command import bench
-from deqverify.running.profiles import PROFILES, profile
+from deqverify.running.profiles import PROFILES
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,52 +79,38 @@ def run(
     """
     from rich.console import Console
 
-    from deqverify.cells import check_cells
-    from deqverify.law import laws
     from deqverify.reporting import machine, terminal
+    from deqverify.reporting.progress import Following
     from deqverify.running import expectations as expected
-    from deqverify.running import plan
+    from deqverify.running.request import Request
+    from deqverify.running.run import Run
     from deqverify.running.workers import Workers
 
-    chosen = _configured(profile_name, max_examples, max_time, seed)
     try:
-        known = expected.read(expect) if expect else []
-        law_ids = plan.select(law_patterns)
-        _check(targets, dtypes, device)
-        check_cells(only)
+        request = Request(
+            targets,
+            law_patterns,
+            only,
+            dtypes,
+            device,
+            profile_name,
+            max_examples,
+            max_time,
+            seed,
+            expected.read(expect) if expect else (),
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if json_path and not json_path.resolve().parent.is_dir():
         raise click.UsageError(f"--json: there is no folder {json_path.resolve().parent}")
     console = Console()
-    console.print(_header(chosen, device), highlight=False)
-    names = list(dict.fromkeys(targets))
-    with Workers(chosen.hard_seconds, workers) as pool:
-        asked = pool.ask(names)
-        jobs = plan.make_jobs(names, law_ids, chosen, dtypes, device, asked=asked, only=only)
-        found = terminal.follow(plan.run(pool, jobs, asked, known), jobs, console)
-    report = plan.Report(plan.in_order(found, jobs), expected.stale(known, laws()), plan.untried(jobs, law_ids, asked))
+    console.print(_header(request.effort, device), highlight=False)
+    with Workers(request.effort.hard_seconds, workers) as pool, Following(console) as following:
+        report = Run(request, pool, [following]).report()
     terminal.show(report, console, full)
     if json_path:
         machine.write(report, json_path)
     sys.exit(report.exit_code)
-
-
-def _configured(name: str, examples: int | None, seconds: float | None, seed: int | None) -> Any:
-    changes: dict[str, Any] = {"examples": examples, "seconds": seconds, "seed": seed}
-    return dataclasses.replace(profile(name), **{key: value for key, value in changes.items() if value is not None})
-
-
-def _check(targets: tuple[str, ...], dtypes: tuple[str, ...], device: str) -> None:
-    from deqverify.dtypes import dtype
-    from deqverify.implementations.devices import check_device
-    from deqverify.implementations.loading import parse
-
-    for target in targets:
-        parse(target)
-    for name in dtypes:
-        dtype(name)
-    check_device(device)
 
 
 def _header(chosen: Any, device: str) -> str:
@@ -227,15 +212,16 @@ def soak(
     from deqverify.reporting import calibration
     from deqverify.running import plan, soak_state
     from deqverify.running import soak as soaking
+    from deqverify.running.request import Request
 
     console = Console()
+    chosen = list(dict.fromkeys(targets)) or ["reference"]
     try:
-        _check(targets, dtypes, device)
+        Request(chosen, law_patterns, dtypes=dtypes, device=device)
         with soak_state.locked(folder):
             if picture:
                 calibration.check_picture(picture)
             state, said = soak_state.resume(folder, seed, fresh)
-            chosen = list(dict.fromkeys(targets)) or ["reference"]
             entries = soaking.entries_of(state, chosen, plan.select(law_patterns), dtypes)
             console.print(f"{folder}: {said}", highlight=False)
             run = soaking.Soak(state, folder, entries, 60.0 * minutes, examples or soaking.EXAMPLES, device, workers)

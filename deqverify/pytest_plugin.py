@@ -6,16 +6,15 @@ Light on purpose: importing this pulls in neither a framework nor Hypothesis; la
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from deqverify.running.expectations import Expectation
-    from deqverify.running.plan import Asked
-    from deqverify.running.profiles import Profile
     from deqverify.running.results import Job, Result
+    from deqverify.running.run import Run
     from deqverify.running.workers import Workers
 
 FOLDER = "properties"
@@ -58,80 +57,59 @@ def _properties_folder() -> Path | None:
 
 
 class Verification:
-    """What a session with ``--deq`` holds: the profile, expectations, and the worker, started when first needed."""
+    """What a session with ``--deq`` holds: its run, and the worker, started when first needed."""
 
     def __init__(self, config: pytest.Config):
-        import dataclasses
         import os
         import sys
 
-        from deqverify.cells import check_cells
-        from deqverify.dtypes import dtype
-        from deqverify.implementations.loading import parse
         from deqverify.running.expectations import read
-        from deqverify.running.profiles import profile
+        from deqverify.running.request import Request
 
         sys.path.insert(0, os.getcwd())  # targets of one's own are modules beside one's work, as on the command line
+        path, dtype = config.getoption("deq_expect"), config.getoption("deq_dtype")
         try:
-            chosen = profile(config.getoption("deq_profile"))
-            changes = {"examples": config.getoption("deq_max_examples"), "seed": config.getoption("deq_seed")}
-            kept = {name: value for name, value in changes.items() if value is not None}
-            self.profile: Profile = dataclasses.replace(chosen, **kept)
-            self.targets = [str(parse(target)) for target in dict.fromkeys(config.getoption("deq_targets"))]
-            wanted = config.getoption("deq_dtype")
-            self.dtypes = [dtype(wanted).name] if wanted else []
-            self.cells = config.getoption("deq_cells")
-            check_cells(self.cells)
-            path = config.getoption("deq_expect")
-            self.expectations: list[Expectation] = read(Path(path)) if path else []
+            self.request = Request(
+                config.getoption("deq_targets"),
+                cells=config.getoption("deq_cells"),
+                dtypes=[dtype] if dtype else (),
+                device=config.getoption("deq_device"),
+                profile=config.getoption("deq_profile"),
+                examples=config.getoption("deq_max_examples"),
+                seed=config.getoption("deq_seed"),
+                expectations=read(Path(path)) if path else (),
+            )
         except ValueError as error:
             raise pytest.UsageError(f"deqverify: {error}") from error
-        self.device: str = config.getoption("deq_device")
         self._workers: Workers | None = None
-        self._asked: Asked | None = None
         self._said: set[str] = set()
 
-    @property
-    def workers(self) -> Workers:
-        """The worker, started when first needed."""
+    @cached_property
+    def run(self) -> Run:
+        """The run of this session, whose order pytest decides."""
+        from deqverify.running.run import Run
         from deqverify.running.workers import Workers
 
-        if self._workers is None:
-            self._workers = Workers(self.profile.hard_seconds, 1).__enter__()
-        return self._workers
-
-    @property
-    def asked(self) -> Asked:
-        """What each target claims, or why it cannot be loaded: asked once."""
-        if self._asked is None:
-            self._asked = self.workers.ask(self.targets)
-        return self._asked
-
-    def jobs(self, law: str) -> list[Job]:
-        from deqverify.running.plan import make_jobs
-
-        return make_jobs(self.targets, [law], self.profile, self.dtypes, self.device, asked=self.asked, only=self.cells)
+        self._workers = Workers(self.request.effort.hard_seconds, 1).__enter__()
+        return Run(self.request, self._workers)
 
     def result(self, job: Job) -> Result:
         """The result of ``job``. A target that cannot be loaded is said once, and skipped from then on."""
-        from deqverify.running.expectations import apply, marked
-        from deqverify.running.results import Result, Verdict
-
-        if isinstance(reason := self.asked[job.target], str):
+        if isinstance(reason := self.run.asked[job.target], str):
             if reason in self._said:
                 pytest.skip(f"could not run {job.column}, as was said")
             self._said.add(reason)
-            return Result(job, Verdict.COULD_NOT_RUN, reason)
-        return apply(next(self.workers.run(marked([job], self.expectations))), self.expectations)
+        return self.run.result(job)
 
     def pytest_report_header(self) -> list[str]:
         from deqverify.reporting.machine import versions
 
         shown = ", ".join(f"{name} {number}" for name, number in versions().items())
-        seed = "fresh" if self.profile.seed is None else self.profile.seed
+        asked, effort = self.request, self.request.effort
+        seed = "fresh" if effort.seed is None else effort.seed
         return [
-            f"deqverify: {', '.join(self.targets)} in {self.dtypes[0] if self.dtypes else 'every dtype claimed'} "
-            f"on {self.device}, profile {self.profile.name}, {self.profile.examples} examples a law, seed {seed}",
+            f"deqverify: {', '.join(asked.targets)} in {asked.dtypes[0] if asked.dtypes else 'every dtype claimed'} "
+            f"on {asked.device}, profile {effort.name}, {effort.examples} examples a law, seed {seed}",
             f"deqverify: {shown}",
         ]
 
@@ -155,7 +133,7 @@ class LawFile(pytest.File):
         verification: Verification = self.config.pluginmanager.get_plugin("deqverify-session")  # type: ignore[assignment]
         for law in laws().values():
             if law.family == self.path.stem:
-                for job in verification.jobs(law.id):
+                for job in verification.run.jobs_of([law.id]):
                     yield LawItem.from_parent(self, name=f"{law.id}[{job.column}]", job=job, verification=verification)
 
 
@@ -180,6 +158,7 @@ class LawItem(pytest.Item):
             words += (
                 [f"it may only follow from {', '.join(result.follows)}: look there first"] if result.follows else []
             )
+            words += [f"deqverify show {shown.id}"] if shown.id else []
             raise ViolatedError("\n".join([*words, shown.description, shown.at_stake, "", shown.snippet]))
         if result.verdict is Verdict.COULD_NOT_RUN:
             raise ViolatedError(f"could not run: {result.reason}")

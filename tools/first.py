@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from deqverify.implementations.loading import load
-from deqverify.law import laws
+from deqverify.running.events import ViolationFound
+from deqverify.running.executors import ThisProcess
 from deqverify.running.jobs import run_job
-from deqverify.running.plan import in_rounds, make_jobs
+from deqverify.running.plan import make_jobs
 from deqverify.running.profiles import profile
-from deqverify.running.results import Verdict
+from deqverify.running.request import Request
+from deqverify.running.run import Run
 from tests.faults.test_faults import KILLERS, NAMED
 from tests.faults.test_stateful import MORE, THRESHOLDS
 
@@ -29,12 +30,11 @@ def faults() -> list[str]:
 def first(target: str, seed: int) -> tuple[str, float]:
     """The law that is violated first, or nothing, and after how many seconds."""
     started = time.perf_counter()
-    asked = {target: load(target).claims}
-    chosen = replace(profile("default"), seed=seed)
-    jobs = make_jobs([target], list(laws()), chosen, database=None, asked=asked)
-    for result in in_rounds(jobs, lambda some: map(run_job, some)):
-        if result.verdict is Verdict.VIOLATED:
-            return f"{result.job.law} {result.job.dtype}", time.perf_counter() - started
+    request = Request([target], seed=seed, database=None, counterexamples=None)
+    for event in Run(request, ThisProcess()):
+        if isinstance(event, ViolationFound):
+            job = event.result.job
+            return f"{job.law} {job.dtype}", time.perf_counter() - started
     return "", time.perf_counter() - started
 
 

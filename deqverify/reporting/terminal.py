@@ -1,12 +1,11 @@
-"""Results for people: progress, the causes of what is wrong, and on demand the matrix of laws × implementations and
-every violation, ready to paste."""
+"""Results for people: the causes of what is wrong, and on demand the matrix of laws × implementations and every
+violation, ready to paste."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -37,30 +36,6 @@ STYLES = {
     Verdict.NOT_CLAIMED: "dim",
     Verdict.COULD_NOT_RUN: "bold magenta",
 }
-
-
-def follow(results: Iterable[Result], jobs: Sequence[Job], console: Console) -> list[Result]:
-    """Shows progress while ``results`` arrive: a bar on a terminal, a line for each half elsewhere."""
-    found: list[Result] = []
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("verifying", total=len(jobs))
-            for result in results:
-                found.append(result)
-                label = f"{result.job.law} × {result.job.column}: {result.verdict.value}"
-                progress.update(task, advance=1, description=f"{label:60.60}")
-        return found
-    step = max(1, -(-len(jobs) // 2))
-    for result in results:
-        found.append(result)
-        if result.verdict is not Verdict.COULD_NOT_RUN and (len(found) % step == 0 or len(found) == len(jobs)):
-            bad = sum(r.verdict is Verdict.VIOLATED for r in found)
-            console.print(
-                f"  {len(found)}/{len(jobs)} done, {bad} unexpected violations, of one cause or of several",
-                highlight=False,
-            )
-    return found
 
 
 def show(report: Report, console: Console, full: bool = False) -> None:

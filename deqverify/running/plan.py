@@ -1,24 +1,20 @@
-"""From a request to jobs, and from jobs to results: what every face calls."""
+"""Which jobs a run has and in which order, and the report of their results."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deqverify.cells import cells
 from deqverify.claims import Claims
 from deqverify.law import laws
-from deqverify.running import counterexamples
 from deqverify.running.causes import Cause, causes, settled
-from deqverify.running.expectations import Expectation, apply, marked
 from deqverify.running.jobs import ask, database_folder
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict
-from deqverify.running.workers import Workers
 
 DATABASE = Path(".deqverify") / "examples"
 
@@ -180,60 +176,6 @@ def untried(jobs: Sequence[Job], law_ids: Sequence[str], asked: Asked | None = N
     if left := len(laws()) - len(law_ids):
         found.append(f"{left} of {len(laws())} laws (--law)")
     return found
-
-
-ROUNDS = (8, 25)
-"""Examples for each of the laws that run first, round by round, before any has all of its own."""
-
-
-def in_rounds(jobs: Sequence[Job], attempt: Callable[[Iterable[Job]], Iterable[Result]]) -> Iterator[Result]:
-    """What ``attempt`` finds of ``jobs``, each once: in the first rounds of a few examples, of the laws that run first
-    and in the first dtype of each target, what is violated already; all others afterwards."""
-    early: dict[tuple[str, str], Job] = {}
-    for job in jobs:
-        if job.first:
-            early.setdefault((job.target, job.law), job)
-    found = set()
-    for examples in ROUNDS:
-        few = [job for job in early.values() if job.examples >= 2 * examples and job not in found]
-        for result in attempt(dataclasses.replace(job, examples=examples, brief=True) for job in few):
-            if result.verdict is Verdict.VIOLATED:
-                whole = early[result.job.target, result.job.law]
-                found.add(whole)
-                yield dataclasses.replace(result, job=whole)
-    yield from attempt(job for job in jobs if job not in found)
-
-
-def run(
-    pool: Workers,
-    jobs: Sequence[Job],
-    asked: Asked,
-    expectations: Sequence[Expectation] = (),
-    kept: Path = counterexamples.FOLDER,
-) -> Iterator[Result]:
-    """Results as they arrive, expected violations marked, and counterexamples ``kept``. A target that could not be
-    loaded when it was ``asked`` is not tried again.
-
-    Without a seed the counterexamples of earlier runs are tried first.
-    """
-    reasons = {target: answer for target, answer in asked.items() if isinstance(answer, str)}
-    yield from (Result(job, Verdict.COULD_NOT_RUN, reasons[job.target]) for job in jobs if job.target in reasons)
-    known = counterexamples.kept_for(kept) if any(job.seed is None for job in jobs) else {}
-    able = [_pinned(job, known) for job in jobs if job.target not in reasons]
-    for result in in_rounds(marked(able, expectations), pool.run):
-        if result.violation and result.violation.counterexample:
-            with suppress(OSError):  # a folder that cannot be written into takes no verdict away
-                result.violation.id = counterexamples.keep(result.violation.counterexample, kept)
-        yield apply(result, expectations)
-
-
-MOST_PINNED = 5
-"""So many of the counterexamples of a job, the newest, are tried again."""
-
-
-def _pinned(job: Job, known: Mapping[tuple[str, str, str | None, str], list[str]]) -> Job:
-    files = known.get((job.law, job.target, job.dtype, job.device), []) if job.seed is None else []
-    return dataclasses.replace(job, pinned=tuple(files[:MOST_PINNED]))
 
 
 def in_order(results: Sequence[Result], jobs: Sequence[Job]) -> list[Result]:

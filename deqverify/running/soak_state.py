@@ -10,10 +10,10 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from deqverify.running.installed import fingerprint
 from deqverify.running.results import Result
 from deqverify.running.tally import Tally
 
@@ -130,16 +130,6 @@ def keep(result: Result, entry: Entry, folder: Path) -> Path:
     if name not in entry.finds:
         entry.finds.append(name)
     return path
-
-
-def fingerprint() -> str:
-    """A digest of the suite's own sources, laws included: measurements of one bound say nothing of another."""
-    digest = hashlib.sha256()
-    for package in ("deqverify", "deqverify.properties"):
-        root = Path(str(files(package)))
-        for path in sorted(root.rglob("*.py")):
-            digest.update(f"{package}/{path.relative_to(root)}".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 @contextmanager

@@ -9,9 +9,8 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +18,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from deqverify.claims import Claims
 from deqverify.clock import MOST_COMPILING
+from deqverify.running.executors import Several
 from deqverify.running.jobs import ask, killed, run_job
 from deqverify.running.results import Job, Result, Verdict
 
@@ -26,7 +26,7 @@ _OUTPUT_KEPT = 2000
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class Workers:
+class Workers(Several):
     """A pool of worker processes, kept while the context lasts. Each computes on one thread and keeps its output to
     itself."""
 
@@ -35,6 +35,7 @@ class Workers:
 
     def __enter__(self) -> Workers:
         self._folder = tempfile.TemporaryDirectory(prefix="deqverify-")
+        self._scratches: dict[Future[Any], Path] = {}
         self._threads = _one_thread()
         self._threads.__enter__()
         self._pool = ProcessPool(
@@ -61,25 +62,22 @@ class Workers:
         }
         return {target: _answer(future, target, self._hard_seconds) for target, future in futures.items()}
 
+    @property
+    def width(self) -> int:
+        return self._count
+
+    def submit(self, job: Job) -> ProcessFuture:
+        scratch = Path(self._folder.name) / uuid.uuid4().hex
+        future = self._pool.schedule(_run_quietly, args=[job, scratch], timeout=self._limit(job))
+        self._scratches[future] = scratch
+        return future
+
+    def collect(self, job: Job, future: Future[Any]) -> Result:
+        return _collect(future, job, self._scratches.pop(future), self._limit(job))
+
     def _limit(self, job: Job) -> float:
         """Seconds after which the worker of ``job`` is killed."""
         return self._hard_seconds + (MOST_COMPILING if job.compiles else 0.0)
-
-    def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
-        """Results in the order in which jobs end. ``jobs`` may be endless: each is taken when its turn is near."""
-        pending: dict[Any, tuple[Job, Path]] = {}
-        coming = iter(jobs)
-        while True:
-            for job in islice(coming, self._count + 1 - len(pending)):  # one ahead, so that no worker waits
-                scratch = Path(self._folder.name) / uuid.uuid4().hex
-                future = self._pool.schedule(_run_quietly, args=[job, scratch], timeout=self._limit(job))
-                pending[future] = (job, scratch)
-            if not pending:
-                return
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                job, scratch = pending.pop(future)
-                yield _collect(future, job, scratch, self._limit(job))
 
 
 def _answer(future: ProcessFuture, target: str, hard_seconds: float) -> Claims | str:
@@ -93,7 +91,7 @@ def _answer(future: ProcessFuture, target: str, hard_seconds: float) -> Claims |
         return f"target {target!r}: {type(error).__name__}: {error}"
 
 
-def _collect(future: ProcessFuture, job: Job, scratch: Path, hard_seconds: float) -> Result:
+def _collect(future: Future[Any], job: Job, scratch: Path, hard_seconds: float) -> Result:
     try:
         return future.result()
     except TimeoutError:

@@ -1,0 +1,152 @@
+"""From a request to a report: one run, a stream of events that handlers are called with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+from deqverify.law import laws
+from deqverify.running import counterexamples
+from deqverify.running.events import (
+    Event,
+    Handler,
+    JobFinished,
+    JobPaused,
+    JobStarted,
+    RunFinished,
+    RunStarted,
+    ViolationFound,
+)
+from deqverify.running.executors import Executor
+from deqverify.running.expectations import apply, marked, stale
+from deqverify.running.plan import Asked, Report, in_order, make_jobs, untried
+from deqverify.running.request import Request
+from deqverify.running.results import Job, Result, Verdict
+
+ROUNDS = (8, 25)
+"""Examples for each of the laws that run first, round by round, before any has all of its own."""
+
+MOST_PINNED = 5
+"""So many of the counterexamples of a job, the newest, are tried again."""
+
+
+class Run:
+    """One run of ``request`` by ``executor``: iterate over its events, or take its :meth:`report`. Each of ``handlers``
+    is called with every event, in their order, before it is yielded.
+
+    Without a seed the counterexamples of earlier runs are tried first, and those found are kept.
+    """
+
+    def __init__(self, request: Request, executor: Executor, handlers: Sequence[Handler] = ()):
+        self.request, self._executor, self._handlers = request, executor, handlers
+
+    def __iter__(self) -> Iterator[Event]:
+        for event in self._events():
+            for handle in self._handlers:
+                handle(event)
+            yield event
+
+    def report(self) -> Report:
+        """Runs to the end."""
+        for event in self:
+            if isinstance(event, RunFinished):
+                return event.report
+        raise AssertionError("a run ends with RunFinished")
+
+    @cached_property
+    def asked(self) -> Asked:
+        """By target, what it claims, or why it cannot be loaded: asked once."""
+        return self._executor.ask(self.request.targets)
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """All jobs of the request, in the order in which they are run."""
+        return self.jobs_of(self.request.law_ids)
+
+    def jobs_of(self, law_ids: Sequence[str]) -> list[Job]:
+        """The jobs of ``law_ids``, those whose violation is expected marked so."""
+        asked = self.request
+        chosen = (asked.targets, law_ids, asked.effort, asked.dtypes, asked.device)
+        database = Path(asked.database) if asked.database else None
+        jobs = make_jobs(*chosen, database=database, asked=self.asked, only=asked.cells)
+        return marked([self._pinned(job) for job in jobs], asked.expectations)
+
+    def result(self, job: Job) -> Result:
+        """The result of one job, for a face that chooses itself what runs when."""
+        reasons = self._reasons
+        if job.target in reasons:
+            return Result(job, Verdict.COULD_NOT_RUN, reasons[job.target])
+        return self._judged(next(self._executor.run([job])))
+
+    def _events(self) -> Iterator[Event]:
+        yield RunStarted(self.request, tuple(self.jobs), self.asked)
+        found: list[Result] = []
+        reasons = self._reasons
+        for job in self.jobs:
+            if job.target in reasons:  # not tried again: importing it is what failed
+                found.append(Result(job, Verdict.COULD_NOT_RUN, reasons[job.target]))
+                yield JobFinished(found[-1])
+        for event in in_rounds([job for job in self.jobs if job.target not in reasons], self._executor):
+            if not isinstance(event, JobFinished):
+                yield event
+                continue
+            found.append(self._judged(event.result))
+            if found[-1].verdict is Verdict.VIOLATED:
+                yield ViolationFound(found[-1])
+            yield JobFinished(found[-1])
+        yield RunFinished(
+            Report(
+                in_order(found, self.jobs),
+                stale(self.request.expectations, laws()),
+                untried(self.jobs, self.request.law_ids, self.asked),
+            )
+        )
+
+    @property
+    def _reasons(self) -> dict[str, str]:
+        return {target: answer for target, answer in self.asked.items() if isinstance(answer, str)}
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, str, str | None, str], list[str]]:
+        folder, seed = self.request.counterexamples, self.request.effort.seed
+        return counterexamples.kept_for(folder) if folder is not None and seed is None else {}
+
+    def _pinned(self, job: Job) -> Job:
+        files = self._known.get((job.law, job.target, job.dtype, job.device), [])
+        return dataclasses.replace(job, pinned=tuple(files[:MOST_PINNED]))
+
+    def _judged(self, result: Result) -> Result:
+        """``result`` with its counterexample kept, and marked where it was expected."""
+        folder = self.request.counterexamples
+        if folder is not None and result.violation and result.violation.counterexample:
+            with suppress(OSError):  # a folder that cannot be written into takes no verdict away
+                result.violation.id = counterexamples.keep(result.violation.counterexample, folder)
+        return apply(result, self.request.expectations)
+
+
+def in_rounds(jobs: Sequence[Job], executor: Executor) -> Iterator[JobStarted | JobPaused | JobFinished]:
+    """What happens to ``jobs``, each finished once: in the first rounds of a few examples, of the laws that run first
+    and in the first dtype of each target, what is violated already; all others afterwards."""
+    early: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        if job.first:
+            early.setdefault((job.target, job.law), job)
+    found = set()
+    for examples in ROUNDS:
+        few = [job for job in early.values() if job.examples >= 2 * examples and job not in found]
+        brief: Iterable[Job] = (dataclasses.replace(job, examples=examples, brief=True) for job in few)
+        for event in executor.follow(brief):
+            if isinstance(event, JobStarted):
+                yield event
+            elif event.result.verdict is not Verdict.VIOLATED:
+                yield JobPaused(event.result.job)
+            else:
+                tried = event.result.job
+                whole = early[tried.target, tried.law]
+                found.add(whole)
+                job = dataclasses.replace(tried, examples=whole.examples, brief=False)
+                yield JobFinished(dataclasses.replace(event.result, job=job))
+    yield from executor.follow(job for job in jobs if job not in found)

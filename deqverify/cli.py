@@ -45,7 +45,10 @@ def main() -> None:
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--expect", type=click.Path(path_type=Path), help="TOML file of expected violations.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results as JSON.")
+@click.option("--report", "reports", type=click.Path(path_type=Path), multiple=True, metavar="PATH",
+              help="Also write a report: .html, .md, .json or .xml (JUnit) (repeatable).")  # fmt: skip
+@click.option("--github", is_flag=True, envvar="GITHUB_ACTIONS",
+              help="Also print annotations for GitHub, one for each cause; set by GITHUB_ACTIONS.")  # fmt: skip
 @click.option("--full", is_flag=True, help="Also show the matrix of laws and implementations, and every violation.")
 @click.option(
     "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Worker processes."
@@ -61,7 +64,8 @@ def run(
     only: tuple[str, ...],
     device: str,
     expect: Path | None,
-    json_path: Path | None,
+    reports: tuple[Path, ...],
+    github: bool,
     full: bool,
     workers: int,
 ) -> None:
@@ -79,7 +83,9 @@ def run(
     """
     from rich.console import Console
 
-    from deqverify.reporting import machine, terminal
+    from deqverify.reporting import terminal
+    from deqverify.reporting.files import Written
+    from deqverify.reporting.github import lines as annotations
     from deqverify.reporting.progress import Following
     from deqverify.running import expectations as expected
     from deqverify.running.request import Request
@@ -99,17 +105,16 @@ def run(
             seed,
             expected.read(expect) if expect else (),
         )
+        written = Written(reports)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    if json_path and not json_path.resolve().parent.is_dir():
-        raise click.UsageError(f"--json: there is no folder {json_path.resolve().parent}")
     console = Console()
     console.print(_header(request.effort, device), highlight=False)
     with Workers(request.effort.hard_seconds, workers) as pool, Following(console) as following:
-        report = Run(request, pool, [following]).report()
+        report = Run(request, pool, [following, written]).report()
     terminal.show(report, console, full)
-    if json_path:
-        machine.write(report, json_path)
+    for line in annotations(report) if github else ():
+        click.echo(line)
     sys.exit(report.exit_code)
 
 

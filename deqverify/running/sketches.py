@@ -27,11 +27,14 @@ from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import infimum, polyak_lojasiewicz, rate_floor
 from deqverify.theory.trust_region import subproblem
 
-SECONDS = 4.0
+SECONDS = 5.0
 """What one sketch may take; it ends with what was seen until then."""
 
 WARMING = 20.0
 """What the first gradient may take, which imports and compiles what the others find ready."""
+
+HARD_SECONDS = 90.0
+"""After so long the process of a target's sketches is killed: it did not heed its clock."""
 
 EVALUATIONS = 120
 """A training run calls the implementation at most this often."""
@@ -53,11 +56,13 @@ MEASURED, THEORY, ALLOWED = "measured", "theory", "allowed"
 
 @dataclass(frozen=True)
 class Curve:
-    """``points`` (x, y) under a name, ``role`` one of :data:`MEASURED`, :data:`THEORY` and :data:`ALLOWED`."""
+    """``points`` (x, y) under a name, ``role`` one of :data:`MEASURED`, :data:`THEORY` and :data:`ALLOWED`; ``times``
+    at which a path is there."""
 
     name: str
     role: str
     points: list[tuple[float, float]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -85,23 +90,24 @@ class _NotFinite(Exception):
     """The target gave a gradient that is not finite: there is no way on."""
 
 
-def sketches_of(target: str, dtype: str | None, device: str) -> list[Sketch]:
-    """The sketches of the implementation that ``target`` names; none where it can't be loaded."""
+def sketches_of(target: str, dtype: str | None, device: str, implementation: object = None) -> list[Sketch]:
+    """The sketches that the claims of ``target`` allow, or of ``implementation``, where the caller has the object; none
+    where it can't be loaded, which a report says elsewhere."""
     try:
-        return sketches(load(target), dtype, device, target)
-    except (TypeError, ValueError):  # TargetError is a ValueError; a report says that elsewhere
+        subject = Subject(load(target) if implementation is None else implementation, dtype, device, target)
+    except (TypeError, ValueError):  # TargetError is a ValueError
         return []
-
-
-def sketches(deq: object, dtype: str | None = None, device: str = "cpu", name: str | None = None) -> list[Sketch]:
-    """The sketches that the claims of ``deq`` allow; TypeError and ValueError as of :class:`Subject`."""
-    subject = Subject(deq, dtype, device, name)
     if LinearSoftmaxCell.name not in subject.cells:
         return []
     newton_path()  # theory, which is on nobody's clock
     with suppress(Exception, Interrupted), alarm(WARMING):  # what fails here fails again where it is said
         subject.value_and_grad(_standard(0.5).rounded_to(subject.dtype))
     return [_made(about, draw, subject) for about, (needs, draw) in SKETCHES.items() if needs(subject)]
+
+
+def gone(target: str, dtype: str | None, why: str) -> Sketch:
+    """What stands in place of the sketches of a target that took its process with it."""
+    return Sketch("process", target, dtype or "", note=why)
 
 
 def _made(about: str, draw: Callable[[Subject, Sketch], None], subject: Subject) -> Sketch:
@@ -150,19 +156,20 @@ def _path(deq: Subject, sketch: Sketch) -> None:
     problem, seen = _TRAINED, Curve("W = BU⁻¹", MEASURED)
     sketch.where = "m = 2, p = 1, n = 3, γ = 0.6, squared loss"
     sketch.minimum, sketch.hessian = infimum(problem).W[0].tolist(), (2.0 * problem.Phi @ problem.Phi.T).tolist()
-    sketch.curves += [Curve("trust-region Newton's", THEORY, newton_path()), seen]
+    sketch.curves += [newton_path(), seen]
 
     def look(t: float, here: SoftmaxProblem) -> bool:
         W = ClosedForm(here).W
         seen.points.append((float(W[0, 0]), float(W[0, 1])))
+        seen.times.append(t)
         return True
 
     _flow(deq, problem, _UNTIL, look)
 
 
 @cache
-def newton_path() -> list[tuple[float, float]]:
-    """W, as points, from the start of the path's problem: A and B flow by their closed forms, and W by the solution of
+def newton_path() -> Curve:
+    """W from the start of the path's problem: A and B flow by their closed forms, and W by the solution of
     ``(δH + 𝒢)v = −g`` at W itself. No target is asked."""
     split = _TRAINED.A.size + _TRAINED.B.size
 
@@ -176,10 +183,11 @@ def newton_path() -> list[tuple[float, float]]:
     W = ClosedForm(_TRAINED).W.ravel()
     start = np.concatenate([_packed({"A": _TRAINED.A, "B": _TRAINED.B}), W])
     solver = RK45(velocity, 0.0, start, t_bound=_UNTIL, rtol=_TOLERANCE, atol=_TOLERANCE)
-    points = [(float(W[0]), float(W[1]))]
-    for _, state in _steps(solver):
-        points.append((float(state[split]), float(state[split + 1])))
-    return points
+    path = Curve("trust-region Newton's", THEORY, [(float(W[0]), float(W[1]))], [0.0])
+    for t, state in _steps(solver):
+        path.points.append((float(state[split]), float(state[split + 1])))
+        path.times.append(t)
+    return path
 
 
 def _steps(solver: RK45) -> Iterator[tuple[float, Array]]:
@@ -292,7 +300,15 @@ def _unpacked(problem: SoftmaxProblem, state: Array) -> SoftmaxProblem:
     return replace(problem, A=state[:split].reshape(problem.A.shape), B=state[split:].reshape(problem.B.shape))
 
 
-_TRAINED, _UNTIL = _orthonormal(m=2, p=1, n=3, gamma=0.6), 2.0
+def _bent() -> SoftmaxProblem:
+    """A start from which A moves the shallow model as much as B does, from W = (3, −5), with the optimum at (1, 1)."""
+    even = _orthonormal(m=2, p=1, n=3, gamma=0.6)
+    turned = replace(even, A=np.array([[1.0, -1.0], [-1.0, 1.0]]), Phi=0.5 * even.Phi)
+    B = np.array([[3.0, -5.0]]) @ ClosedForm(turned).U
+    return replace(turned, B=B, Y=np.array([[1.0, 1.0]]) @ turned.Phi)
+
+
+_TRAINED, _UNTIL = _bent(), 2.0
 """The problem of the path, and the time that it is followed for: nearly all of the way."""
 
 _TOLERANCE = 1e-3

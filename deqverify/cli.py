@@ -95,7 +95,10 @@ with_laws = click.option(
 @click.option(
     "--pin", is_flag=True, help="Add what is violated to that file, with counterexamples that have to fail from now on."
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results as JSON.")
+@click.option("--report", "reports", type=click.Path(path_type=Path), multiple=True, metavar="PATH",
+              help="Also write a report: .html, .md, .json or .xml (JUnit) (repeatable).")  # fmt: skip
+@click.option("--github", is_flag=True, envvar="GITHUB_ACTIONS",
+              help="Also print annotations for GitHub, one for each cause; set by GITHUB_ACTIONS.")  # fmt: skip
 @click.option("--full", is_flag=True, help="Also show the matrix of laws and implementations, and every violation.")
 @click.option(
     "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Worker processes."
@@ -116,7 +119,8 @@ def run(
     device: str,
     expect: Path | None,
     pin: bool,
-    json_path: Path | None,
+    reports: tuple[Path, ...],
+    github: bool,
     full: bool,
     workers: int,
     dask: str | None,
@@ -138,7 +142,9 @@ def run(
     from rich.console import Console
 
     from deqverify import examples
-    from deqverify.reporting import machine, terminal
+    from deqverify.reporting import terminal
+    from deqverify.reporting.files import Written
+    from deqverify.reporting.github import lines as annotations
     from deqverify.reporting.progress import Following
     from deqverify.running import expectations as expected
     from deqverify.running import pinning
@@ -163,30 +169,29 @@ def run(
             known,
             database=examples.check(database) if database else str(DATABASE.absolute()),
         )
+        written = Written(reports)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    if json_path and not json_path.resolve().parent.is_dir():
-        raise click.UsageError(f"--json: there is no folder {json_path.resolve().parent}")
     console = Console()
     console.print(_header(request.effort, device), highlight=False)
     _say_troubles(console)
     if path:
         console.print(f"expected violations: {len(known)} in {path}{'' if expect else ', found here'}", highlight=False)
     with (
-        journal(request, resume) as written,
+        journal(request, resume) as log,
         _executor(dask, request.effort.hard_seconds, workers, console) as executor,
         Following(console) as following,
     ):
-        if written.said:
-            console.print(written.said, style="yellow", highlight=False)
+        if log.said:
+            console.print(log.said, style="yellow", highlight=False)
         try:
-            report = Run(request, executor, [written, following], dict(written.done)).report()
+            report = Run(request, executor, [log, following, written], dict(log.done)).report()
         except KeyboardInterrupt:
-            goes_on = "; the same command with --resume goes on" if written.resumable else ""
-            raise click.ClickException(f"interrupted after {len(written.done)} verdicts{goes_on}") from None
+            goes_on = "; the same command with --resume goes on" if log.resumable else ""
+            raise click.ClickException(f"interrupted after {len(log.done)} verdicts{goes_on}") from None
     terminal.show(report, console, full)
-    if written.said and not written.resumable:
-        console.print(written.said, style="yellow", highlight=False)
+    if log.said and not log.resumable:
+        console.print(log.said, style="yellow", highlight=False)
     if pin:
         file = path or expected.FILE
         try:
@@ -195,8 +200,8 @@ def run(
             raise click.UsageError(f"--pin: {file}: {error.strerror}") from error
         for sentence in sentences:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    if json_path:
-        machine.write(report, json_path)
+    for line in annotations(report) if github else ():
+        click.echo(line)
     sys.exit(report.exit_code)
 
 

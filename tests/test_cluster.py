@@ -191,7 +191,9 @@ class OneAlone(Executor):
 
 
 def test_the_same_seed_has_the_same_verdicts_whatever_the_number_of_workers(cluster: Cluster) -> None:
-    request = asked("tests.faults.layers:RowSoftmax", "reference[numpy]", laws=["mass", "existence", "permutation"])
+    request = asked(
+        "deqverify.faults.parametrisation:RowSoftmax", "reference[numpy]", laws=["mass", "existence", "permutation"]
+    )
 
     def found(executor: Executor) -> list[Any]:
         results = Run(request, executor).report().results
@@ -205,7 +207,9 @@ def test_the_same_seed_has_the_same_verdicts_whatever_the_number_of_workers(clus
 
 def test_counterexamples_go_to_workers_as_text(cluster: Cluster, tmp_path: Path) -> None:
     """Their files are on this machine."""
-    request = asked("tests.faults.layers:RowSoftmax", laws=["mass"], profile=replace(PROFILE, seed=None, examples=40))
+    request = asked(
+        "deqverify.faults.parametrisation:RowSoftmax", laws=["mass"], profile=replace(PROFILE, seed=None, examples=40)
+    )
     request = replace(request, counterexamples=tmp_path / "kept")
     (first,) = Run(request, cluster).report().results
     assert first.violation is not None

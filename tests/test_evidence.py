@@ -15,7 +15,8 @@ from deqverify.faults.sound import Sound, SoundPicard
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
 from deqverify.registry import describe, laws
-from deqverify.reporting.terminal import matrices, remarks
+from deqverify.reporting.terminal import matrices
+from deqverify.reporting.wording import remarks
 from deqverify.running.plan import FIRST, Report, in_order, make_jobs, untried
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Result, Verdict, result_of

@@ -20,7 +20,7 @@ from deqverify.running.request import Request
 from deqverify.running.results import Verdict
 from deqverify.running.run import Run
 
-BROKEN = "tests.faults.layers:RowSoftmax"
+BROKEN = "deqverify.faults.parametrisation:RowSoftmax"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def shared(database: str) -> None:
 
 def test_what_was_found_is_shared_by_a_folder(tmp_path: Path) -> None:
     shared(str(tmp_path))
-    assert list((tmp_path / "tests.faults.layers_RowSoftmax_float64" / "mass").rglob("*"))
+    assert list((tmp_path / "deqverify.faults.parametrisation_RowSoftmax_float64" / "mass").rglob("*"))
 
 
 def test_what_was_found_is_shared_by_a_redis_server(redis_url: str) -> None:
@@ -77,7 +77,7 @@ def test_what_was_found_is_shared_by_a_redis_server(redis_url: str) -> None:
     shared(redis_url)
     keys = list(server.scan_iter())
     assert keys
-    assert all(key.startswith(b"deqverify:tests.faults.layers_RowSoftmax_float64/mass") for key in keys)
+    assert all(key.startswith(b"deqverify:deqverify.faults.parametrisation_RowSoftmax_float64/mass") for key in keys)
 
 
 def test_parts_of_a_redis_database_do_not_see_each_other(redis_url: str) -> None:

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from deqverify import Report, Result, Verdict, VerificationError, VerificationWarning, check_deq
 from deqverify.cli import main
+from deqverify.faults.parametrisation import RowSoftmax
 from deqverify.losses import Squared
 from deqverify.problem import SoftmaxProblem
 from deqverify.running import counterexamples, expectations
@@ -24,10 +25,9 @@ from deqverify.running.counterexamples import Counterexample
 from deqverify.running.expectations import Expectation, ExpectationError, given, meeting, read
 from deqverify.running.pinning import pin
 from deqverify.running.results import Job
-from tests.faults.layers import RowSoftmax
 
 ROOT = Path(__file__).parent.parent
-BROKEN, SOUND = "tests.faults.layers:RowSoftmax", "reference"
+BROKEN, SOUND = "deqverify.faults.parametrisation:RowSoftmax", "reference"
 QUICK = ("--law", "mass", "--dtype", "float64", "--max-examples", "20", "--seed", "0", "--workers", "1")
 
 
@@ -295,7 +295,7 @@ def test_pinning_adds_to_a_file_and_says_what_is_no_data() -> None:
 
 USERS_TESTS = """
 from deqverify import parametrize_with_laws
-from tests.faults.layers import RowSoftmax
+from deqverify.faults.parametrisation import RowSoftmax
 from tests.targets import sound
 
 broken = RowSoftmax()

@@ -34,7 +34,7 @@ def test_a_clean_run_exits_0_and_shows_the_matrix() -> None:
 def test_a_violation_exits_1_with_a_snippet_that_shows_it_again(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     chosen = ("--max-examples", "20", "--seed", "0", "--dtype", "float64")
-    arguments = ("torchdeq", "--law", "gradient-x", *chosen, "--json", str(report))
+    arguments = ("torchdeq", "--law", "gradient-x", *chosen, "--report", str(report))
     result = run(*arguments)
     assert result.exit_code == 1, result.output
     (entry,) = json.loads(report.read_text())["results"]

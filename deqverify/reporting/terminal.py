@@ -10,7 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from deqverify.registry import laws
-from deqverify.running.causes import Cause, holding_dtypes, trusted
+from deqverify.reporting.wording import (
+    FULL_SHARE,
+    LEGEND,
+    counts,
+    details,
+    ending,
+    named,
+    plain,
+    remarks,
+    said,
+)
+from deqverify.running.causes import Cause, trusted
 from deqverify.running.counterexamples import Counterexample
 from deqverify.running.plan import Report
 from deqverify.running.replaying import script
@@ -25,19 +36,6 @@ STYLES = {
     Verdict.NOT_CLAIMED: "dim",
     Verdict.COULD_NOT_RUN: "bold magenta",
 }
-LEGEND = {
-    Verdict.HOLDS: "no counterexample; the bounds could have told, in so many of the examples where a share is given",
-    Verdict.VIOLATED: "a counterexample was found and shrunk",
-    Verdict.FOLLOWS: "violated, but only where a law that it rests on is violated too",
-    Verdict.EXPECTED: "violated, as the file of expectations says, for the reason given there",
-    Verdict.INCONCLUSIVE: "too little evidence: mostly reported as not converged, or the claims allow too much",
-    Verdict.NOT_CLAIMED: "the implementation does not claim what the law needs",
-    Verdict.COULD_NOT_RUN: "the target or the law failed to start",
-}
-
-
-FULL_SHARE = 0.95
-"""Where fewer of the examples could have told, the share stands beside the verdict."""
 
 
 def show(report: Report, console: Console, full: bool = False) -> None:
@@ -60,8 +58,8 @@ def show(report: Report, console: Console, full: bool = False) -> None:
         names, columns = {job.law for job in jobs}, {job.column for job in jobs}
         which = jobs[0].law if len(names) == 1 else f"{len(names)} laws"
         where = jobs[0].column if len(columns) == 1 else target
-        console.print(Text(f"could not run: {which} × {where}", style=STYLES[Verdict.COULD_NOT_RUN]))
-        console.print(Text(reason))
+        console.print(Text(plain(f"could not run: {which} × {where}"), style=STYLES[Verdict.COULD_NOT_RUN]))
+        console.print(Text(plain(reason)))
     for sentence in remarks(report):
         console.print(Text(sentence, style="yellow"))
     for sentence in report.stale:
@@ -74,9 +72,6 @@ def show(report: Report, console: Console, full: bool = False) -> None:
 FEW = 8
 """With so many laws the matrix is short enough to be shown unasked."""
 
-NAMED = 6
-"""So many of the laws that follow, or that hold, are named."""
-
 
 def _causes(report: Report, console: Console, detailed: bool) -> None:
     """Two lines a cause: what is wrong, and where it begins and what follows from it; one line for what is expected.
@@ -87,9 +82,11 @@ def _causes(report: Report, console: Console, detailed: bool) -> None:
         count = "one cause" if len(unexpected) == 1 else f"{len(unexpected)} causes"
         console.print(Text(f"{count} of what is violated", style="bold"))
     for number, cause in enumerate(unexpected, start=1):
-        head = Text(f"{number}  {cause.target} {_said(cause)}", style=STYLES[Verdict.VIOLATED])
+        head = Text(plain(f"{number}  {cause.target} {said(cause)}"), style=STYLES[Verdict.VIOLATED])
         console.print(head.append(f"  ({cause.law})", style="default"))
-        console.print(Text("   " + "; ".join(_details(cause, report))))
+        id = cause.first.violation.id if cause.first.violation else ""
+        parts = details(cause, report) + ([f"deqverify show {id}"] if id else [])
+        console.print(Text(plain("   " + "; ".join(parts))))
     for line in _expected([cause for cause in found if cause.expected]):
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
@@ -117,39 +114,6 @@ def _expected(found: Sequence[Cause]) -> list[Text]:
         line = Text(f"expected  {', '.join(ids)} × {targets[0]}{more}{also}: ", style=STYLES[Verdict.EXPECTED])
         lines.append(line.append(reason, style="default"))
     return lines
-
-
-def _said(cause: Cause) -> str:
-    """What is wrong, as a clause that begins with a verb."""
-    violation = cause.first.violation
-    assert violation
-    return violation.diagnosis or (violation.anomaly if violation.kind == "wrong" else _ENDS[violation.kind])
-
-
-_ENDS = {"crash": "raises an error", "hang": "does not come back", "death": "kills its process"}
-
-
-def _details(cause: Cause, report: Report) -> list[str]:
-    violation = cause.first.violation
-    assert violation
-    parts = [violation.boundary_said or (f"smallest at {violation.where}" if violation.where else "")]
-    right = holding_dtypes(report.results, cause)
-    also = f", not in {' and '.join(right)}" if right else ""
-    parts += [f"in {' and '.join(cause.dtypes)}{also}"] if cause.dtypes else []
-    if violation.kind != "wrong":
-        parts.append(violation.description.splitlines()[0])
-    elif violation.measured is not None and violation.allowed:
-        parts.append(f"{violation.measured / violation.allowed:.2g} times what is allowed")
-    if cause.followers:
-        many = len(cause.followers) > 1
-        parts.append(f"{len(cause.followers)} law{'s follow' if many else ' follows'}: {named(cause.followers)}")
-    return [part for part in parts if part] + ([f"deqverify show {violation.id}"] if violation.id else [])
-
-
-def named(laws: Sequence[str]) -> str:
-    """Some of them by name."""
-    left = len(laws) - NAMED
-    return ", ".join(laws[:NAMED]) + (f" and {left} more" if left > 0 else "")
 
 
 def matrices(results: Sequence[Result], width: int = 80) -> list[Table]:
@@ -224,14 +188,14 @@ def violation_of(result: Result, console: Console) -> None:
         violation.boundary_drawn,
     ):
         if line:
-            console.print(Text(line))
-    console.print(Text(violation.description))
+            console.print(Text(plain(line)))
+    console.print(Text(plain(violation.description)))
     if result.verdict is Verdict.EXPECTED:
         console.print(Text(f"expected: {result.reason}", style="yellow"))
     else:
         console.print(Text(violation.at_stake, style="italic"))
     if result.output.strip():
-        console.print(Text(f"it printed: {result.output.strip()[-300:]}", style="dim"))
+        console.print(Text(f"it printed: {plain(result.output.strip())[-300:]}", style="dim"))
     # Never wrapped: what is shown must paste.
     console.print(Text(violation.snippet), soft_wrap=True)
 
@@ -249,28 +213,7 @@ def counterexample_text(known: Counterexample) -> str:
     return "\n".join([*lines, f"found with {versions}", "", script(known)])
 
 
-def remarks(report: Report) -> list[str]:
-    """What no law forbids and is worth a line: answers that hold NaN, reported; and what was claimed and not tried."""
-    counts: dict[str, int] = {}
-    for result in report.results:
-        counts[result.job.column] = counts.get(result.job.column, 0) + result.not_finite
-    found = [
-        f"{column}: {count} answers to finite problems hold NaN or infinity; each was reported as not converged"
-        for column, count in counts.items()
-        if count
-    ]
-    return found + [f"not tried: {what}" for what in report.untried]
-
-
 def summary(report: Report) -> Text:
     """One line: what happened, and what it means for the exit code."""
-    examples = sum(result.examples for result in report.results)
-    of = {verdict: len(report.of(verdict)) for verdict in Verdict}
-    always = (Verdict.VIOLATED, Verdict.EXPECTED)
-    counts = ", ".join(f"{count} {verdict.value}" for verdict, count in of.items() if count or verdict in always)
-    counts = f"{len(report.results)} verdicts from {examples} examples: {counts}"
-    if report.exit_code == 0:
-        return Text(f"\n{counts}. Nothing beyond the expectations.", style="bold green")
-    if report.exit_code == 1:
-        return Text(f"\n{counts}, {len(report.stale)} stale expectations.", style="bold red")
-    return Text(f"\n{counts}. Some could not run.", style="bold magenta")
+    style = ("bold green", "bold red", "bold magenta")[report.exit_code]
+    return Text(f"\n{counts(report)} {ending(report)}", style=style)

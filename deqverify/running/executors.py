@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import Any
@@ -14,6 +14,7 @@ from deqverify.implementations.loading import forget
 from deqverify.running.events import JobFinished, JobStarted
 from deqverify.running.jobs import ask, run_job
 from deqverify.running.results import Job, Result
+from deqverify.running.sketches import Sketch, sketches_of
 from deqverify.running.snippets import finding_object
 
 
@@ -28,6 +29,14 @@ class Executor(ABC):
     def follow(self, jobs: Iterable[Job]) -> Iterator[JobStarted | JobFinished]:
         """Each job when it starts, and its result when it ended. ``jobs`` may be endless: each is taken when its turn
         has come."""
+
+    def sketches(self, asked: Sequence[tuple[str, str | None, str]]) -> list[Sketch]:
+        """Sketches (:mod:`deqverify.running.sketches`) of each target, dtype and device; in a process of their own,
+        unless there is a better place."""
+        from deqverify.running.workers import Workers
+
+        with Workers(0.0, 1) as workers:
+            return workers.sketches(asked)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
         """Results in the order in which jobs end."""
@@ -45,6 +54,13 @@ class ThisProcess(Executor):
     def ask(self, targets: Iterable[str]) -> dict[str, Claims | str]:
         forget()  # what failed to be imported before may have been mended since
         return {target: self._claims or ask(target) for target in targets}
+
+    def sketches(self, asked: Sequence[tuple[str, str | None, str]]) -> list[Sketch]:
+        return [
+            sketch
+            for target, dtype, device in asked
+            for sketch in sketches_of(target, dtype, device, implementation=self._deq)
+        ]
 
     def follow(self, jobs: Iterable[Job]) -> Iterator[JobStarted | JobFinished]:
         for job in jobs:

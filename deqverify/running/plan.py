@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deqverify.cells import cells
 from deqverify.claims import Claims
@@ -16,17 +17,23 @@ from deqverify.running.jobs import ask, database_of, home_of
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict
 
+if TYPE_CHECKING:
+    from deqverify.running.sketches import Sketch
+
 DATABASE = Path(".deqverify") / "examples"
 
 
 @dataclass
 class Report:
     """The results of a run, in the order of targets, then laws, what follows from others marked so. ``untried`` names
-    what is claimed and was not tried, ``stale`` the expectations that are none any more, in sentences."""
+    what is claimed and was not tried, ``stale`` the expectations that are none any more, in sentences. ``sketches`` are
+    numbers for pictures of the targets, and ``sketching`` makes them."""
 
     results: list[Result] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     untried: list[str] = field(default_factory=list)
+    sketches: list[Sketch] = field(default_factory=list)
+    sketching: Callable[[], list[Sketch]] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.results = settled(self.results)
@@ -52,6 +59,19 @@ class Report:
     def ok(self) -> bool:
         """Nothing violated beyond expectations, nothing failed to run, and at least one law did run."""
         return self.exit_code == 0
+
+    def sketch(self) -> None:
+        """Asks the targets for what pictures of them are made of, once: a few seconds each."""
+        if self.sketching:
+            asking, self.sketching = self.sketching, None
+            self.sketches = asking()
+
+    def write(self, path: str | Path) -> None:
+        """Writes the report to ``path``: a page (.html), Markdown (.md), JSON (.json) or JUnit (.xml). ValueError for
+        another ending and for a folder that is not there."""
+        from deqverify.reporting.files import write
+
+        write(self, Path(path))
 
     def __str__(self) -> str:
         """What a terminal shows, as text."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 
+from deqverify.cells import LinearSoftmaxCell
 from deqverify.registry import laws
 from deqverify.running import counterexamples
 from deqverify.running.events import (
@@ -24,6 +25,7 @@ from deqverify.running.expectations import apply, marked, stale
 from deqverify.running.plan import Asked, Report, in_order, make_jobs, untried
 from deqverify.running.request import Request
 from deqverify.running.results import Job, Result, Verdict
+from deqverify.running.sketches import Sketch
 
 ROUNDS = (8, 25)
 """Examples for each of the laws that run first, round by round, before any has all of its own."""
@@ -108,13 +110,24 @@ class Run:
             if found[-1].verdict is Verdict.VIOLATED:
                 yield ViolationFound(found[-1])
             yield JobFinished(found[-1])
-        yield RunFinished(
-            Report(
-                in_order(found, self.jobs),
-                stale(self.request.expectations, laws(), self.request.targets if self.request.in_hand else ()),
-                untried(self.jobs, self.request.law_ids, self.asked),
-            )
-        )
+        yield RunFinished(self.report_of(found))
+
+    def report_of(self, found: Sequence[Result]) -> Report:
+        """The report of results that a face has collected itself."""
+        ran = [result.job for result in found]
+        missing = untried(ran, list({job.law for job in ran}), self.asked)
+        gone = stale(self.request.expectations, laws(), self.request.targets if self.request.in_hand else ())
+        return Report(in_order(found, ran), gone, missing, sketching=self._sketches)
+
+    def _sketches(self) -> list[Sketch]:
+        """Of each target that could be loaded, in the first of its dtypes."""
+        if self.request.cells and LinearSoftmaxCell.name not in self.request.cells:
+            return []
+        first: dict[str, tuple[str, str | None, str]] = {}
+        for job in self.jobs:
+            if job.target not in self._reasons:
+                first.setdefault(job.target, (job.target, job.dtype, job.device))
+        return self._executor.sketches(list(first.values()))
 
     @property
     def _reasons(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,7 @@ from deqverify.running.alone import OUTPUT_KEPT, THREADS, cause, die_with_parent
 from deqverify.running.executors import Several
 from deqverify.running.jobs import ask, killed, run_job
 from deqverify.running.results import Job, Result, Verdict
+from deqverify.running.sketches import HARD_SECONDS, Sketch, gone, sketches_of
 
 
 class Workers(Several):
@@ -59,6 +60,23 @@ class Workers(Several):
             target: self._pool.schedule(_ask_quietly, args=[target], timeout=self._hard_seconds) for target in targets
         }
         return {target: _answer(future, target, self._hard_seconds) for target, future in futures.items()}
+
+    def sketches(self, asked: Sequence[tuple[str, str | None, str]]) -> list[Sketch]:
+        """In worker processes; one that hangs or dies there is a line."""
+        futures = [
+            (each, self._pool.schedule(_sketch_quietly, args=list(each), timeout=HARD_SECONDS)) for each in asked
+        ]
+        found = []
+        for (target, dtype, _), future in futures:
+            try:
+                found += future.result()
+            except TimeoutError:
+                found.append(gone(target, dtype, f"no pictures: killed after {HARD_SECONDS:g} s"))
+            except ProcessExpired as death:
+                found.append(gone(target, dtype, f"no pictures: the process died: {cause(death.exitcode)}"))
+            except (CancelledError, Exception) as error:
+                found.append(gone(target, dtype, f"no pictures: {type(error).__name__}: {error}"))
+        return found
 
     @property
     def width(self) -> int:
@@ -136,6 +154,11 @@ def _run_quietly(job: Job, scratch: Path) -> Result:
 def _ask_quietly(target: str) -> Claims | str:
     with tempfile.TemporaryFile() as sink, _printing_into(sink):
         return ask(target)
+
+
+def _sketch_quietly(target: str, dtype: str | None, device: str) -> list[Sketch]:
+    with tempfile.TemporaryFile() as sink, _printing_into(sink):
+        return sketches_of(target, dtype, device)
 
 
 @contextmanager

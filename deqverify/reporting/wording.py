@@ -1,0 +1,112 @@
+"""Words that every report uses alike, and text of others made safe to show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from deqverify.running.causes import Cause, holding_dtypes
+from deqverify.running.plan import Report
+from deqverify.running.results import Verdict
+
+LEGEND = {
+    Verdict.HOLDS: "no counterexample; the bounds could have told, in so many of the examples where a share is given",
+    Verdict.VIOLATED: "a counterexample was found and shrunk",
+    Verdict.FOLLOWS: "violated, but only where a law that it rests on is violated too",
+    Verdict.EXPECTED: "violated, as the file of expectations says, for the reason given there",
+    Verdict.INCONCLUSIVE: "too little evidence: mostly reported as not converged, or the claims allow too much",
+    Verdict.NOT_CLAIMED: "the implementation does not claim what the law needs",
+    Verdict.COULD_NOT_RUN: "the target or the law failed to start",
+}
+
+
+FULL_SHARE = 0.95
+"""Where fewer of the examples could have told, the share stands beside the verdict."""
+
+
+NAMED = 6
+"""So many of the laws that follow, or that hold, are named."""
+
+
+def said(cause: Cause) -> str:
+    """What is wrong, as a clause that begins with a verb."""
+    violation = cause.first.violation
+    assert violation
+    return violation.diagnosis or (violation.anomaly if violation.kind == "wrong" else _ENDS[violation.kind])
+
+
+_ENDS = {"crash": "raises an error", "hang": "does not come back", "death": "kills its process"}
+
+
+def details(cause: Cause, report: Report) -> list[str]:
+    """Where it begins, in which dtypes, how far off it is, and what follows from it: clauses."""
+    violation = cause.first.violation
+    assert violation
+    parts = [violation.boundary_said or (f"smallest at {violation.where}" if violation.where else "")]
+    right = holding_dtypes(report.results, cause)
+    also = f", not in {' and '.join(right)}" if right else ""
+    parts += [f"in {' and '.join(cause.dtypes)}{also}"] if cause.dtypes else []
+    if violation.kind != "wrong":
+        parts.append(violation.description.splitlines()[0])
+    elif violation.measured is not None and violation.allowed:
+        parts.append(f"{violation.measured / violation.allowed:.2g} times what is allowed")
+    if cause.followers:
+        many = len(cause.followers) > 1
+        parts.append(f"{len(cause.followers)} law{'s follow' if many else ' follows'}: {named(cause.followers)}")
+    return [part for part in parts if part]
+
+
+def named(laws: Sequence[str]) -> str:
+    """Some of them by name."""
+    left = len(laws) - NAMED
+    return ", ".join(laws[:NAMED]) + (f" and {left} more" if left > 0 else "")
+
+
+def remarks(report: Report) -> list[str]:
+    """What no law forbids and is worth a line: answers that hold NaN, reported; and what was claimed and not tried."""
+    counts: dict[str, int] = {}
+    for result in report.results:
+        counts[result.job.column] = counts.get(result.job.column, 0) + result.not_finite
+    found = [
+        f"{column}: {count} answers to finite problems hold NaN or infinity; each was reported as not converged"
+        for column, count in counts.items()
+        if count
+    ]
+    return found + [f"not tried: {what}" for what in report.untried]
+
+
+def counts(report: Report) -> str:
+    """A sentence: how many verdicts of which kind, from how many examples."""
+    examples = sum(result.examples for result in report.results)
+    of = {verdict: len(report.of(verdict)) for verdict in Verdict}
+    always = (Verdict.VIOLATED, Verdict.EXPECTED)
+    listed = ", ".join(f"{count} {verdict.value}" for verdict, count in of.items() if count or verdict in always)
+    return f"{len(report.results)} verdicts from {examples} examples: {listed}."
+
+
+def ending(report: Report) -> str:
+    """What that means for the exit code."""
+    if report.exit_code == 0:
+        return "Nothing beyond the expectations."
+    if report.exit_code == 1:
+        return f"{len(report.stale)} stale expectations."
+    return "Some could not run." if report.results else "Nothing ran."
+
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])|\x9b[0-?]*[ -/]*[@-~]")
+"""What moves a terminal's cursor or colours its text: control sequences, titles and links, and short ones."""
+
+_UNSHOWN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufffe\uffff]"
+)
+"""Control characters but tab and newline, what reverses or hides text, and what XML and UTF-8 forbid."""
+
+
+def plain(text: str) -> str:
+    """``text`` of a target, as it can be shown anywhere: escape sequences are left out, other characters that cannot be
+    seen become "�"."""
+    return _UNSHOWN.sub("\ufffd", _ESCAPES.sub("", text.replace("\r\n", "\n")))
+
+
+def first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")

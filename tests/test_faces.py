@@ -77,7 +77,7 @@ def test_an_expected_violation_exits_0_and_a_stale_expectation_1(tmp_path: Path)
         (("reference", "--device", "cuda:x", "--law", "mass"), "use cpu, cuda or cuda:1"),
         (("reference[", "--law", "mass"), "cannot read"),
         (("reference", "--expect", "/no/such/file"), "/no/such/file"),
-        (("reference", "--json", "/no/such/folder/x.json"), "no folder"),
+        (("reference", "--report", "/no/such/folder/x.json"), "no folder"),
         ((), "Missing argument"),
     ],
 )

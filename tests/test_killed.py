@@ -72,7 +72,7 @@ def test_a_journal_belongs_to_its_request(tmp_path: Path) -> None:
 
 
 def test_results_are_read_as_they_were_written() -> None:
-    request = Request(["deqverify.faults.parametrisation:RowSoftmax"], ["mass"], dtypes=["float64"], examples=20, seconds=600.0,
+    request = Request(["fault[row-softmax]"], ["mass"], dtypes=["float64"], examples=20, seconds=600.0,
                       seed=0, database=None, counterexamples=None)  # fmt: skip
     for event in Run(request, ThisProcess()):
         if isinstance(event, JobFinished):

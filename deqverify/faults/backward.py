@@ -154,7 +154,9 @@ class PreviousIterate(SoundNewton):
         return before.vjp(cell, theta, x)[0].z
 
 
-@fault(cause="gradient-x", killers=("gradient-x",), subtlety="subtle", origin="google/jaxopt#141")
+@fault(
+    cause="gradient-x", killers=("gradient-x",), subtlety="subtle", origin="google/jaxopt#141", cells=("tanh", "relu")
+)
 class InputDetached(SoundNewton):
     """No gradient reaches x, but where x is added to f."""
 
@@ -163,7 +165,7 @@ class InputDetached(SoundNewton):
         return found if cell.additive else Parts(found.theta, np.zeros_like(found.x), found.z)
 
 
-@fault(cause="gradient-theta", said="U", killers=("gradient-theta",), subtlety="subtle")
+@fault(cause="gradient-theta", said="U", killers=("gradient-theta",), subtlety="subtle", cells=("tanh", "relu"))
 class InputWeightsDetached(SoundNewton):
     """No gradient reaches U, by which inputs enter; it reaches the parameters beside it."""
 
@@ -249,7 +251,12 @@ class GradientAtTheStart(SoundNewton):
         return Parts(cell.pull(theta, x, first, adjoint).theta, found.x, found.z)
 
 
-@fault(cause="adjoint-certificate", killers=("balance-descent", "balance-flow"), subtlety="rare")
+@fault(
+    cause="adjoint-certificate",
+    killers=("balance-descent", "balance-flow"),
+    subtlety="rare",
+    cells=("linear-softmax", "relu"),
+)
 class FactorsKept(SoundNewton):
     """The Jacobian is used again for the adjoint as long as A has moved by less than a half."""
 
@@ -268,7 +275,7 @@ class FactorsKept(SoundNewton):
         return same and bool(np.abs(A - before).max() < 0.5 * np.abs(before).max())
 
 
-@fault(cause="gradient-x", said="x", killers=("shift-gradient",), subtlety="subtle")
+@fault(cause="gradient-x", said="x", killers=("shift-gradient",), subtlety="subtle", cells=("conv",))
 class PaddedGradient(SoundNewton):
     """No gradient reaches the first row of an image, as with padding."""
 
@@ -277,10 +284,128 @@ class PaddedGradient(SoundNewton):
         return found._replace(x=np.concatenate([0 * found.x[:, :, :1], found.x[:, :, 1:]], axis=2))
 
 
-@fault(cause="gradient-x", said="x", killers=("node-order-gradient", "token-order-gradient"), subtlety="subtle")
+@fault(
+    cause="gradient-x",
+    said="x",
+    killers=("node-order-gradient", "token-order-gradient"),
+    subtlety="subtle",
+    cells=("attention", "graph"),
+)
 class CausalGradient(SoundNewton):
     """The gradient of the first token, or node, is lost."""
 
     def gradient(self, cell: Any, theta: Theta, x: Any, z: Any, adjoint: Any) -> Parts:
         found = super().gradient(cell, theta, x, z, adjoint)
         return found._replace(x=np.concatenate([0 * found.x[:, :1], found.x[:, 1:]], axis=1))
+
+
+@fault(cause="adjoint-certificate", said="stops the adjoint's iteration early", killers=("euler",))
+class TwoTermsOfNeumann(SoundPicard):
+    """The adjoint is the sum of the first two terms of its series (the phantom gradient of two steps)."""
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        return f(f(z)), Status.NOT_REPORTED
+
+
+@fault(cause="history", killers=("history",), subtlety="subtle")
+class AdjointWarmStarted(SoundPicard):
+    """From the second backward on, three sweeps from the last adjoint are taken for enough."""
+
+    last: Any = None
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        if self.last is not None and self.last.shape == z.shape:
+            found, status = f(f(f(self.last))), Status.NOT_REPORTED
+        else:
+            found, status = super().backward_iterate(f, z)
+        self.last = found
+        return found, status
+
+
+@fault(
+    cause="adjoint-certificate",
+    said="stops the adjoint's iteration early",
+    killers=("status-backward",),
+    subtlety="subtle",
+)
+class AdjointToleranceAbsolute(SoundPicard):
+    """The adjoint's tolerance is absolute, though the claim is relative: small cotangents are not solved for."""
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        for _ in range(self.most):
+            ahead = f(z)
+            if bool(((ahead - z).norm(dim=1) <= 1e-6).all()):
+                return ahead, Status.CONVERGED
+            z = ahead
+        return z, Status.CAPPED
+
+
+@fault(cause="adjoint-certificate", said="gives no gradient", killers=("adjoint-certificate",), subtlety="rare")
+class ZeroGradientOnFailure(SoundPicard):
+    """Where 50 sweeps do not suffice for the adjoint, zero is returned and nothing is said."""
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        few = self.limited(50)
+        found, status = SoundPicard.iterate(few, f, z)
+        return (found, status) if status is Status.CONVERGED else (torch.zeros_like(z), Status.NOT_REPORTED)
+
+
+@fault(cause="repeated-pull", killers=("repeated-pull",), subtlety="rare", origin="locuslab/deq, self.hook.remove()")
+class HookRemoved(SoundPicard):
+    """The hook that solves the adjoint is removed when it was called once: a second backward is one step's."""
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        solution = super().fixed_point(step, z0)
+        self.calls = 0
+        return solution
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        self.calls += 1
+        return super().backward_iterate(f, z) if self.calls == 1 else (f(z), Status.NOT_REPORTED)
+
+
+@fault(cause="adjoint-certificate", said="half of the Jacobian", killers=("adjoint-certificate",))
+class DampedAdjoint(SoundPicard):
+    """The adjoint's iteration is damped where its right side is not: it solves with half of the Jacobian."""
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        right = f(torch.zeros_like(z))
+        return super().backward_iterate(lambda y: right + (f(y) - right) / 2, z)
+
+
+@fault(
+    cause="adjoint-certificate",
+    said="its symmetric part",
+    killers=("adjoint-certificate",),
+    origin="google/jaxopt, solve_cg",
+)
+class SymmetrisedJacobian(SoundNewton):
+    """The adjoint is solved as if I − ∂f/∂z were symmetric, as conjugate gradients take it."""
+
+    def jacobian(self, J: Any) -> Any:
+        return (J + np.swapaxes(J, 1, 2)) / 2
+
+
+@fault(cause="adjoint-certificate", said="at the inputs", killers=("adjoint-certificate",), subtlety="subtle")
+class JacobianAtTheInputs(SoundNewton):
+    """The Jacobian is taken at x in place of the equilibrium, where they have one shape."""
+
+    def linearised_at(self, cell: Any, theta: Theta, x: Any, solution: Solution) -> Any:
+        return x if x.shape == solution.z.shape else solution.z
+
+
+@fault(cause="adjoint-certificate", said="the diagonal of the Jacobian alone", killers=("adjoint-certificate",))
+class DiagonalJacobian(SoundNewton):
+    """The Jacobian is taken for diagonal."""
+
+    def jacobian(self, J: Any) -> Any:
+        return J * np.eye(J.shape[1], dtype=J.dtype)
+
+
+@fault(cause="adjoint-certificate", killers=("adjoint-certificate",), subtlety="rare")
+class NanReplacedInTheAdjoint(SoundNewton):
+    """Adjoints beyond 1e6 are taken for overflow and set to zero."""
+
+    def adjoint(self, J: Any, cotangent: Any) -> Any:
+        found = super().adjoint(J, cotangent)
+        return np.where(np.abs(found) > 1e6, np.zeros_like(found), found)

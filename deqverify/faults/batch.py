@@ -18,7 +18,7 @@ class Centred(Sound):
         return super().equilibrium(cell, theta, x - x.mean(dim=0), z0)
 
 
-@fault(cause="existence", killers=("poisoned-point",), origin="locuslab/deq#21")
+@fault(cause="poisoned-point", killers=("poisoned-point",), origin="locuslab/deq#21")
 class BatchScaled(Sound):
     """The inputs are scaled by a norm over the batch, and scaled back."""
 
@@ -37,7 +37,7 @@ class Raises(Sound):
         return super().equilibrium(cell, theta, x, z0)
 
 
-@fault(cause="existence", killers=("existence", "batch"), subtlety="rare")
+@fault(cause="batch", killers=("existence", "batch"), subtlety="rare")
 class DropsBeyondABuffer(Sound):
     """Data points beyond the 64th are not solved for."""
 
@@ -115,3 +115,58 @@ class MeanOfNothing(Sound):
             return found
 
         return solution, averaged
+
+
+@fault(cause="batch", killers=("batch",), subtlety="rare")
+class RemainderDropped(Sound):
+    """Batches are solved in chunks of four, and what is left over after the last whole chunk is not."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z, whole = super().equilibrium(cell, theta, x, z0), len(x) - len(x) % 4
+        return torch.cat([z[:whole], x[whole:]]) if whole else z
+
+
+@fault(cause="batch", killers=("batch",))
+class Sorted(Sound):
+    """Data points are sorted by their size, and not put back."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        return z[torch.argsort(x.detach().norm(dim=1))]
+
+
+@fault(cause="batch", killers=("batch",))
+class FirstForAll(Sound):
+    """The first data point is solved and stands for all."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        return z[:1].expand_as(z) + 0 * z
+
+
+@fault(cause="batch-of-one", killers=("batch-of-one",), subtlety="rare")
+class AloneIsAState(Sound):
+    """A batch of one is taken for one data point without a batch."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        return z[0] if len(z) == 1 else z
+
+
+@fault(cause="batch", killers=("existence",), subtlety="rare")
+class EqualPointsMerged(Sound):
+    """Data points with the same first feature are taken for equal."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        first = [int((x[:, 0] == value).nonzero()[0, 0]) for value in x[:, 0]] if bool((x == x).all()) else []
+        return z[first] if first else z
+
+
+@fault(cause="existence", killers=("existence",), subtlety="rare")
+class ZeroInputsSkipped(Sound):
+    """Data points that begin with a zero are taken for padding, and answered by zero."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        return torch.where((x[:, :1] == 0.0), torch.zeros_like(z), z)

@@ -119,7 +119,7 @@ class HalfReflections(HalfSweeps):
         SplittingLayer.__init__(self, "numpy", "peaceman-rachford")
 
 
-@fault(cause="existence", killers=("norm-kept",), subtlety="subtle")
+@fault(cause="existence", killers=("norm-kept",), subtlety="subtle", cells=("lattice",))
 class Trapezoid(SoundNewton):
     """The trapezoidal rule ``z = ψ + dt/2 (g(ψ) + g(z))`` in place of the midpoint rule."""
 
@@ -130,3 +130,130 @@ class Trapezoid(SoundNewton):
             z = x + ((cell.step(theta, x)(x) - x) + (cell.step(theta, z)(z) - z)) / 2
         solution.z = z
         return solution, pull
+
+
+@fault(cause="batch", killers=("existence", "batch"))
+class BestOfTheBatch(SoundPicard):
+    """The iteration stops when one data point of the batch has converged."""
+
+    def far(self, step: Any, size: Any) -> bool:
+        return not bool((step.norm(dim=1) <= 1e-6 * size.norm(dim=1)).any()) if len(step) else False
+
+
+@fault(cause="batch", killers=("batch",), subtlety="subtle", origin="locuslab/deq#21")
+class FirstOfTheBatch(SoundPicard):
+    """The stopping rule looks at the first data point alone."""
+
+    def far(self, step: Any, size: Any) -> bool:
+        return super().far(step[:1], size[:1])
+
+
+@fault(cause="batch", killers=("existence",), subtlety="subtle")
+class WholeBatch(SoundPicard):
+    """The stopping rule is one of the whole batch, though each data point is claimed by itself."""
+
+    def far(self, step: Any, size: Any) -> bool:
+        return not bool(step.norm() <= 9e-6 * size.norm())
+
+
+@fault(cause="existence", said="stops early", killers=("existence",))
+class SignedDifference(SoundPicard):
+    """The stopping rule takes the largest entry of the step without its magnitude: a step downwards ends it."""
+
+    def far(self, step: Any, size: Any) -> bool:
+        return not bool((step.amax(dim=1) <= 1e-6 * size.norm(dim=1)).all())
+
+
+@fault(cause="uniqueness", killers=("uniqueness",), subtlety="subtle")
+class RelativeToTheStart(SoundPicard):
+    """The stopping rule is relative to the first residual, which a bad start makes large."""
+
+    first: Any = None
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        self.first = (f(z) - z).norm(dim=1)
+        return super().iterate(f, z)
+
+    def far(self, step: Any, size: Any) -> bool:
+        return not bool((step.norm(dim=1) <= 1e-6 * self.first).all())
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        return SoundPicard().iterate(f, z)
+
+
+@fault(cause="uniqueness", killers=("uniqueness",), subtlety="rare")
+class StartTrusted(SoundPicard):
+    """A start that was given is near: three sweeps from it are taken for enough."""
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        if not bool(z.any()):
+            return super().iterate(f, z)
+        for _ in range(3):
+            z = f(z)
+        return z, Status.CONVERGED
+
+
+@fault(cause="existence", said="stops early", killers=("existence",), subtlety="rare")
+class LooserInTheEnd(SoundPicard):
+    """After two hundred sweeps a tolerance of 1e-3 is good enough."""
+
+    count = 0
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        self.count = 0
+        return super().iterate(f, z)
+
+    def far(self, step: Any, size: Any) -> bool:
+        self.count += 1
+        return super().far(step / 1e3 if self.count > 200 else step, size)
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        return SoundPicard().iterate(f, z)
+
+
+@fault(cause="existence", killers=("scale",), subtlety="rare")
+class AbsoluteFloor(SoundPicard):
+    """The relative tolerance has an absolute one of 1e-8 beside it, which the claim does not mention."""
+
+    def far(self, step: Any, size: Any) -> bool:
+        return not bool((step.norm(dim=1) <= 1e-6 * size.norm(dim=1) + 1e-8).all())
+
+
+@fault(cause="existence", said="stops early", killers=("existence",), subtlety="subtle")
+class RootMeanSquare(SoundPicard):
+    """The residual is averaged over the states, though its 2-norm is claimed."""
+
+    def far(self, step: Any, size: Any) -> bool:
+        return not bool((step.norm(dim=1) <= 9e-6 * step.shape[1] ** 0.5 * size.norm(dim=1)).all())
+
+
+@fault(cause="existence", said="returns zero", killers=("existence",), subtlety="rare")
+class ZeroOnFailure(SoundPicard):
+    """Where 200 sweeps do not suffice, zero is returned and nothing is said."""
+
+    most = 200
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        found, status = super().iterate(f, z)
+        return (found, status) if status is Status.CONVERGED else (torch.zeros_like(z), Status.NOT_REPORTED)
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        return SoundPicard().iterate(f, z)
+
+
+@fault(cause="existence", killers=("existence",), subtlety="small", origin="patrick-kidger/diffrax#137")
+class Regularised(Sound):
+    """1e-10 is added to the diagonal of the system, so that it is never singular."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        K = self.weights(cell, theta)
+        return torch.linalg.solve((1.0 + 1e-10) * torch.eye(len(K), dtype=x.dtype) - K, x.mT).mT
+
+
+@fault(cause="existence", killers=("existence",), subtlety="rare")
+class UnitInputs(Sound):
+    """Inputs are divided by their norm, and the answer multiplied by it: of zeros that is NaN."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        size = x.detach().norm(dim=1, keepdim=True)
+        return super().equilibrium(cell, theta, x / size, z0) * size

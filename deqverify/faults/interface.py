@@ -10,7 +10,7 @@ import torch
 
 from deqverify.cells.base import Theta
 from deqverify.faults.registry import fault
-from deqverify.faults.sound import Sound, SoundNewton, SoundSweeps
+from deqverify.faults.sound import Sound, SoundNewton, SoundPicard, SoundSweeps
 from deqverify.implementations.protocol import Cotangents, Pull, Solution
 
 
@@ -85,3 +85,70 @@ class StateShapeOfInput(SoundSweeps):
 
     def start(self, cell: Any, theta: Theta, x: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(x)
+
+
+@fault(cause="dtype-and-device", killers=("dtype-and-device",))
+class Narrows(Sound):
+    """float64 comes back as float32."""
+
+    claims = replace(Sound.claims, dtypes=("float64",))
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return super().equilibrium(cell, theta, x, z0).float()
+
+
+@fault(cause="inputs-kept", killers=("inputs-kept",), subtlety="subtle")
+class WritesIntoTheCotangent(Sound):
+    """The cotangent is scaled in place."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        solution, pull = super().vjp(cell, theta, x, z0)
+
+        def scaled(cotangent: Any) -> Any:
+            found = pull(cotangent)
+            cotangent.mul_(2.0)
+            return found
+
+        return solution, scaled
+
+
+@fault(cause="inputs-kept", killers=("inputs-kept",), subtlety="subtle")
+class WritesIntoTheStart(SoundPicard):
+    """The start is where the iterates are written."""
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Any]:
+        found, status = super().iterate(f, z)
+        return z.copy_(found), status
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Any]:
+        return SoundPicard.iterate(self, f, z)
+
+
+@fault(cause="memory-layout", killers=("memory-layout",), subtlety="rare", origin="NVIDIA/apex#1573")
+class CotangentView(Sound):
+    """The cotangent is flattened by ``view``, which needs it contiguous."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        solution, pull = super().vjp(cell, theta, x, z0)
+        return solution, lambda cotangent: pull(cotangent.view(-1).view(cotangent.shape))
+
+
+@fault(cause="no-gradient", killers=("no-gradient",), subtlety="subtle")
+class FewSweepsWithoutGradient(SoundPicard):
+    """Where no gradient is recorded, ten sweeps are taken for enough."""
+
+    def fixed_point(self, step: Any, z0: Any) -> Any:
+        if not torch.is_grad_enabled():
+            for _ in range(10):
+                z0 = step(z0)
+            return z0
+        return super().fixed_point(step, z0)
+
+
+@fault(cause="start-gradient", killers=("start-gradient",), subtlety="rare")
+class StartKeepsItsGraph(SoundPicard):
+    """A part of the start is left in the answer's graph, its value taken off again."""
+
+    def fixed_point(self, step: Any, z0: Any) -> Any:
+        solution = super().fixed_point(step, z0)
+        return replace(solution, z=solution.z + (z0 - z0.detach()))

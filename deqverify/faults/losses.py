@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from deqverify.claims import Claims
@@ -77,3 +78,56 @@ class HalvedLoss:
     def value_and_grad(self, problem: CellProblem) -> tuple[float, dict[str, Any]]:
         value, found = Subject(SoundNewton()).value_and_grad(problem)
         return value, {block: gradient / 2 for block, gradient in found.items()}
+
+
+@fault(cause="gradient-B", said="0.5 times the gradient", killers=("gradient-B",))
+class FactorTwo(SoundModel):
+    """The gradient is that of half the loss, as where a half stands in the value of one of two copies."""
+
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
+        value, found = super().value_and_grad(problem)
+        return value, {block: gradient / 2 for block, gradient in found.items()}
+
+
+@fault(cause="objective", said="0.5 times the loss", killers=("objective",))
+class HalvedValue(SoundModel):
+    """The value is half the loss, the gradient is right."""
+
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
+        value, found = super().value_and_grad(problem)
+        return value / 2, found
+
+
+@fault(cause="gradient-B", said="as a mean over the data points", killers=("gradient-B",), origin="d2l-ai/d2l-en#1000")
+class MeanInTheGradient(SoundModel):
+    """The gradient is averaged over data points, the value is their sum."""
+
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
+        value, found = super().value_and_grad(problem)
+        return value, {block: gradient / problem.n for block, gradient in found.items()}
+
+
+@fault(cause="objective", killers=("objective",))
+class LabelsReversed(SoundModel):
+    """The targets are those of the data points in reverse order."""
+
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
+        return super().value_and_grad(replace(problem, Y=problem.Y[:, ::-1].copy()))
+
+
+@fault(cause="gradient-B", said="no gradient in B", killers=("gradient-B",))
+class ReadoutFrozen(SoundModel):
+    """No gradient reaches the readout."""
+
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
+        value, found = super().value_and_grad(problem)
+        return value, found | {"B": 0 * found["B"]}
+
+
+@fault(cause="objective", killers=("objective",), subtlety="small")
+class RidgeLeftIn(SoundModel):
+    """A ridge of 1e-5 is left in the value."""
+
+    def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
+        value, found = super().value_and_grad(problem)
+        return value + 1e-5 * float((problem.B**2).sum()), found

@@ -75,7 +75,7 @@ class Altered(SoundNewton):
         raise NotImplementedError
 
 
-@fault(cause="existence", killers=("shift",), subtlety="subtle")
+@fault(cause="existence", killers=("shift",), subtlety="subtle", cells=("conv",))
 class Padded(Altered):
     """The first row of an image is taken for padding: it is zero."""
 
@@ -83,7 +83,7 @@ class Padded(Altered):
         return np.concatenate([0 * x[:, :, :1], x[:, :, 1:]], axis=2)
 
 
-@fault(cause="existence", killers=("node-order",), subtlety="subtle")
+@fault(cause="existence", killers=("node-order",), subtlety="subtle", cells=("graph",))
 class RootedGraph(Altered):
     """The first node counts double."""
 
@@ -91,9 +91,95 @@ class RootedGraph(Altered):
         return np.concatenate([2 * x[:, :1], x[:, 1:]], axis=1)
 
 
-@fault(cause="existence", killers=("token-order",), subtlety="subtle")
+@fault(cause="existence", killers=("token-order",), subtlety="subtle", cells=("attention",))
 class Positions(Altered):
     """Positions are added to the tokens."""
 
     def altered(self, x: Any) -> Any:
         return x + np.arange(x.shape[1], dtype=x.dtype)[:, None] / 8
+
+
+@fault(cause="column-shift", killers=("column-shift",), subtlety="rare")
+class NoMaximumShift(Sound):
+    """The softmax exponentiates before anything is subtracted: large logits overflow."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        grown = torch.exp(theta["A"])
+        return theta["gamma"] * grown / grown.sum(dim=0)
+
+
+@fault(cause="existence", killers=("existence",), subtlety="small")
+class GammaInFloat32(Sound):
+    """γ is kept in float32."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return cell.matrix(theta | {"gamma": theta["gamma"].to(torch.float32).to(theta["A"].dtype)})
+
+
+@fault(cause="existence", killers=("existence",), subtlety="small")
+class EpsilonInTheSum(Sound):
+    """1e-8 is added to the sum that the softmax divides by."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        A = theta["A"]
+        grown = torch.exp(A - A.detach().amax(dim=0))
+        return theta["gamma"] * grown / (grown.sum(dim=0) + 1e-8)
+
+
+@fault(cause="existence", killers=("mass",), subtlety="small")
+class WeightsInBfloat16(Sound):
+    """The softmax is rounded to bfloat16 before it is used."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return theta["gamma"] * cell.softmax(theta["A"]).to(torch.bfloat16).to(theta["A"].dtype)
+
+
+@fault(cause="existence", killers=("enclosure",))
+class Temperature(Sound):
+    """Logits are divided by the root of their number, as attention does."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return cell.matrix(theta | {"A": theta["A"] / len(theta["A"]) ** 0.5})
+
+
+@fault(cause="existence", said="transposes the weights", killers=("mass",))
+class TransposedWeights(Sound):
+    """The weights act as their transpose."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return cell.matrix(theta).mT
+
+
+@fault(cause="existence", killers=("existence",))
+class NoSoftmax(Sound):
+    """A itself, its columns scaled, stands in place of its softmax."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        A = theta["A"]
+        size = A.abs().sum(dim=0)
+        return theta["gamma"] * A / torch.where(size > 0, size, torch.ones_like(size))
+
+
+@fault(cause="existence", killers=("existence",))
+class NoSelfLoops(Sound):
+    """The diagonal of the weights is left out."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        K = cell.matrix(theta)
+        return K - torch.diag(torch.diagonal(K))
+
+
+@fault(cause="existence", killers=("existence",), subtlety="rare")
+class GammaClamped(Sound):
+    """γ is clamped to at most 0.97."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return cell.matrix(theta | {"gamma": theta["gamma"].clamp(max=0.97)})
+
+
+@fault(cause="batch", killers=("existence",), subtlety="rare")
+class SquareIsTransposed(Altered):
+    """A batch of as many data points as states is taken for one with states first."""
+
+    def altered(self, x: Any) -> Any:
+        return np.swapaxes(x, 0, 1) if x.ndim == 2 and x.shape[0] == x.shape[1] else x

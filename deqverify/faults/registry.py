@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-DEFECTS = ("forward", "parametrisation", "backward", "losses", "training", "status", "batch", "state", "interface")
+DEFECTS = (
+    "forward",
+    "accelerated",
+    "parametrisation",
+    "backward",
+    "gradients",
+    "losses",
+    "training",
+    "status",
+    "batch",
+    "state",
+    "interface",
+)
 """The classes of defects, each a module of this package."""
 
 SUBTLETY = {
@@ -31,7 +43,8 @@ class Fault:
     ``defect`` is one of :data:`DEFECTS` and ``subtlety`` one of :data:`SUBTLETY`. ``origin`` is the repository and the
     issue, pull request or option in which such a defect was seen, written ``owner/name#number``, or
     :data:`PLAUSIBLE`. ``killers`` are the ids of laws that it must violate; ``cause`` is the one that a report on all
-    laws should name as the root cause, and ``said`` is a part of the words in which it should.
+    laws should name as the root cause, and ``said`` is a part of the words in which it should. ``cells`` are those on
+    which alone it shows, where these are few.
     """
 
     name: str
@@ -42,6 +55,7 @@ class Fault:
     cause: str
     said: str
     killers: tuple[str, ...]
+    cells: tuple[str, ...]
     make: Callable[[], Any]
 
     @property
@@ -52,7 +66,7 @@ class Fault:
 
 _REGISTRY: dict[str, Fault] = {}
 
-_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[0-9])")
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<!float)(?<=[a-z])(?=[0-9])")
 """Between the words of a class's name."""
 
 Made = TypeVar("Made", bound=type)
@@ -65,6 +79,7 @@ def fault(
     said: str = "",
     subtlety: str = "plain",
     origin: str = PLAUSIBLE,
+    cells: tuple[str, ...] = (),
 ) -> Callable[[Made], Made]:
     """Registers a class, made without arguments, as a fault: its name is the class's in kebab case, its sentence the
     first line of the docstring, its class of defect the module.
@@ -82,7 +97,7 @@ def fault(
             raise ValueError(f"name: there is a fault {name!r} already")
         wrong = (inspect.getdoc(made) or "").partition("\n\n")[0].replace("\n", " ")
         defect = made.__module__.rpartition(".")[2]
-        _REGISTRY[name] = Fault(name, wrong, defect, subtlety, origin, cause, said, killers, made)
+        _REGISTRY[name] = Fault(name, wrong, defect, subtlety, origin, cause, said, killers, cells, made)
         return made
 
     return register

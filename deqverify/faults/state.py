@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,7 @@ class OutputBuffer(Sound):
 class PullInTheLayer(Sound):
     """The layer keeps the graph of its last call, and every pull goes through that one."""
 
+    claims = replace(Sound.claims, pickles=False)
     pull: Any = None
 
     def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
@@ -265,3 +267,59 @@ class BuffersByCount(SoundNewton):
         start = np.zeros((len(x), *cell.state(theta, x.shape[1:])), dtype=x.dtype)
         buffer = self.kept.setdefault(start.size, start)
         return super().vjp(cell, theta, x, buffer if z0 is None else z0)
+
+
+@fault(cause="settings-kept", killers=("settings-kept",), subtlety="subtle")
+class SeedsTheWorld(Sound):
+    """The global generator is seeded at each call, so that answers can be repeated."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        torch.manual_seed(0)
+        return super().equilibrium(cell, theta, x, z0)
+
+
+@fault(cause="settings-kept", killers=("settings-kept",), subtlety="subtle")
+class DefaultDtype(Sound):
+    """The default dtype is set to that of the inputs and not put back."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        torch.set_default_dtype(x.dtype)
+        return super().equilibrium(cell, theta, x, z0)
+
+
+@fault(cause="in-place-update", killers=("in-place-update",), subtlety="subtle")
+class ResultByAddress(Sound):
+    """The last answer is given again for inputs at the same address and weights that are the same object."""
+
+    kept: Any = None
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        if self.kept is None or self.kept[0] is not x or self.kept[1] is not theta["A"]:
+            self.kept = x, theta["A"], super().vjp(cell, theta, x, z0)
+        solution, pull = self.kept[2]
+        return replace(solution, z=solution.z.clone()), pull
+
+
+@fault(cause="deterministic", killers=("deterministic",), subtlety="rare")
+class EverySeventhCall(Sound):
+    """Every seventh call gives the answer of one step."""
+
+    calls = 0
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        self.calls += 1
+        return super().equilibrium(cell, theta, x, z0) if self.calls % 7 else cell.step(theta, x)(x)
+
+
+@fault(cause="history", killers=("history",), subtlety="subtle")
+class StaleFactors(Sound):
+    """The weights of the last call are kept while γ stays the same."""
+
+    kept: Any = None
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        same = self.kept is not None and self.kept[0] == float(theta["gamma"].detach())
+        if not same or self.kept[1].shape != theta["A"].shape:
+            self.kept = float(theta["gamma"].detach()), theta["A"].detach(), theta["A"]
+            return super().weights(cell, theta)
+        return super().weights(cell, theta | {"A": self.kept[1] + 0 * theta["A"]})

@@ -80,3 +80,77 @@ class TracedWithoutTheBest(Traced):
         solution = super().fixed_point(step, z0)
         solution.iterations = None
         return solution
+
+
+@fault(cause="status-cap", killers=("status-cap",), subtlety="rare", origin="adda-team/adda#110")
+class LastSweepIsSuccess(SoundPicard):
+    """A solve that used its last sweep is called converged."""
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        found, _ = super().iterate(f, z)
+        return found, Status.CONVERGED
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        return SoundPicard.iterate(self, f, z)
+
+
+@fault(cause="history", killers=("status-forward",), subtlety="subtle")
+class StickyStatus(SoundPicard):
+    """The status of the first solve is that of all later ones, and so is its number of sweeps."""
+
+    most = 50
+    first: Any = None
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        found, status = super().iterate(f, z)
+        self.first = self.first or status
+        return found, self.first
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        return SoundPicard().iterate(f, z)
+
+
+@fault(
+    cause="adjoint-certificate",
+    said="and says: the solver reports that it converged",
+    killers=("status-backward",),
+    subtlety="subtle",
+)
+class OnlyForwardIsReported(SoundPicard):
+    """The adjoint stops after fifty sweeps, and its status is that of the forward pass."""
+
+    def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        found, _ = SoundPicard.iterate(self.limited(50), f, z)
+        return found, Status.CONVERGED
+
+
+@fault(cause="status-nan", killers=("status-nan",), subtlety="rare", origin="SimVascular/svSolver#54")
+class NanSkipped(SoundPicard):
+    """The largest residual of the batch is taken over those that are numbers."""
+
+    def far(self, step: Any, size: Any) -> bool:
+        off = torch.nan_to_num(step.norm(dim=1) - 1e-6 * size.norm(dim=1), nan=-1.0)
+        return bool((off > 0.0).any())
+
+
+@fault(cause="trace", killers=("trace",), subtlety="subtle")
+class TraceOfTheMean(Traced):
+    """The trace holds the mean residual of the batch, not the largest."""
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        solution = super().fixed_point(step, z0)
+        with torch.no_grad():
+            assert solution.trace
+            residual = (step(solution.z) - solution.z).norm(dim=1)
+            solution.trace[-1] = float(residual.mean()) if len(z0) else 0.0
+        return solution
+
+
+@fault(cause="trace", killers=("trace",))
+class IterationsMiscounted(Traced):
+    """The number of iterations is that of the evaluations."""
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        solution = super().fixed_point(step, z0)
+        solution.iterations = 2 * (solution.iterations or 0) + 2
+        return solution

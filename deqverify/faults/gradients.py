@@ -1,0 +1,165 @@
+"""Gradients that are lost, scaled or mixed up on their way from the adjoint to the parameters and the inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from deqverify.cells.base import Parts, Theta
+from deqverify.faults.registry import fault
+from deqverify.faults.sound import Sound, SoundNewton
+from deqverify.implementations.protocol import Cotangents
+
+
+class Pulled(Sound):
+    """The sound layer, its pull changed."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        solution, pull = super().vjp(cell, theta, x, z0)
+        return solution, lambda cotangent: self.changed(pull, cotangent)
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        """What the changed pull gives."""
+        raise NotImplementedError
+
+
+@fault(cause="adjoint-certificate", said="gives -1 times the gradient", killers=("adjoint-certificate",))
+class WrongSignOfTheAdjoint(Pulled):
+    """The gradient has the wrong sign."""
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        return pull(-cotangent)
+
+
+@fault(
+    cause="adjoint-certificate",
+    said="the mean of the cotangents",
+    killers=("adjoint-certificate",),
+    origin="pytorch/pytorch#65244",
+)
+class CotangentBroadcast(Pulled):
+    """One cotangent, the mean over the batch, is used for every data point."""
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        return pull(cotangent.mean(dim=0, keepdim=True).expand_as(cotangent).contiguous())
+
+
+@fault(cause="adjoint-certificate", said="whatever the cotangent is", killers=("adjoint-certificate",))
+class CotangentOfOnes(Pulled):
+    """The cotangent is taken for ones, as where the loss is the sum."""
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        return pull(torch.ones_like(cotangent))
+
+
+@fault(cause="adjoint-certificate", said="the number of states", killers=("adjoint-certificate",))
+class WeightedInnerProduct(Pulled):
+    """The inner product of the adjoint is a mean over the states, that of the loss is a sum."""
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        return pull(cotangent / cotangent.shape[1])
+
+
+@fault(cause="gradient-theta", said="2 times the gradient in gamma", killers=("gradient-theta",), subtlety="subtle")
+class GammaTwiceInTheGradient(Pulled):
+    """γ's gradient is added twice."""
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        found = pull(cotangent)
+        found.theta["gamma"] = 2 * found.theta["gamma"]
+        return found
+
+
+@fault(cause="gradient-theta", said="no gradient in gamma", killers=("gradient-theta",), subtlety="subtle")
+class GammaDetached(Sound):
+    """γ is read as a number: no gradient reaches it."""
+
+    def weights(self, cell: Any, theta: Any) -> Any:
+        return cell.matrix(theta | {"gamma": theta["gamma"].detach()})
+
+
+@fault(
+    cause="gradient-theta",
+    said="as a mean over the data points",
+    killers=("gradient-theta",),
+    origin="NovaSky-AI/SkyRL#465",
+)
+class MeanOverTheBatch(Pulled):
+    """The gradient in the parameters is averaged over the batch instead of summed."""
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        found = pull(cotangent)
+        found.theta = {name: value / max(1, len(cotangent)) for name, value in found.theta.items()}
+        return found
+
+
+@fault(cause="gradient-theta", said="of the first data point alone", killers=("gradient-theta",))
+class FirstDataPointOnly(Sound):
+    """The gradient in the parameters is that of the first data point."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        solution, pull = super().vjp(cell, theta, x, z0)
+        _, first = super().vjp(cell, theta, x[:1], None)
+        return solution, lambda cotangent: replace(pull(cotangent), theta=first(cotangent[:1]).theta)
+
+
+@fault(cause="gradient-x", killers=("gradient-x",), subtlety="subtle", cells=("tanh", "relu"))
+class InputOfOneStep(SoundNewton):
+    """The gradient in x is that of one step, though that in θ is the equilibrium's: x enters f in other ways too."""
+
+    def adjoint_of(self, cell: Any, theta: Theta, x: Any, z: Any, cotangent: Any) -> Any:
+        self.cotangent = cotangent
+        return super().adjoint_of(cell, theta, x, z, cotangent)
+
+    def gradient(self, cell: Any, theta: Theta, x: Any, z: Any, adjoint: Any) -> Parts:
+        found = super().gradient(cell, theta, x, z, adjoint)
+        return found if cell.additive or not z.size else found._replace(x=cell.pull(theta, x, z, self.cotangent).x)
+
+
+@fault(cause="gradient-theta", killers=("gradient-theta",), subtlety="small")
+class GradientInBfloat16(Pulled):
+    """The gradient in A is rounded to bfloat16."""
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        found = pull(cotangent)
+        found.theta["A"] = found.theta["A"].to(torch.bfloat16).to(cotangent.dtype)
+        return found
+
+
+@fault(cause="adjoint-certificate", killers=("adjoint-certificate",), subtlety="small")
+class AdjointInFloat32(SoundNewton):
+    """The adjoint is solved in float32, whatever the dtype."""
+
+    def adjoint(self, J: Any, cotangent: Any) -> Any:
+        found = super().adjoint(J.astype(np.float32), cotangent.astype(np.float32))
+        return found.astype(cotangent.dtype)
+
+
+@fault(cause="adjoint-certificate", killers=("adjoint-certificate",), subtlety="small")
+class CotangentScaled(Pulled):
+    """The cotangent is scaled for a mixed-precision loss and scaled back by a number that is off by 1e-5."""
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        return pull(cotangent * (1.0 + 1e-5))
+
+
+@fault(cause="adjoint-certificate", killers=("adjoint-certificate",), subtlety="rare")
+class SmallCotangentsDropped(Pulled):
+    """Entries of the cotangent below 1e-8 are taken for zero."""
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        return pull(torch.where(cotangent.abs() < 1e-8, torch.zeros_like(cotangent), cotangent))
+
+
+@fault(cause="gradient-theta", killers=("gradient-theta",), subtlety="subtle", origin="deepinv/deepinv#1145")
+class LastLayerOfTheSoftmax(Pulled):
+    """The gradient in A leaves out that the columns of the softmax add up to one."""
+
+    def changed(self, pull: Any, cotangent: Any) -> Cotangents:
+        found = pull(cotangent)
+        A = found.theta["A"]
+        found.theta["A"] = A - A.mean() + A.abs().amax() / 8
+        return found

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from deqverify.properties.common import any_problem, finite, judged, own_rounding
+from deqverify.properties.common import any_problem, cases, finite, judged, own_rounding
 from hypothesis.strategies import SearchStrategy
 
 from deqverify.bounds import FLOAT64, Bound
@@ -127,11 +127,13 @@ Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
 
 
 def _starts(cell: str) -> Draws:
-    """A problem whose readout and targets the law replaces, and the direction in which outputs are off at the start."""
+    """A problem whose readout and targets the law replaces, of at most as many data points as states, and the direction
+    in which outputs are off at the start."""
 
     def draws(deq: Subject) -> SearchStrategy[dict[str, Any]]:
         off = lambda problem: signals((problem.p, problem.n), background=1.0)  # noqa: E731
-        return any_problem(cell, off=off)(deq).map(_with_squared_loss)
+        few = any_problem(cell)(deq).map(lambda found: found["problem"].chosen(slice(len(found["problem"].block("U")))))
+        return cases(few, off=off).map(_with_squared_loss)
 
     return draws
 
@@ -142,15 +144,16 @@ def _exactly(problem: Problem) -> Judge:
 
 
 def _promising(deq: Subject, problem: Problem, off: Array, share: float) -> tuple[Problem, Promise] | None:
-    """The problem from a start that keeps its promise: its readout shrunk by a power of two to ``β/2``, its targets
-    ``F₀ − D``, D along ``off`` and a quarter of the size that is allowed, all rounded to the dtype."""
+    """The problem from a start that keeps its promise, rounded to the dtype: its targets are ``F₀ − D``, D along
+    ``off`` and a quarter of the size that is allowed; its readout is shrunk by a power of two, to that size over ζ at
+    most, which is below ``β/2``, so that the rounding of F₀ is small beside D."""
     assert isinstance(problem, CellProblem)
     weight = problem.cell.weight(problem.theta)  # type: ignore[attr-defined]
     found = promise(weight, _exactly(problem).z.T, problem.x.T, share)
     size, wrong = matrix_norms(problem.B)["2"], float(np.linalg.norm(off))
     if found is None or not wrong:
         return None
-    shrink = 2.0 ** np.floor(np.log2(found.beta / 2.0 / size)) if size else 1.0
+    shrink = 2.0 ** np.floor(np.log2(found.most / found.zeta / size)) if size else 1.0
     B = round_to(problem.B * min(shrink, 1.0), deq.dtype)
     Y = round_to(B @ _exactly(problem).z.T - off * (found.most / 4.0 / wrong), deq.dtype)
     return replace(problem, B=B, Y=Y), found
@@ -213,11 +216,11 @@ def _kept(known: Promise, here: Problem, truth: Judge, W: Array, errors: Array, 
     draws=_starts(ReluCell.name),
 )
 def overparameterised_descent(deq: Subject, problem: Problem, off: Array) -> Iterator[Measurement | Fact]:
-    """Eight steps of gradient descent on W, U and B with the implementation's gradients; b stays. The start is one whose
-    promise is a formula of W₀, Z₀ and x; n ≤ m independent states, a small readout, and outputs near their targets.
+    """Eight steps of gradient descent on W, U and B with the implementation's gradients; b stays. The start has n ≤ m
+    independent states, a small readout, and outputs near their targets; what it promises is a formula of W₀, Z₀ and x.
 
     Weights are carried in float64. Bound on √L: the gradients' errors through ‖Z‖₂ and the readout's room, summed.
-    Catches a sign, a factor below one half, and a readout whose gradient is lost.
+    Catches a sign, a factor below a quarter, and a readout whose gradient is lost.
     """
     yield from _descent(deq, problem, off, "W", 1.0)
 

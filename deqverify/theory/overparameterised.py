@@ -22,8 +22,8 @@ KEPT = 1.0 - 2.0**-0.5
 
 @dataclass(frozen=True)
 class Promise:
-    """While ``√L₀ ≤ most``: ``‖W_k‖₂ ≤ omega < 1``, ``‖B_k‖₂ ≤ beta``, ``‖Z_k‖₂ ≤ zeta``, ``λ_min(Z_kᵀZ_k) ≥ least/2`` and
-    ``√L_k ≤ (1 − rate)ᵏ√L₀`` for steps of size ``eta``, from every readout of norm ``beta/2`` at most.
+    """If ``√L₀ ≤ most`` and ``‖B₀‖₂ ≤ beta/2``: ``‖W_k‖₂ ≤ omega < 1``, ``‖B_k‖₂ ≤ beta``, ``‖Z_k‖₂ ≤ zeta``,
+    ``λ_min(Z_kᵀZ_k) ≥ least/2`` and ``√L_k ≤ (1 − rate)ᵏ√L₀`` for steps of size ``eta``.
 
     ``share`` is s, by which a step moves W less than its gradient says: 1, or γ²/m where ``W = γ/√m · A``.
     """

@@ -139,6 +139,17 @@ class HalvedLoss:
         return value, {block: gradient / 2 for block, gradient in found.items()}
 
 
+class ReadoutFrozen(HalvedLoss):
+    """No gradient reaches the readout."""
+
+    name = "readout frozen"
+    claims = Claims(cells=("relu", "relu-gao"))
+
+    def value_and_grad(self, problem: CellProblem) -> tuple[float, dict[str, Any]]:
+        value, found = Subject(SoundNewton()).value_and_grad(problem)
+        return value, found | {"B": 0.0 * found["B"]}
+
+
 class HalfSweeps(SplittingLayer):
     """Every sweep of the splitting goes half the way."""
 

@@ -98,6 +98,8 @@ KILLERS = {  # every law has a fault that it kills, or it is no law
     "token-order-gradient": any_cell.CausalGradient,
     "relu-euler": any_cell.OneStep,
     "readout-floor": any_cell.HalvedLoss,
+    "overparameterised-descent": any_cell.ReadoutFrozen,
+    "scaled-descent": any_cell.ReadoutFrozen,
     "splitting-rate": any_cell.HalfSweeps,
     "norm-kept": any_cell.Trapezoid,
     "symplectic": any_cell.OneStep,

@@ -142,6 +142,16 @@ def test_no_law_rejects_it_on_other_cells() -> None:
             assert trial.failure is None, (law.id, layer.name, subject.dtype, describe(trial.failure))
 
 
+@pytest.mark.parametrize("id", ["overparameterised-descent", "scaled-descent"])
+def test_training_that_is_promised_to_converge_does_with_the_worst_gradients(id: str) -> None:
+    law = laws()[id]
+    for number, kind in enumerate(("relative", "maximum norm", "with atol")):
+        layer = WorstHonest(accuracy(kind, TOLERANCES[number]), get_args(Direction)[number])
+        subject = Subject(layer, ("float64", "float32")[number % 2], only=[law.about])
+        trial = law.trial(subject, Effort(examples=4 * law.cost, seconds=20, seed=number))
+        assert (trial.error, trial.failure) == (None, None)
+
+
 def test_an_error_that_is_claimed_may_have_a_residual_that_certifies_less() -> None:
     """``|M||ρ|`` with ``ρ = (A − I)e`` is more than |e|: here M has entries of both signs."""
     A = np.array([[0.0, 0.9], [-0.9, 0.0]])

@@ -80,6 +80,18 @@ class HalvedLoss:
         return value, {block: gradient / 2 for block, gradient in found.items()}
 
 
+@fault(cause="gradient-B", killers=("overparameterised-descent", "scaled-descent"))
+class ReadoutFrozen(HalvedLoss):
+    """No gradient reaches the readout."""
+
+    name = "readout frozen"
+    claims = Claims(cells=("relu", "relu-gao"))
+
+    def value_and_grad(self, problem: CellProblem) -> tuple[float, dict[str, Any]]:
+        value, found = Subject(SoundNewton()).value_and_grad(problem)
+        return value, found | {"B": 0.0 * found["B"]}
+
+
 @fault(cause="gradient-B", said="0.5 times the gradient", killers=("gradient-B",))
 class FactorTwo(SoundModel):
     """The gradient is that of half the loss, as where a half stands in the value of one of two copies."""

@@ -81,8 +81,8 @@ class HalvedLoss:
 
 
 @fault(cause="gradient-B", killers=("overparameterised-descent", "scaled-descent"))
-class ReadoutFrozen(HalvedLoss):
-    """No gradient reaches the readout."""
+class ReluReadoutFrozen(HalvedLoss):
+    """No gradient reaches the readout of a ReLU model."""
 
     name = "readout frozen"
     claims = Claims(cells=("relu", "relu-gao"))

@@ -18,8 +18,6 @@ from deqverify.implementations.subject import Reported, Subject
 from deqverify.problem import Problem
 from deqverify.registry import law
 
-WRONG = "wrong equilibrium"
-
 
 def _points(problem: Problem) -> st.SearchStrategy[list[int]]:
     few = size_up_to(1, min(2 * problem.n, 16))
@@ -31,7 +29,7 @@ def _points(problem: Problem) -> st.SearchStrategy[list[int]]:
     source="theory: separability",
     needs=("equilibrium", "separable"),
     rests_on=("existence",),
-    anomaly=WRONG,
+    anomaly="answers depend on the other data points of a batch",
     at_stake="Predictions depend on which other inputs happen to be in the batch.",
     draws=any_problem(least_n=2, points=_points),
     large=large_problem(least_n=2, points=_points),

@@ -25,6 +25,7 @@ STAKE = "Outputs, losses and every gradient are built on this state: none of the
     statement="what the residual of ẑ proves of ‖ẑ − z*‖ is within the claimed accuracy",
     source="theory: contraction, theory: certificate, theory: krawczyk; Banach; Kawaguchi 2021, arXiv 2102.07346, §2",
     needs=("equilibrium", "cell"),
+    rests_on=("dtype-and-device",),
     anomaly=WRONG,
     at_stake=STAKE,
     draws=any_problem(),

@@ -157,6 +157,10 @@ def _on_grid(deq: Subject, problem: SoftmaxProblem) -> SoftmaxProblem:
     return replace(problem, A=np.clip(np.round(problem.A / spacing) * spacing, -16, 16))
 
 
+OVERFLOWS = 1024.0
+"""No dtype holds e to this power: exp 709 ends float64."""
+
+
 @law(
     about=SOFTMAX,
     statement="adding a constant to a column of A changes nothing",
@@ -174,7 +178,8 @@ def _on_grid(deq: Subject, problem: SoftmaxProblem) -> SoftmaxProblem:
     ),
 )
 def column_shift(deq: Subject, problem: SoftmaxProblem, shift: list[int]) -> Iterator[Measurement | Fact]:
-    """``A + 1cᵀ`` for integers c (m,), added without rounding, has the same softmax and the same equilibrium.
+    """``A + 1cᵀ`` for integers c (m,), added without rounding, has the same softmax and the same equilibrium; raised by
+    1024 all over, where the exponential of every dtype overflows, it has a finite one.
 
     Undecided where ẑ(A) is wrong itself. Bound: twice ``Errors.z``. Catches an exponential that overflows, and logits
     that are clipped.
@@ -185,6 +190,8 @@ def column_shift(deq: Subject, problem: SoftmaxProblem, shift: list[int]) -> Ite
     if astray(judged(deq, plain), z):
         return
     yield from _same("‖ẑ(A + 1cᵀ) − ẑ(A)‖₁", deq, plain, deq.equilibrium(shifted), z)
+    raised = replace(plain, A=plain.A + OVERFLOWS).rounded_to(deq.dtype)
+    yield finite(f"ẑ(A + {OVERFLOWS:g})", deq.equilibrium(raised))
 
 
 @law(

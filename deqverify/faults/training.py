@@ -29,7 +29,7 @@ class Changed(SoundModel):
         raise NotImplementedError
 
 
-@fault(cause="gradient-theta", said="in an earlier call", killers=("gradient-theta",))
+@fault(cause="gradient-theta", said="right in a first call and wrong in a later one", killers=("gradient-theta",))
 class NotZeroed(Changed):
     """Gradients of one shape add up from call to call: nobody sets them to zero."""
 
@@ -43,7 +43,12 @@ class NotZeroed(Changed):
         return {block: self.sums[block, np.shape(gradient)] for block, gradient in found.items()}
 
 
-@fault(cause="gradient-theta", said="in an earlier call", killers=("gradient-theta",), subtlety="subtle")
+@fault(
+    cause="gradient-theta",
+    said="right in a first call and wrong in a later one",
+    killers=("gradient-theta",),
+    subtlety="subtle",
+)
 class MomentumByAccident(Changed):
     """A tenth of the gradient of the last call, where it had the same shape, is left in that of this one."""
 

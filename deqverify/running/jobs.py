@@ -19,7 +19,7 @@ from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.registry import Law, LawsError, bring, laws
 from deqverify.running.boundary import boundary
 from deqverify.running.counterexamples import CounterexampleError, read
-from deqverify.running.diagnosis import diagnosed
+from deqverify.running.diagnosis import CIRCUMSTANCES, diagnosed
 from deqverify.running.premises import blame
 from deqverify.running.results import Job, Result, Verdict, result_of, violation_of
 from deqverify.running.tally import Tally
@@ -65,9 +65,14 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             blamed = blame(law, subject, made, trial.failure, effort, not job.expected) if trial.failure else None
             if blamed:
                 trial.failure = blamed.failure
-            alone = None if blamed is None or job.expected or {*blamed.follows} & {*job.tried} else blamed.failure
-            words = diagnosed(law, subject, alone, effort) if alone else ""
-            lines = boundary(law, lambda: subject, alone, effort) if alone else []
+            # What only shows in certain circumstances may turn out to be a cause: whether it follows is not known yet.
+            alone = (
+                blamed
+                and not job.expected
+                and (blamed.follows in CIRCUMSTANCES or not {*blamed.follows} & {*job.tried})
+            )
+            words = diagnosed(law, subject, blamed.failure, effort, blamed.follows) if blamed and alone else ""
+            lines = boundary(law, lambda: subject, blamed.failure, effort) if blamed and alone else []
             result = result_of(job, law, trial, words, lines)
             result.follows = blamed.follows if blamed else ()
     finally:

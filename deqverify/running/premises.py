@@ -22,7 +22,7 @@ from deqverify.implementations.subject import Question, Reported, Subject, Targe
 from deqverify.losses import Squared
 from deqverify.problem import Problem
 from deqverify.properties.calls import other_input, other_weights
-from deqverify.registry import Law, cells_of, premises
+from deqverify.registry import Law, cells_of, laws, premises
 from deqverify.trial import Effort, Evidence, Failure, run_trial
 
 EXAMPLES, SECONDS = 40, 3.0
@@ -65,20 +65,30 @@ Fresh = Callable[[], Subject]
 def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool = True) -> Blame:
     """Who is to blame for ``failure`` of ``law`` on ``subject``. Unless ``retried`` what may follow is taken to follow.
 
-    Violations that end in a crash or a hang rest on the law ``answers`` alone.
+    Violations that end in a crash or a hang rest on the law ``answers`` alone, and that on what is remembered where a
+    fresh implementation answers.
     """
-    if law.id == "answers":
-        return Blame((), failure)
-    if failure.kind != "wrong":
-        return Blame(("answers",), failure)
     try:
         with alarm(min(ONE, effort.example_seconds)):
+            if failure.kind != "wrong":
+                return Blame(_of_crash(law, fresh, failure), failure)
             return _blame(law, subject, fresh, failure, effort, retried)
     except Interrupted:  # too slow to be asked again: then it is left to what the run says of those that it rests on
         return Blame(tuple(premise.id for premise in premises(law)), failure)
     except Exception as error:  # nothing here may take the verdict away
         failure.notes += (f"what it rests on could not be tried: {type(error).__name__}: {error}",)
         return Blame((), failure)
+
+
+def _of_crash(law: Law, fresh: Fresh, failure: Failure) -> tuple[str, ...]:
+    """The laws that a crash or a hang may follow from."""
+    if failure.kind == "hang":
+        return () if law.id == "answers" else ("answers",)
+    if law.id == "answers":
+        return () if weight(law, fresh(), failure.arguments, crashes=True).ratio > 1.0 else REMEMBERED
+    arguments = arguments_of(laws()["answers"], Question(failure.arguments["problem"]))
+    plain = arguments is None or weight(laws()["answers"], fresh(), arguments, crashes=True).ratio > 1.0
+    return ("answers",) if plain or law.family not in _ABOUT_CALLS else law.rests_on
 
 
 def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool) -> Blame:
@@ -88,8 +98,12 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
         return Blame(REMEMBERED, failure)
     # What laws about several calls ask must not be remembered where single calls are judged.
     judged = fresh if law.family in _ABOUT_CALLS else lambda: subject
-    able = [premise for premise in premises(law) if premise.missing(subject) is None]
+    able = _able(law, subject)
     questions = _some(asked.questions or [])
+    if law.family in _ABOUT_BATCHES:
+        questions = [alone for question in questions for alone in _points(question)]
+    elif (among := _among_others(law, subject, failure.arguments)) is not None:
+        return Blame(among, failure)
     weights = {premise.id: [w for q in questions if (w := weigh(premise, judged, q))] for premise in able}
     suspected = [premise for premise in able if any(w.explains(excess) for w in weights[premise.id])]
     # What cannot be asked of one problem is left to what the run says of that law.
@@ -98,6 +112,59 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
         return Blame(tuple(others), failure)
     found = _alone(law, able, suspected, subject, judged, effort) if retried else None
     return Blame((), found) if found else Blame((*(p.id for p in suspected), *others), failure)
+
+
+def _able(law: Law, subject: Subject) -> list[Law]:
+    """What ``law`` rests on and ``subject`` is judged by. Where something is not judged, as an adjoint that a whole
+    layer does not show, the earlier laws that rest on it as well stand for it."""
+    earlier = premises(law)
+    hidden = {premise.id for premise in earlier if premise.missing(subject) is not None}
+    order = list(laws().values())
+    others = [other for other in order[: order.index(law)] if hidden & {*other.rests_on}]
+    found = dict.fromkeys([*earlier, *others])
+    return [premise for premise in found if premise is not law and premise.missing(subject) is None]
+
+
+_ABOUT_BATCHES = ("batching",)
+"""Families of laws about data points beside each other, whose premises speak of each alone."""
+
+COUPLED = ("batch", "poisoned-point")
+"""The laws of what a violation follows from that no data point alone shows."""
+
+
+def _points(question: Question) -> list[Question]:
+    """The question of each data point alone, a few of them."""
+    return [
+        replace(
+            question,
+            problem=question.problem.chosen([k]),
+            cotangent=None if question.cotangent is None else question.cotangent[[k]],
+            start=None,
+        )
+        for k in _spread(question.problem.n)
+    ]
+
+
+def _spread(count: int) -> list[int]:
+    return np.unique(np.linspace(0, count - 1, QUESTIONS).astype(int)).tolist() if count else []
+
+
+def _among_others(law: Law, subject: Subject, arguments: dict[str, Any]) -> tuple[str, ...] | None:
+    """The laws to blame where every data point of a problem of several is right alone; None where one is not, or where
+    that can't be told."""
+    problem = arguments.get("problem")
+    if not isinstance(problem, Problem) or problem.n < 2 or not subject.is_layer or not subject.claims.separable:
+        return None
+    if not {*arguments} <= {"problem", "cotangent"}:
+        return None
+    informative = False
+    for alone in _points(Question(problem, arguments.get("cotangent"))):
+        mine = {"problem": alone.problem, "cotangent": alone.cotangent}
+        found = weight(law, subject, {name: mine[name] for name in arguments})
+        if found.ratio > 1.0:
+            return None
+        informative = informative or found.informative
+    return COUPLED if informative else None
 
 
 def _some(questions: Sequence[Question]) -> list[Question]:

@@ -39,6 +39,7 @@ KILLERS = {
     for each in faults().values()
     if issubclass(each.make, SoundNewton | SoundSweeps)  # type: ignore[arg-type]
     for law in each.killers[:1]
+    if laws()[law].about == "any"
 }
 UNSEEN = {  # the cells on which the fault changes nothing, or only rounding
     JacobianAtStart: LINEAR,

@@ -82,7 +82,16 @@ def page(result: Result) -> str:
     )
     told = f"{at}; steady time of a call, behind it the ratio to the fastest in its column."
     command = f"`{result.command}`\n\n" if result.command else ""
-    return f"{command}{about(result)}\n\n{told}\n\n{markdown(result.rows)}"
+    return f"{command}{about(result)}\n\n{told}{_noise(result.rows)}\n\n{markdown(result.rows)}"
+
+
+def _noise(rows: list[Row]) -> str:
+    """A sentence on how far ratios can be trusted."""
+    found = sorted(noise for row in rows if row.timing and (noise := row.timing.noise) is not None)
+    if not found:
+        return ""
+    middle, most = (math.expm1(noise) for noise in (found[len(found) // 2], found[-1]))
+    return f" The rounds of one time lie apart by {middle:.0%} in the median and {most:.0%} at most."
 
 
 def markdown(rows: list[Row]) -> str:

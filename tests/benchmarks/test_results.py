@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from deqverify.benchmarking.measuring import LEAST_CALLS, ROUNDS, Entry, Row, Timing, Watch, entered, measured
 from deqverify.benchmarking.problems import Achieved, FixedProblem
 from deqverify.benchmarking.results import Result, compared, differences, exit_code, read, versions
-from deqverify.benchmarking.showing import draw, markdown
+from deqverify.benchmarking.showing import draw, markdown, page
 from deqverify.benchmarking.targets import TimedTarget, Unavailable
 from deqverify.cli import main
 
@@ -99,6 +99,10 @@ def test_the_fastest_is_one_in_its_column() -> None:
         ["`late`", "not reached", ""],
     ]
     other = replace(fast, problem=replace(SMALL, cell="tanh"))
+    # A hundredth above and below the median: log 1/0.99, which is 1.01 %.
+    assert "The rounds of one time lie apart by 1% in the median and 11% at most." in page(
+        result(fast, slow, timed(1, 0.1))
+    )
     assert "| linear-softmax" in markdown([fast, other]).splitlines()[0], "cells become columns"
 
 

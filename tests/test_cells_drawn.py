@@ -177,7 +177,7 @@ REGIMES: dict[str, Regimes] = {
 @pytest.mark.parametrize("name", list(REGIMES))
 def test_every_regime_is_drawn(name: str) -> None:
     # The rarest are expected ten times among 400. Hypothesis draws in clusters, so that one seed in five meets one of
-    # them not at all; and what a seed draws changes with the modules that are loaded. Eight seeds do not all miss it.
+    # them not at all; and what a seed draws changes with every change of a strategy. Eight seeds do not all miss it.
     counts = dict.fromkeys(REGIMES[name], 0)
     for number in range(8):
         drawn = sample(name, 400, number=number)

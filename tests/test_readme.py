@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -80,6 +81,16 @@ def test_a_layer_with_weights_of_its_own_is_wrapped_as_shown(
     assert "VIOLATED  gradient-theta" in shown
     assert "VIOLATED  enclosure" not in shown
     assert "estimated effect of the equilibrium's error" in shown
+
+
+def test_known_violations_are_written_as_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (entries,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "deqverify.toml").write_text(entries, encoding="utf-8")
+    assert [expected.law for expected in read(tmp_path / "deqverify.toml")] == ["gradient-x", "energy"]
+    names: dict[str, Any] = {}
+    exec(SNIPPETS[7], names)
+    assert names["report"].ok
+    assert "gradient-x expected" in capsys.readouterr().out
 
 
 def test_the_cells_are_those_that_there_are() -> None:

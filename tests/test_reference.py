@@ -103,7 +103,9 @@ def test_each_name_is_its_own_method() -> None:
         (
             "fast",
             "numpy",
-        ): r"reference\[fast\] has no option 'numpy'; use one of lu, mass, mixed, mixedlu, batched, or none",
+        ): r"reference\[fast\] has no option 'numpy'; use one of lu, mass, mixed, mixedlu, batched, jax, or none",
+        ("fast", "jax", "torch"): "one of jax and torch, not both",
+        ("fast", "jax", "mixed"): r"reference\[fast,mixed\] is not written for jax; use torch",
         ("fast", "lu", "mass"): "one of lu and mass, not both",
         ("torch", "numpy"): "one of numpy and torch, not both",
         ("slow",): f"^reference has no option 'slow'; use some of {KNOWN}$",

@@ -20,10 +20,11 @@ def reference(*options: str) -> Any:
 
     Without a method the solve is direct; ``picard`` iterates, and is capped near γ = 1; ``mass`` iterates with the mass
     corrected, or solves directly where that gains nothing; ``newton`` solves any cell, with a dense adjoint;
-    ``forward-backward`` and ``peaceman-rachford`` split the monotone cell. Only the direct solve and ``newton`` have a
-    JAX. ``fast`` takes the quickest method for each problem, in
-    PyTorch, or the one named beside it: ``lu``, ``mass``, ``mixed`` (narrow products), ``mixedlu`` (a narrow LU), or
-    ``batched`` (the solver of many problems). ``worst`` errs by all that it claims, so that bounds can be seen to hold
+    ``forward-backward`` and ``peaceman-rachford`` split the monotone cell. Only the direct solve, ``newton`` and
+    ``fast`` have a JAX. ``fast`` takes the quickest method for each problem, in PyTorch, or the one named beside it:
+    ``lu``, ``mass``, ``mixed`` (narrow products), ``mixedlu`` (a narrow LU), or ``batched`` (the solver of many
+    problems); ``fast,jax`` is an LU, compiled, its adjoint written out. ``worst`` errs by all that it claims, so that
+    bounds can be seen to hold
     (:mod:`deqverify.reference.worst`). ValueError for anything else.
     """
     if "worst" in options:
@@ -78,8 +79,15 @@ def _one_of(known: tuple[str, ...], options: tuple[str, ...]) -> str | None:
 
 def _fast(*options: str) -> Any:
     for option in options:
-        if option not in (*FAST, "torch"):
-            raise ValueError(f"reference[fast] has no option {option!r}; use one of {', '.join(FAST)}, or none")
+        if option not in (*FAST, "torch", "jax"):
+            known = ", ".join((*FAST, "jax"))
+            raise ValueError(f"reference[fast] has no option {option!r}; use one of {known}, or none")
+    if _one_of(FRAMEWORKS, options) == "jax":
+        if method := _one_of(FAST, options):
+            raise ValueError(f"reference[fast,{method}] is not written for jax; use torch, or reference[fast,jax]")
+        from deqverify.reference.jax_fast import JaxFast
+
+        return JaxFast()
     from deqverify.reference.fast.layer import BatchedLayer, FastLayer
 
     method = _one_of(FAST, options)

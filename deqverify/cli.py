@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +119,8 @@ def run(
     from deqverify.reporting import machine, terminal
     from deqverify.reporting.progress import Following
     from deqverify.running import expectations as expected
-    from deqverify.running.journal import journal
+    from deqverify.running.cluster import ClusterError
+    from deqverify.running.journal import JournalError, journal
     from deqverify.running.plan import DATABASE
     from deqverify.running.request import Request
     from deqverify.running.run import Run
@@ -137,6 +138,7 @@ def run(
             seed,
             expected.read(expect) if expect else (),
             database=examples.check(database) if database else str(DATABASE.absolute()),
+            elsewhere=dask not in (None, "local"),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -144,18 +146,22 @@ def run(
         raise click.UsageError(f"--json: there is no folder {json_path.resolve().parent}")
     console = Console()
     console.print(_header(request.effort, device), highlight=False)
-    with (
-        journal(request, resume) as written,
-        _executor(dask, request.effort.hard_seconds, workers, console) as executor,
-        Following(console) as following,
-    ):
-        if written.said:
-            console.print(written.said, style="yellow", highlight=False)
-        try:
-            report = Run(request, executor, [written, following], dict(written.done)).report()
-        except KeyboardInterrupt:
-            goes_on = "; the same command with --resume goes on" if written.resumable else ""
-            raise click.ClickException(f"interrupted after {len(written.done)} verdicts{goes_on}") from None
+    try:
+        with (
+            journal(request, resume) as written,
+            _executor(dask, request.effort.hard_seconds, workers, console) as executor,
+            Following(console) as following,
+        ):
+            if written.said:
+                console.print(written.said, style="yellow", highlight=False)
+            try:
+                report = Run(request, executor, [written, following], dict(written.done)).report()
+            except KeyboardInterrupt:
+                goes_on = "; the same command with --resume goes on" if written.resumable else ""
+                click.echo(f"interrupted after {len(written.done)} verdicts{goes_on}", err=True)
+                sys.exit(130)  # as a shell says of what Ctrl-C ended
+    except (ClusterError, JournalError) as error:
+        raise click.UsageError(str(error)) from error
     terminal.show(report, console, full)
     if written.said and not written.resumable:
         console.print(written.said, style="yellow", highlight=False)
@@ -173,13 +179,9 @@ def _executor(dask: str | None, hard_seconds: float, workers: int, console: Cons
         with Workers(hard_seconds, workers) as pool:
             yield pool
         return
-    from deqverify.running.cluster import Cluster, ClusterError
+    from deqverify.running.cluster import Cluster
 
-    with ExitStack() as stack:
-        try:
-            cluster = stack.enter_context(Cluster(dask, hard_seconds, workers))
-        except ClusterError as error:
-            raise click.UsageError(str(error)) from error
+    with Cluster(dask, hard_seconds, workers) as cluster:
         console.print(cluster.said, highlight=False, soft_wrap=True)
         yield cluster
 
@@ -301,7 +303,7 @@ def soak(
             if minutes > 0:
                 with _executor(dask, soaking.HARD_SECONDS, workers, console) as executor:
                     calibration.follow(run, executor, console)
-    except ValueError as error:  # SoakError and TargetError are ValueErrors
+    except ValueError as error:  # SoakError, ClusterError and TargetError are ValueErrors
         raise click.UsageError(str(error)) from error
     calibration.show(entries, folder, console)
     if picture:

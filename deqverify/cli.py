@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,8 @@ def run(
     from deqverify.reporting.progress import Following
     from deqverify.running import expectations as expected
     from deqverify.running import pinning
-    from deqverify.running.journal import journal
+    from deqverify.running.cluster import ClusterError
+    from deqverify.running.journal import JournalError, journal
     from deqverify.running.plan import DATABASE
     from deqverify.running.request import Request
     from deqverify.running.run import Run
@@ -168,6 +169,7 @@ def run(
             seed,
             known,
             database=examples.check(database) if database else str(DATABASE.absolute()),
+            elsewhere=dask not in (None, "local"),
         )
         written = Written(reports)
     except ValueError as error:
@@ -177,18 +179,22 @@ def run(
     _say_troubles(console)
     if path:
         console.print(f"expected violations: {len(known)} in {path}{'' if expect else ', found here'}", highlight=False)
-    with (
-        journal(request, resume) as log,
-        _executor(dask, request.effort.hard_seconds, workers, console) as executor,
-        Following(console) as following,
-    ):
-        if log.said:
-            console.print(log.said, style="yellow", highlight=False)
-        try:
-            report = Run(request, executor, [log, following, written], dict(log.done)).report()
-        except KeyboardInterrupt:
-            goes_on = "; the same command with --resume goes on" if log.resumable else ""
-            raise click.ClickException(f"interrupted after {len(log.done)} verdicts{goes_on}") from None
+    try:
+        with (
+            journal(request, resume) as log,
+            _executor(dask, request.effort.hard_seconds, workers, console) as executor,
+            Following(console) as following,
+        ):
+            if log.said:
+                console.print(log.said, style="yellow", highlight=False)
+            try:
+                report = Run(request, executor, [log, following, written], dict(log.done)).report()
+            except KeyboardInterrupt:
+                goes_on = "; the same command with --resume goes on" if log.resumable else ""
+                click.echo(f"interrupted after {len(log.done)} verdicts{goes_on}", err=True)
+                sys.exit(130)  # as a shell says of what Ctrl-C ended
+    except (ClusterError, JournalError) as error:
+        raise click.UsageError(str(error)) from error
     terminal.show(report, console, full)
     if log.said and not log.resumable:
         console.print(log.said, style="yellow", highlight=False)
@@ -214,13 +220,9 @@ def _executor(dask: str | None, hard_seconds: float, workers: int, console: Cons
         with Workers(hard_seconds, workers) as pool:
             yield pool
         return
-    from deqverify.running.cluster import Cluster, ClusterError
+    from deqverify.running.cluster import Cluster
 
-    with ExitStack() as stack:
-        try:
-            cluster = stack.enter_context(Cluster(dask, hard_seconds, workers))
-        except ClusterError as error:
-            raise click.UsageError(str(error)) from error
+    with Cluster(dask, hard_seconds, workers) as cluster:
         console.print(cluster.said, highlight=False, soft_wrap=True)
         yield cluster
 
@@ -346,7 +348,7 @@ def soak(
             if minutes > 0:
                 with _executor(dask, soaking.HARD_SECONDS, workers, console) as executor:
                     calibration.follow(run, executor, console)
-    except ValueError as error:  # SoakError and TargetError are ValueErrors
+    except ValueError as error:  # SoakError, ClusterError and TargetError are ValueErrors
         raise click.UsageError(str(error)) from error
     calibration.show(entries, folder, console)
     if picture:

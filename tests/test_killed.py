@@ -24,7 +24,7 @@ from deqverify.running.executors import ThisProcess
 from deqverify.running.files import locked, write_whole
 from deqverify.running.journal import JournalError, document, journal, name_of, read, result_of
 from deqverify.running.request import Request
-from deqverify.running.results import Result
+from deqverify.running.results import Result, Verdict
 from deqverify.running.run import Run
 from tests.test_run import Answering, asked
 from tools import kills
@@ -63,6 +63,16 @@ def test_a_run_goes_on_where_its_journal_ends_even_within_a_line(tmp_path: Path)
         assert len(file.read_bytes().splitlines()) == 3
     assert run(request, tmp_path)[1] == [], "a finished run says its report again"
     assert sorted(run(request, tmp_path, resume=False)[1]) == sorted(LAWS), "without --resume it begins anew"
+
+
+def test_what_could_not_run_is_tried_again(tmp_path: Path) -> None:
+    request = asked("mass")
+    with journal(request, False, tmp_path) as written:
+        (result,) = Run(request, Answering(claims="no licence"), [written]).report().results
+    assert result.verdict is Verdict.COULD_NOT_RUN
+    again, tried = run(request, tmp_path)
+    assert tried == ["mass"]
+    assert again[0].verdict is Verdict.HOLDS
 
 
 def test_a_journal_belongs_to_its_request(tmp_path: Path) -> None:

@@ -160,6 +160,15 @@ def test_a_request_that_cannot_be_names_the_argument(changes: dict[str, Any], sa
         Request(**{"targets": ["reference"]} | changes)
 
 
+def test_a_device_of_other_machines_is_not_looked_for_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deqverify.implementations.devices.cuda_present", lambda: False)
+    assert asked("mass", device="cuda", elsewhere=True).device == "cuda"
+    with pytest.raises(ValueError, match="sees no CUDA device here"):
+        asked("mass", device="cuda")
+    with pytest.raises(ValueError, match="device: 'gpu'"):
+        asked("mass", device="gpu", elsewhere=True)
+
+
 def test_a_request_is_a_value() -> None:
     request = Request(["reference", "reference"], ["mass"], profile="ci", examples=7)
     assert request.targets == ("reference",)

@@ -28,6 +28,9 @@ JOINING = 30.0
 """Seconds in which a first worker has to join."""
 
 
+_LOST = "dask: the scheduler was lost, and what was under way with it; the same command goes on (a run with --resume)"
+
+
 class ClusterError(ValueError):
     """A cluster that cannot be used; the message says why and what to do."""
 
@@ -36,7 +39,8 @@ class Cluster(Several):
     """The workers of the Dask scheduler at ``address``, while the context lasts; or ``count`` workers of this machine
     for ``"local"``. A job is killed after ``hard_seconds``.
 
-    ClusterError where Dask is not installed, no scheduler answers, no worker joins, or a worker has other sources.
+    ClusterError where Dask is not installed, no scheduler answers, no worker joins, or a worker has other sources, and
+    where the scheduler is lost on the way.
     """
 
     def __init__(self, address: str, hard_seconds: float, count: int = 2):
@@ -98,7 +102,11 @@ class Cluster(Several):
 
     @property
     def width(self) -> int:
-        return max(1, sum(self._client.nthreads().values()))  # one waits where no worker is left, until one joins
+        try:
+            threads = self._client.nthreads()
+        except (OSError, RuntimeError, AttributeError) as error:  # closed, or never answering again
+            raise ClusterError(_LOST) from error
+        return max(1, sum(threads.values()))  # one waits where no worker is left, until one joins
 
     def ask(self, targets: Iterable[str]) -> dict[str, Claims | str]:
         futures = {
@@ -108,8 +116,10 @@ class Cluster(Several):
         for target, future in futures.items():
             try:
                 found[target] = future.result()
-            except (CancelledError, Exception) as error:
-                found[target] = f"target {target!r}: {_lost(error)}"
+            except CancelledError as error:
+                raise ClusterError(_LOST) from error
+            except Exception as error:
+                found[target] = f"target {target!r}: {_said(error)}"
         return found
 
     def submit(self, job: Job) -> Future[Any]:
@@ -122,8 +132,10 @@ class Cluster(Several):
     def collect(self, job: Job, future: Future[Any]) -> Result:
         try:
             result: Result = future.result()
-        except (CancelledError, Exception) as error:
-            return Result(job, Verdict.COULD_NOT_RUN, _lost(error))
+        except CancelledError as error:
+            raise ClusterError(_LOST) from error
+        except Exception as error:
+            return Result(job, Verdict.COULD_NOT_RUN, _said(error))
         return result
 
 
@@ -146,10 +158,8 @@ def _text(file: str) -> str:
         return ""
 
 
-def _lost(error: BaseException) -> str:
+def _said(error: Exception) -> str:
     """Why there is no result, in a line."""
-    if isinstance(error, CancelledError):
-        return "the scheduler was lost, and with it what was under way"
     if type(error).__name__ == "KilledWorker":
         return f"each worker that had it died: {error}"
     return f"{type(error).__name__}: {error}"

@@ -17,6 +17,9 @@ from deqverify.running.results import Job, Result
 from deqverify.running.sketches import Sketch, sketches_of
 from deqverify.running.snippets import finding_object
 
+GROWING = 5.0
+"""After so many seconds without a result it is looked whether there are more workers now."""
+
 
 class Executor(ABC):
     """Runs jobs, one or several at a time. Whatever a target does is a result, never an exception."""
@@ -95,6 +98,6 @@ class Several(Executor):
                 yield JobStarted(job)
             if not pending:
                 return
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            done, _ = wait(pending, GROWING, return_when=FIRST_COMPLETED)
             for future in done:
                 yield JobFinished(self.collect(pending.pop(future), future))

@@ -50,6 +50,8 @@ class Journal:
     def __call__(self, event: Event) -> None:
         if self._file is None or not isinstance(event, JobFinished) or event.result.job.key in self.done:
             return
+        if event.result.verdict is Verdict.COULD_NOT_RUN:  # no verdict on the target: tried again
+            return
         try:
             self._file.write(json.dumps(document(event.result)).encode() + b"\n")
             self._file.flush()

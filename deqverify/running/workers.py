@@ -46,10 +46,7 @@ class Workers(Several):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if exception[0] is None:
-            self._pool.close()
-        else:
-            self._pool.stop()  # interrupted: what is queued is not wanted any more
+        self._pool.stop()  # what is still under way is not wanted any more
         self._pool.join()
         self._threads.__exit__(*exception)
         self._folder.cleanup()

@@ -51,6 +51,13 @@ def main() -> None:
 @click.option(
     "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Worker processes."
 )
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Ask the target NAME in the environment of another interpreter, which has deqverify too (repeatable).",
+)
 def run(
     targets: tuple[str, ...],
     profile_name: str,
@@ -65,6 +72,7 @@ def run(
     json_path: Path | None,
     full: bool,
     workers: int,
+    pythons: tuple[str, ...],
 ) -> None:
     """Verify TARGETS and print what is wrong with them: root causes, each with its smallest problem and what follows.
 
@@ -85,6 +93,7 @@ def run(
     from deqverify.reporting import machine, terminal
     from deqverify.running import expectations as expected
     from deqverify.running import plan
+    from deqverify.running.elsewhere import name_interpreters
     from deqverify.running.workers import Workers
 
     chosen = _configured(profile_name, max_examples, max_time, seed)
@@ -93,6 +102,7 @@ def run(
         law_ids = plan.select(law_patterns)
         _check(targets, dtypes, device)
         check_cells(only)
+        name_interpreters(pythons)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if json_path and not json_path.resolve().parent.is_dir():
@@ -141,7 +151,7 @@ def _header(chosen: Any, device: str) -> str:
 
 @main.command()
 @click.argument("id_or_file", metavar="ID|FILE")
-@click.option("--code", is_flag=True, help="Print a script that shows it again, and nothing else.")
+@click.option("--code", is_flag=True, help="Print a script that shows it again with deqverify, and nothing else.")
 def show(id_or_file: str, code: bool) -> None:
     """Show the stored counterexample ID, or FILE: what was seen, what it means, what was installed, and the code that
     shows it again. Runs nothing that it names."""
@@ -158,7 +168,7 @@ def show(id_or_file: str, code: bool) -> None:
 @main.command()
 @click.argument("id_or_file", metavar="ID|FILE")
 @click.option("--target", help="Try it on this target in place of the one that it names; needed for a FILE of others.")
-@click.option("--code", is_flag=True, help="Print a script that shows it again, and run nothing.")
+@click.option("--code", is_flag=True, help="Print a script that shows it with the library under test and NumPy alone.")
 def replay(id_or_file: str, target: str | None, code: bool) -> None:
     """Try the stored counterexample ID, or FILE, again.
 
@@ -171,7 +181,7 @@ def replay(id_or_file: str, target: str | None, code: bool) -> None:
 
     if code:
         try:
-            click.echo(replaying.script(replaying.chosen(id_or_file, target)))
+            click.echo(replaying.code(replaying.chosen(id_or_file, target)))
         except counterexamples.CounterexampleError as error:
             raise click.UsageError(str(error)) from error
         return

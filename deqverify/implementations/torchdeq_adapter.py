@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -90,15 +91,18 @@ def _claiming(options: dict[str, Any], writer: bool = False) -> TorchDeq:
 def torchdeq(*words: str) -> TorchDeq:
     """Its documented defaults (f_tol = 1e-3, b_tol = 1e-6, at most 40 steps, absolute stopping), and ``ift`` (implicit
     differentiation), ``hook`` (by a hook instead of a function), one of ``fixed_point``, ``anderson``, ``broyden``
-    (both passes), ``rel`` (relative stopping), ``writer`` (backward statistics asked for), ``tight``, and ``phantom``
-    (the default backward pass, asked for by name and therefore not claimed exact)."""
+    (both passes), ``rel`` (relative stopping), ``writer`` (backward statistics asked for), ``cap=2`` (the most
+    steps of both), ``tight``, and ``phantom`` (the default backward pass, asked for by name and not claimed exact)."""
     solver = next((SOLVERS[word] for word in words if word in SOLVERS), SOLVERS["fixed_point"])
     mode = "rel" if "rel" in words else "abs"
+    caps = [word for word in words if re.fullmatch(r"cap=\d+", word)]
+    most = int(caps[-1].removeprefix("cap=")) if caps else 40
     options: dict[str, Any] = {"ift": "ift" in words, "hook_ift": "hook" in words, "f_tol": 1e-3, "b_tol": 1e-6}
     options |= {
         f"{end}_{key}": value
         for end in "fb"
-        for key, value in (("solver", solver), ("stop_mode", mode), ("max_iter", 40))
+        for key, value in (("solver", solver), ("stop_mode", mode), ("max_iter", most))
     }
-    layer = chosen(_claiming(options, "writer" in words), words, ("ift", "hook", *SOLVERS, "rel", "writer", "phantom"))
+    known = ("ift", "hook", *SOLVERS, "rel", "writer", "phantom", *(caps or ["cap=2"]))
+    layer = chosen(_claiming(options, "writer" in words), words, known)
     return replace(layer, claims=replace(layer.claims, backward=None)) if "phantom" in words else layer

@@ -42,6 +42,21 @@ def _torchdeq(layer: Any) -> str:
     return defining("from torchdeq import get_deq", "", deq, body=body)
 
 
+def _deepinv(layer: Any) -> str:
+    forward, backward = (100, 50) if layer.most is None else (layer.most, layer.most)
+    config = _call("DEQConfig", anderson_acceleration_backward=layer.anderson, max_iter_backward=backward)
+    options = {"max_iter": forward, "thres_conv": layer.tol, "early_stop": True, "trainable_params": "[]"}
+    body = ["class Step(OptimIterator):", "    def forward(self, X, *given, **more):"]
+    body += ['        return {"est": (f(X["est"][0], x, *theta),), "cost": None}', ""]
+    body += [f"model = {_call('BaseOptim', 'Step(has_cost=False)', DEQ=config, **options)}"]
+    body += ['return model(z0, None, init=(z0,)), {"has_converged": model.has_converged}']
+    imports = (
+        "from deepinv.optim import BaseOptim, DEQConfig",
+        "from deepinv.optim.optim_iterators import OptimIterator",
+    )
+    return defining(*imports, body=body)
+
+
 def _xitorch(layer: Any) -> str:
     backward = {"max_niter": layer.most} | ({"rtol": layer.tol, "atol": 0.0} if layer.tol else {})
     options: dict[str, Any] = {"bck_options": {k: v for k, v in backward.items() if v is not None} or None}
@@ -112,6 +127,7 @@ def _scipy(layer: Any) -> str:
 
 
 _LIBRARIES: dict[str, Callable[[Any], str]] = {
+    "deepinv": _deepinv,
     "jaxopt": _jaxopt,
     "optimistix": _optimistix,
     "scipy": _scipy,

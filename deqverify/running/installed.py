@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from deqverify.implementations.loading import installed
 
 FRAMEWORKS = ("numpy", "scipy", "torch", "jax", "jaxlib")
-LIBRARIES = ("torchdeq", "torchopt", "xitorch", "jaxopt", "optimistix", "lineax", "equinox")
+LIBRARIES = ("torchdeq", "deepinv", "torchopt", "xitorch", "jaxopt", "optimistix", "lineax", "equinox")
 PACKAGES = ("deqverify", "hypothesis", "python-flint", *FRAMEWORKS, *LIBRARIES)
 
 

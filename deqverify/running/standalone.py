@@ -127,10 +127,11 @@ def _shown(law: Law, subject: Subject, arguments: dict[str, Any]) -> Shown | Non
             pass
     questions = (asked.questions or [])[:MOST]
     looked = [found for question in questions for found in _looked_at(subject, question)]
+    unpulled: list[Question] = []
     if subject.claims.backward is not None and not any(bad for _, bad in looked):  # some laws pull in their own way
         unpulled = [replace(q, cotangent=np.ones(q.problem.states)) for q in questions if q.cotangent is None]
-        looked += [found for question in unpulled for found in _looked_at(subject, question)]
-    wrong = [shown for shown, bad in looked if bad]
+    pulled = [found for question in unpulled for found in _looked_at(subject, question)]
+    wrong = [shown for shown, bad in (*looked, *pulled) if bad]
     if wrong or law.family in ("batching", "state", "arrays", "modes"):
         return wrong[0] if wrong else None
     return looked[-1][0] if looked else None

@@ -107,6 +107,13 @@ with_laws = click.option(
 @click.option("--database", metavar="FOLDER|URL", help="Keep failing examples in FOLDER, or on the Redis server at "
               "redis://HOST:PORT/NUMBER, and try those first that others kept there.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with the same run where it was killed or interrupted.")
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Ask the target NAME in the environment of another interpreter, which has deqverify too (repeatable).",
+)
 def run(
     targets: tuple[str, ...],
     profile_name: str,
@@ -126,6 +133,7 @@ def run(
     dask: str | None,
     database: str | None,
     resume: bool,
+    pythons: tuple[str, ...],
 ) -> None:
     """Verify TARGETS and print what is wrong with them: root causes, each with its smallest problem and what follows.
 
@@ -149,6 +157,7 @@ def run(
     from deqverify.running import expectations as expected
     from deqverify.running import pinning
     from deqverify.running.cluster import ClusterError
+    from deqverify.running.elsewhere import name_interpreters
     from deqverify.running.journal import JournalError, journal
     from deqverify.running.plan import DATABASE
     from deqverify.running.request import Request
@@ -171,6 +180,7 @@ def run(
             database=examples.check(database) if database else str(DATABASE.absolute()),
             elsewhere=dask not in (None, "local"),
         )
+        name_interpreters(pythons)
         written = Written(reports)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -241,7 +251,7 @@ def _header(chosen: Any, device: str) -> str:
 @main.command()
 @click.argument("id_or_file", metavar="ID|FILE")
 @with_laws
-@click.option("--code", is_flag=True, help="Print a script that shows it again, and nothing else.")
+@click.option("--code", is_flag=True, help="Print a script that shows it again with deqverify, and nothing else.")
 def show(id_or_file: str, code: bool) -> None:
     """Show the stored counterexample ID, or FILE: what was seen, what it means, what was installed, and the code that
     shows it again. Runs nothing that it names."""
@@ -259,7 +269,7 @@ def show(id_or_file: str, code: bool) -> None:
 @click.argument("id_or_file", metavar="ID|FILE")
 @with_laws
 @click.option("--target", help="Try it on this target in place of the one that it names; needed for a FILE of others.")
-@click.option("--code", is_flag=True, help="Print a script that shows it again, and run nothing.")
+@click.option("--code", is_flag=True, help="Print a script that shows it with the library under test and NumPy alone.")
 def replay(id_or_file: str, target: str | None, code: bool) -> None:
     """Try the stored counterexample ID, or FILE, again.
 
@@ -272,7 +282,7 @@ def replay(id_or_file: str, target: str | None, code: bool) -> None:
 
     if code:
         try:
-            click.echo(replaying.script(replaying.chosen(id_or_file, target)))
+            click.echo(replaying.code(replaying.chosen(id_or_file, target)))
         except counterexamples.CounterexampleError as error:
             raise click.UsageError(str(error)) from error
         return

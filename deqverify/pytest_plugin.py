@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from deqverify.running.expectations import Expectation
     from deqverify.running.results import Job, Result
     from deqverify.running.run import Run
     from deqverify.running.workers import Workers
@@ -110,6 +111,17 @@ class Verification:
             self._said.add(reason)
         return self.run.result(job)
 
+    def expected_cause(self, result: Result) -> Expectation | None:
+        """The expectation that a violation may follow from, as on the command line it does where that is violated."""
+        import dataclasses
+
+        from deqverify.running.results import Verdict
+
+        if result.verdict is not Verdict.VIOLATED:
+            return None
+        causes = (dataclasses.replace(result.job, law=law) for law in result.follows)
+        return next((known for cause in causes for known in self.request.expectations if known.meets(cause)), None)
+
     def pytest_report_header(self) -> list[str]:
         from deqverify.registry import troubles
         from deqverify.reporting.machine import versions
@@ -164,6 +176,8 @@ class LawItem(pytest.Item):
         from deqverify.running.results import Verdict
 
         result = self._verification.result(self._job)
+        if (cause := self._verification.expected_cause(result)) is not None:
+            pytest.xfail(f"follows from {cause.law}, which is expected: {cause.reason}")
         if result.verdict is Verdict.VIOLATED and result.violation:
             shown = result.violation
             words = [f"{self._job.target} {shown.diagnosis}"] if shown.diagnosis else []

@@ -140,7 +140,7 @@ def _tangents(deq: Subject) -> Extra:
     )
 
 
-def _scaled(problem: Problem, direction: Direction) -> dict[str, Array]:
+def scaled_to_blocks(problem: Problem, direction: Direction) -> dict[str, Array]:
     """A direction of each block's own scale: dx that of x, dγ at most 1 − γ, by powers of two, which round nothing."""
     factors = {"x": scale_of(problem.x)}
     if isinstance(problem, SoftmaxProblem):
@@ -166,7 +166,7 @@ def adjoint_identity(
     Bound: ``TangentErrors.dZ`` or ``BallErrors.tangent`` weighted by |c|, ``Errors.pulled`` weighted by |v|, and the
     inner products' own rounding. Catches a missing transpose, and a block that one of the two modes leaves out.
     """
-    v = _scaled(problem, tangent)
+    v = scaled_to_blocks(problem, tangent)
     dz = deq.jvp(problem, v)
     found = deq.pull(deq.solve(problem), cotangent)
     truth = judged(deq, problem, cotangent)
@@ -211,10 +211,10 @@ def second_order(
     the passes stands for that of the solves along d. An error raised instead is an honest refusal, unless second
     order is claimed. Catches gradients that are detached, or made of detached parts, yet look differentiable.
     """
-    d, e = in_columns(_scaled(problem, first)), in_columns(_scaled(problem, second))
+    d, e = in_columns(scaled_to_blocks(problem, first)), in_columns(scaled_to_blocks(problem, second))
     deq.pull(deq.solve(problem), cotangent)  # crashes and reports of the first order are not this law's
     try:
-        found = in_columns(deq.second_order(problem, cotangent, _scaled(problem, first)))
+        found = in_columns(deq.second_order(problem, cotangent, scaled_to_blocks(problem, first)))
     except TargetFailure as refusal:
         yield Fact("the second derivative", not deq.claims.second_order, f"refused: {refusal}")
         return

@@ -30,6 +30,11 @@ class AttentionCell:
     name: ClassVar[str] = "attention"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = False
+    code: ClassVar[str] = (
+        "logits = (z @ Q.T / len(Q) ** 0.5) @ (z @ K.T).swapaxes(1, 2)\n"
+        "E = xp.exp(logits - xp.amax(logits, -1)[..., None])\n"
+        "return xp.tanh(E / E.sum(-1)[..., None] @ (z @ V.T) + x)"
+    )
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return inputs

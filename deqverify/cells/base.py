@@ -60,7 +60,9 @@ class Cell(Protocol):
     """A map whose fixed point is wanted: frozen and hashable, without state. States z are (n, *state), inputs x
     (n, *inputs), data points first; no data point sees another.
 
-    To be drawn by the laws a cell is the ``CELL`` of a module in ``deqverify/cells``.
+    To be drawn by the laws a cell is the ``CELL`` of a module in ``deqverify/cells``. Its ``code``, where it has one,
+    is the body of ``def f(z, x, *θ)``, θ by name, as a user of NumPy, PyTorch or JAX (``xp``) would write it, for
+    scripts that do without this suite.
     """
 
     @property

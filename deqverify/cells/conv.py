@@ -35,6 +35,14 @@ class ConvCell:
     name: ClassVar[str] = "conv"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = True
+    code: ClassVar[str] = (
+        "k, s = K.shape[2], K.shape[2] // 2\n"
+        "places = [(i, j) for i in range(k) for j in range(k)]\n"
+        "moved = [xp.roll(z, (s - i, s - j), (2, 3)) for i, j in places]\n"
+        'v = sum(xp.einsum("oc,nchw->nohw", K[:, :, i, j], at) for (i, j), at in zip(places, moved))\n'
+        "r = xp.sqrt((v * v).mean((1, 2, 3))[:, None, None, None] + 1)\n"
+        "return xp.tanh(gain[:, None, None] * (v / r) + x)"
+    )
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return inputs

@@ -32,6 +32,7 @@ class GraphCell:
     name: ClassVar[str] = "graph"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = True
+    code: ClassVar[str] = "return xp.tanh(adjacency @ z @ W.T + x @ U.T + b)"
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return (inputs[0], theta["W"].shape[0])

@@ -43,6 +43,12 @@ class LatticeCell:
     name: ClassVar[str] = "lattice"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = False
+    code: ClassVar[str] = (
+        "u = (x + z) / 2\n"
+        "q = ((u * u).sum(-1)[..., None] + 2.0**-8) ** 0.5  # the power p/2 of |ψ|² + δ, p = 1\n"
+        "h = (V[:, None] + beta * q) * u - xp.roll(u, 1, 1) - xp.roll(u, -1, 1)\n"
+        "return x + dt * xp.stack((h[..., 1], -h[..., 0]), -1)"
+    )
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return inputs

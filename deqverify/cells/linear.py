@@ -23,6 +23,7 @@ class PlainLinearCell:
     name: ClassVar[str] = "linear"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = True
+    code: ClassVar[str] = "return z @ A.T + x @ U.T"
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return (theta["A"].shape[0],)

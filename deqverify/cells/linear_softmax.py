@@ -29,6 +29,7 @@ class LinearSoftmaxCell:
     name: ClassVar[str] = "linear-softmax"
     additive: ClassVar[bool] = True
     contracts: ClassVar[bool] = True
+    code: ClassVar[str] = "E = xp.exp(A - xp.amax(A, 0))\nreturn z @ (gamma * E / E.sum(0)).T + x"
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return inputs

@@ -31,6 +31,9 @@ class MonotoneCell(ReluCell):
     name: ClassVar[str] = "monotone"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = False
+    code: ClassVar[str] = (
+        "v = (1 - mu) * z + z @ (Q - Q.T - P.T @ P).T + x @ U.T + b\nreturn xp.where(v <= 0, xp.zeros_like(v), v)"
+    )
 
     def weight(self, theta: Theta) -> Any:
         P, Q = theta["P"], theta["Q"]

@@ -26,6 +26,7 @@ class ReluCell(DenseCell):
     name: ClassVar[str] = "relu"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = True
+    code: ClassVar[str] = "v = z @ W.T + x @ U.T + b\nreturn xp.where(v <= 0, xp.zeros_like(v), v)"
 
     def activation(self, v: Any) -> Any:
         return arithmetic.relu(v)

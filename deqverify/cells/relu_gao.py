@@ -28,6 +28,9 @@ class GaoReluCell(ReluCell):
     name: ClassVar[str] = "relu-gao"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = True
+    code: ClassVar[str] = (
+        "v = z @ (gamma / len(A) ** 0.5 * A).T + x @ U.T + b\nreturn xp.where(v <= 0, xp.zeros_like(v), v)"
+    )
 
     def weight(self, theta: Theta) -> Any:
         A = theta["A"]

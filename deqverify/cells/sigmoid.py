@@ -22,6 +22,7 @@ class SigmoidCell(DenseCell):
     name: ClassVar[str] = "sigmoid"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = True
+    code: ClassVar[str] = "return (1 + xp.tanh((z @ W.T + x @ U.T + b) / 2)) / 2"
 
     def activation(self, v: Any) -> Any:
         """``(1 + tanh(v/2))/2``, which neither overflows nor needs to know the sign of v."""

@@ -20,6 +20,7 @@ class TanhCell(DenseCell):
     name: ClassVar[str] = "tanh"
     additive: ClassVar[bool] = False
     contracts: ClassVar[bool] = True
+    code: ClassVar[str] = "return xp.tanh(z @ W.T + x @ U.T + b)"
 
     def activation(self, v: Any) -> Any:
         return array_namespace(v).tanh(v)

@@ -56,9 +56,9 @@ def load(text: str) -> Any:
     understood, and for options that it does not take."""
     target = parse(text)
     options = tuple(option for option in target.options if option != RELATIVE)
-    found = _found(target.name)
+    found = find(target.name)
     try:
-        if _is_factory(found):
+        if is_factory(found):
             implementation = as_implementation(_built(found, options, text))
         else:
             implementation = as_implementation(found, framework_of(options))
@@ -112,7 +112,9 @@ def forget() -> None:
     _FAILED.clear()
 
 
-def _found(name: str) -> Any:
+def find(name: str) -> Any:
+    """What the name of a target stands for: what its entry point or its module holds. TargetError if it cannot be
+    imported."""
     if name in _FAILED:
         raise TargetError(_FAILED[name])
     try:
@@ -155,7 +157,7 @@ def _remedy(name: str, missing: str, point: EntryPoint | None) -> str:
     return f"pip install '{package.name}[{name}]'" if package and name in extras else f"pip install {missing}"
 
 
-def _is_factory(candidate: Any) -> bool:
+def is_factory(candidate: Any) -> bool:
     """A class or function that makes an implementation, as opposed to an implementation, or a solver to be wrapped."""
     if isinstance(candidate, type):
         return True

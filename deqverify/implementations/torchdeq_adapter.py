@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -90,15 +91,19 @@ def _claiming(options: dict[str, Any], writer: bool = False) -> TorchDeq:
 def torchdeq(*words: str) -> TorchDeq:
     """Its documented defaults (f_tol = 1e-3, b_tol = 1e-6, at most 40 steps, absolute stopping), and ``ift`` (implicit
     differentiation), ``hook`` (by a hook instead of a function), one of ``fixed_point``, ``anderson``, ``broyden``
-    (both passes), ``rel`` (relative stopping), ``writer`` (backward statistics asked for), ``tight``, and ``phantom``
-    (the default backward pass, asked for by name and therefore not claimed exact)."""
+    (both passes), ``rel`` (relative stopping), ``writer`` (backward statistics asked for), ``b_max_iter=2`` (or another
+    cap of the backward pass), ``tight``, and ``phantom`` (the default backward pass, not claimed exact)."""
     solver = next((SOLVERS[word] for word in words if word in SOLVERS), SOLVERS["fixed_point"])
     mode = "rel" if "rel" in words else "abs"
+    caps = [word for word in words if re.fullmatch(r"b_max_iter=\d+", word)]
     options: dict[str, Any] = {"ift": "ift" in words, "hook_ift": "hook" in words, "f_tol": 1e-3, "b_tol": 1e-6}
     options |= {
         f"{end}_{key}": value
         for end in "fb"
         for key, value in (("solver", solver), ("stop_mode", mode), ("max_iter", 40))
     }
-    layer = chosen(_claiming(options, "writer" in words), words, ("ift", "hook", *SOLVERS, "rel", "writer", "phantom"))
+    known = ("ift", "hook", *SOLVERS, "rel", "writer", "phantom", *(caps or ["b_max_iter=2"]))
+    for cap in caps:
+        options["b_max_iter"] = int(cap.partition("=")[2])
+    layer = chosen(_claiming(options, "writer" in words), words, known)
     return replace(layer, claims=replace(layer.claims, backward=None)) if "phantom" in words else layer

@@ -13,7 +13,7 @@ from deqverify.implementations.loading import installed
 from deqverify.registry import entry_points_of_laws, laws
 
 FRAMEWORKS = ("numpy", "scipy", "torch", "jax", "jaxlib")
-LIBRARIES = ("torchdeq", "torchopt", "xitorch", "jaxopt", "optimistix", "lineax", "equinox")
+LIBRARIES = ("torchdeq", "deepinv", "torchopt", "xitorch", "jaxopt", "optimistix", "lineax", "equinox")
 PACKAGES = ("deqverify", "hypothesis", "python-flint", *FRAMEWORKS, *LIBRARIES)
 
 

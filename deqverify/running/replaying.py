@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from deqverify.implementations.loading import TargetError
+from deqverify.implementations.subject import TargetFailure
 from deqverify.running.counterexamples import FOLDER, Counterexample, CounterexampleError, find
+from deqverify.running.elsewhere import ChildError, Elsewhere, interpreter_of
 from deqverify.running.jobs import home_of
 from deqverify.running.results import Job, Result, Verdict, snippet
+from deqverify.running.standalone import NoScriptError, standalone
 from deqverify.running.workers import Workers
 from deqverify.trial import Failure
 
@@ -15,6 +19,9 @@ SECONDS = 60.0
 """After so long the process of a replay is killed."""
 
 EXAMPLE_SECONDS = 20.0
+
+CODE_SECONDS = 300.0
+"""So long another environment may take to import its library and to write a script."""
 
 FIXED, STILL, CANNOT = "fixed", "still violated", "cannot run"
 EXIT_CODES = {FIXED: 0, STILL: 1, CANNOT: 2}
@@ -59,8 +66,27 @@ def replayed(id_or_file: str, target: str | None = None, folder: Path = FOLDER) 
     return FIXED, f"{known.law} is not violated any more{honest}", result
 
 
+def code(known: Counterexample) -> str:
+    """A script that shows the violation with the library under test and NumPy alone: it asks the target for one. Where
+    there is none, that of this suite, and why."""
+    if python := interpreter_of(known.target):
+        child = Elsewhere(python)
+        try:
+            return str(child.ask("code", known, seconds=CODE_SECONDS))
+        except (ChildError, TimeoutError) as error:
+            why = str(error) or f"{python} gave no answer within {CODE_SECONDS:g} s"
+            return f"# This script needs deqverify: {why}.\n{script(known)}"
+        finally:
+            child.close()
+    try:
+        return standalone(known)
+    except (NoScriptError, TargetError, TargetFailure, ArithmeticError, ValueError) as error:
+        return f"# This script needs deqverify: {error}.\n{script(known)}"
+
+
 def script(known: Counterexample) -> str:
-    """Python that shows the violation again, and in its last lines what was seen and what is allowed."""
+    """Python that shows the violation again with this suite, and in its last lines what was seen and what is allowed:
+    nothing is asked of the target."""
     code = snippet(job_of(known), Failure(known.kind, None, "", known.arguments))
     said = str(known.said.get("description", "")).splitlines()
     return "\n".join(

@@ -8,17 +8,18 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessExpired, ProcessPool
 
 from deqverify.claims import Claims
 from deqverify.clock import MOST_COMPILING
 from deqverify.running.alone import OUTPUT_KEPT, THREADS, cause, die_with_parent
+from deqverify.running.elsewhere import ChildError, Elsewhere, interpreter_of
 from deqverify.running.executors import Several
 from deqverify.running.jobs import ask, killed, run_job
 from deqverify.running.results import Job, Result, Verdict
@@ -31,6 +32,8 @@ class Workers(Several):
 
     def __init__(self, hard_seconds: float, count: int = 2):
         self._hard_seconds, self._count = hard_seconds, count
+        self._elsewhere: dict[str, tuple[Elsewhere, ThreadPoolExecutor]] = {}
+        """By interpreter, its child and the thread that waits for it."""
 
     def __enter__(self) -> Workers:
         self._folder = tempfile.TemporaryDirectory(prefix="deqverify-")
@@ -48,21 +51,20 @@ class Workers(Several):
     def __exit__(self, *exception: object) -> None:
         self._pool.stop()  # what is still under way is not wanted any more
         self._pool.join()
+        for child, thread in self._elsewhere.values():
+            thread.shutdown(cancel_futures=True)
+            child.close()
         self._threads.__exit__(*exception)
         self._folder.cleanup()
 
     def ask(self, targets: Iterable[str]) -> dict[str, Claims | str]:
         """What each of ``targets`` claims, or why no law can be tried on it. A worker loads it, and may die of that."""
-        futures = {
-            target: self._pool.schedule(_ask_quietly, args=[target], timeout=self._hard_seconds) for target in targets
-        }
+        futures = {target: self._asking(target, ask_quietly, self._hard_seconds, target) for target in targets}
         return {target: _answer(future, target, self._hard_seconds) for target, future in futures.items()}
 
     def sketches(self, asked: Sequence[tuple[str, str | None, str]]) -> list[Sketch]:
         """In worker processes; one that hangs or dies there is a line."""
-        futures = [
-            (each, self._pool.schedule(_sketch_quietly, args=list(each), timeout=HARD_SECONDS)) for each in asked
-        ]
+        futures = [(each, self._asking(each[0], sketch_quietly, HARD_SECONDS, *each)) for each in asked]
         found = []
         for (target, dtype, _), future in futures:
             try:
@@ -79,38 +81,54 @@ class Workers(Several):
     def width(self) -> int:
         return self._count
 
-    def submit(self, job: Job) -> ProcessFuture:
+    def submit(self, job: Job) -> Future[Any]:
         scratch = Path(self._folder.name) / uuid.uuid4().hex
-        future = self._pool.schedule(_run_quietly, args=[job, scratch], timeout=self._limit(job))
+        future = self._asking(job.target, run_quietly, self._limit(job), job, scratch)
         self._scratches[future] = scratch
         return future
 
     def collect(self, job: Job, future: Future[Any]) -> Result:
         return _collect(future, job, self._scratches.pop(future), self._limit(job))
 
+    def _asking(self, target: str, function: Callable[..., Any], seconds: float, *arguments: Any) -> Future[Any]:
+        """``function(*arguments)`` in a worker, or in a child of the interpreter that is named for ``target``."""
+        python = interpreter_of(target)
+        if not python:
+            return self._pool.schedule(function, args=list(arguments), timeout=seconds)
+        if python not in self._elsewhere:
+            self._elsewhere[python] = Elsewhere(python), ThreadPoolExecutor(1)
+        child, thread = self._elsewhere[python]
+        return thread.submit(child.ask, function.__name__, *arguments, seconds=seconds)
+
     def _limit(self, job: Job) -> float:
         """Seconds after which the worker of ``job`` is killed."""
         return self._hard_seconds + (MOST_COMPILING if job.compiles else 0.0)
 
 
-def _answer(future: ProcessFuture, target: str, hard_seconds: float) -> Claims | str:
+def _answer(future: Future[Any], target: str, hard_seconds: float) -> Claims | str:
     try:
-        return future.result()
+        claimed: Claims | str = future.result()
+        return claimed
     except TimeoutError:
         return f"target {target!r}: importing and building it took more than {hard_seconds:g} s"
     except ProcessExpired as death:
         return f"target {target!r}: the process died of importing or building it: {cause(death.exitcode)}"
+    except ChildError as error:
+        return f"target {target!r}: {error}"
     except (CancelledError, Exception) as error:
         return f"target {target!r}: {type(error).__name__}: {error}"
 
 
 def _collect(future: Future[Any], job: Job, scratch: Path, hard_seconds: float) -> Result:
     try:
-        return future.result()
+        result: Result = future.result()
+        return result
     except TimeoutError:
         return killed(job, "hang", f"no answer; killed after {hard_seconds:g} s", scratch)
     except ProcessExpired as death:
         return killed(job, "death", f"the process died: {cause(death.exitcode)}", scratch)
+    except ChildError as death:
+        return killed(job, "death", str(death), scratch)
     except (CancelledError, Exception) as error:
         return Result(job, Verdict.COULD_NOT_RUN, f"{type(error).__name__}: {error}")
 
@@ -137,7 +155,7 @@ def _prepare(path: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _run_quietly(job: Job, scratch: Path) -> Result:
+def run_quietly(job: Job, scratch: Path) -> Result:
     """``run_job`` with everything that the target prints, C code included, kept in the result."""
     with tempfile.TemporaryFile() as sink:
         with _printing_into(sink):
@@ -148,12 +166,12 @@ def _run_quietly(job: Job, scratch: Path) -> Result:
     return result
 
 
-def _ask_quietly(target: str) -> Claims | str:
+def ask_quietly(target: str) -> Claims | str:
     with tempfile.TemporaryFile() as sink, _printing_into(sink):
         return ask(target)
 
 
-def _sketch_quietly(target: str, dtype: str | None, device: str) -> list[Sketch]:
+def sketch_quietly(target: str, dtype: str | None, device: str) -> list[Sketch]:
     with tempfile.TemporaryFile() as sink, _printing_into(sink):
         return sketches_of(target, dtype, device)
 

@@ -1,0 +1,411 @@
+"""``python -m tools.findings``: verifies the libraries, measures their gradients, and writes docs/findings.md.
+
+``run [--only LIBRARY] [--law LAW]`` verifies (minutes a library), ``table [--only LIBRARY]`` measures, ``page`` writes
+the page from what is kept in docs/findings: a JSON file and scripts for each library. What is kept of the others stays.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from deqverify import SoftmaxProblem, losses
+from deqverify.clock import Interrupted, alarm
+from deqverify.errors.judge import judge
+from deqverify.implementations.loading import TargetError, load
+from deqverify.implementations.subject import Subject, TargetFailure
+from deqverify.registry import laws
+from deqverify.running.counterexamples import CounterexampleError, read
+from deqverify.running.installed import versions
+from deqverify.running.standalone import NoScriptError, standalone
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "docs" / "findings"
+PAGE = ROOT / "docs" / "findings.md"
+WORDS = KEPT / "words.toml"
+OPTIONS = ("--profile", "quick", "--max-examples", "12", "--dtype", "float64", "--seed", "0", "--workers", "1")
+
+TARGETS: dict[str, list[str]] = {
+    "torchdeq": [
+        "torchdeq", "torchdeq[ift]", "torchdeq[ift,anderson]", "torchdeq[ift,broyden]", "torchdeq[ift,claim=relative]",
+        "torchdeq[ift,anderson,b_max_iter=2]",
+    ],
+    "xitorch": ["xitorch", "xitorch[anderson]", "xitorch[broyden2]", "xitorch[tight]", "xitorch[claim=relative]"],
+    "jaxopt": ["jaxopt", "jaxopt[gmres,vmap,tight]", "jaxopt[claim=relative]"],
+    "optimistix": ["optimistix", "optimistix[newton]", "optimistix[claim=relative]"],
+    "torchopt": ["torchopt", "torchopt[inv,tight]"],
+    "scipy": [
+        "scipy", "scipy[krylov]", "scipy[newton_krylov]", "scipy[del2]", "scipy[iteration]", "scipy[gmres]",
+        "scipy[claim=relative]",
+    ],
+}  # fmt: skip
+"""By library, what is verified: its defaults, its best settings, and its tolerances judged as relative."""
+
+SETTINGS: dict[str, list[str]] = {
+    "plain": ["plain"],
+    "torchdeq": [
+        "torchdeq", "torchdeq[ift]", "torchdeq[ift,anderson]", "torchdeq[ift,broyden]", "torchdeq[ift,tight]",
+        "torchdeq[ift,broyden,tight]",
+    ],
+    "xitorch": ["xitorch", "xitorch[anderson]", "xitorch[broyden2]", "xitorch[tight]"],
+    "jaxopt": ["jaxopt", "jaxopt[anderson]", "jaxopt[gmres]", "jaxopt[tight]", "jaxopt[anderson,gmres,tight]"],
+    "optimistix": ["optimistix", "optimistix[newton]", "optimistix[gmres]", "optimistix[tight]"],
+    "torchopt": ["torchopt", "torchopt[inv]", "torchopt[inv,tight]"],
+    "scipy": ["scipy", "scipy[krylov]", "scipy[newton_krylov]", "scipy[iteration]", "scipy[gmres]"],
+}  # fmt: skip
+"""By library, the rows of the table; the first is a dense solve in PyTorch, without a library."""
+
+GAMMAS = (0.5, 0.9, 0.99, 0.999)
+RIGHT = 1e-3
+"""A gradient counts as right here up to this relative error: three digits, which training in float32 has."""
+
+
+@click.group()
+def main() -> None:
+    """What is found in the libraries, as a page."""
+
+
+def _chosen(only: tuple[str, ...]) -> list[str]:
+    if unknown := [name for name in only if name not in SETTINGS]:
+        raise click.UsageError(f"--only: {unknown[0]!r} is none of {', '.join(SETTINGS)}")
+    return [name for name in SETTINGS if not only or name in only]
+
+
+only_option = click.option("--only", multiple=True, metavar="LIBRARY", help="Only this library (repeatable).")
+
+
+@main.command()
+@only_option
+@click.option("--law", "law_ids", multiple=True, metavar="LAW", help="Only this law; what was found by others stays.")
+@click.option("--results", type=click.Path(path_type=Path, exists=True), multiple=True,
+              help="Take the results of earlier `deqverify run --json` in place of running (repeatable).")  # fmt: skip
+def run(only: tuple[str, ...], law_ids: tuple[str, ...], results: tuple[Path, ...]) -> None:
+    """Verifies and writes the page."""
+    for library in _chosen(only):
+        if library in TARGETS:
+            _keep(library, **_verified(library, law_ids, results))
+    _write()
+
+
+@main.command()
+@only_option
+def table(only: tuple[str, ...]) -> None:
+    """Measures the gradients and their cost again, and writes the page."""
+    for library in _chosen(only):
+        _keep(library, **_measured(library))
+    _write()
+
+
+@main.command()
+def page() -> None:
+    """Writes the page from what is kept."""
+    _write()
+
+
+def _keep(library: str, **found: Any) -> None:
+    KEPT.mkdir(exist_ok=True)
+    path = KEPT / f"{library}.json"
+    path.write_text(json.dumps(_kept(library) | found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _kept(library: str) -> dict[str, Any]:
+    path = KEPT / f"{library}.json"
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return known
+
+
+def _today() -> dict[str, Any]:
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    return {"date": datetime.date.today().isoformat(), "machine": machine, "versions": versions()}
+
+
+def command(library: str, law_ids: tuple[str, ...]) -> list[str]:
+    """``deqverify run`` as a person would type it."""
+    return ["deqverify", "run", *TARGETS[library], *(word for law in law_ids for word in ("--law", law)), *OPTIONS]
+
+
+def _verified(library: str, law_ids: tuple[str, ...], results: tuple[Path, ...]) -> dict[str, Any]:
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in results]
+    if not documents:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "results.json"
+            click.echo(shlex.join(command(library, law_ids)))
+            words = [sys.executable, "-m", "deqverify", *command(library, law_ids)[1:], "--json", str(out)]
+            subprocess.run(words, check=False, stdout=subprocess.DEVNULL)  # its exit code says that there is news
+            documents.append(json.loads(out.read_text(encoding="utf-8")))
+    own = [r for document in documents for r in document["results"] if r["job"]["target"] in TARGETS[library]]
+    own = _without_hangs(own)
+    known = _kept(library).get("found", [])
+    before = [entry for entry in known if law_ids and entry["law"] not in law_ids]
+    for old in KEPT.glob(f"{library}-*.py"):
+        if old.name not in [entry["script"] for entry in before]:
+            old.unlink()
+    found = _found(library, [result for result in own if result["verdict"] in ("violated", "follows")])
+    run = {"verified": _today(), "command": shlex.join(command(library, law_ids)), "asked": _asked(own)}
+    return run | {"found": before + found}
+
+
+def _without_hangs(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what took too long, which may be a busy machine's fault; what would follow from it stands by itself."""
+    slow = [r for r in results if r["violation"] and r["violation"]["kind"] == "hang"]
+    for result in slow:
+        click.echo(f"left out, since it hung: {result['job']['law']} × {result['job']['target']}")
+    blamed = {(result["job"]["law"], result["job"]["target"]) for result in slow}
+    kept = [result for result in results if result not in slow]
+    alone = [r["verdict"] == "follows" and (r["cause"], r["job"]["target"]) in blamed for r in kept]
+    return [r | {"verdict": "violated", "cause": ""} if own else r for r, own in zip(kept, alone, strict=True)]
+
+
+def _asked(results: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """How many laws each target was tried on, by verdict."""
+    found: dict[str, dict[str, int]] = {}
+    for result in results:
+        counts = found.setdefault(result["job"]["target"], {})
+        counts[result["verdict"]] = counts.get(result["verdict"], 0) + 1
+    return found
+
+
+def _found(library: str, wrong: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry for each law and what is wrong with it: the targets, the numbers of the first, its script, and what
+    follows from it."""
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
+    for result in wrong:
+        if result["verdict"] == "follows":
+            continue
+        law, target, violation = result["job"]["law"], result["job"]["target"], result["violation"]
+        words = _words(law, target)
+        key = (law, words.get("cause", target))
+        follows = [r["job"]["law"] for r in wrong if r["cause"] == law and r["job"]["target"] == target]
+        if key in entries:
+            entries[key]["targets"].append(target)
+            entries[key]["follows"] = sorted({*entries[key]["follows"], *follows})
+            continue
+        seen = violation["description"].splitlines()[0] if violation["description"] else result["reason"]
+        entry = {"law": law, "targets": [target], "kind": violation["kind"], "seen": seen, "follows": sorted(follows)}
+        entry |= {"smallest": violation["where"], "diagnosis": violation["diagnosis"]}
+        entry |= {"boundary": violation["boundary_said"]}
+        entries[key] = entry | _scripted(library, law, target, violation["counterexample"])
+    return list(entries.values())
+
+
+def _scripted(library: str, law: str, target: str, document: dict[str, Any]) -> dict[str, Any]:
+    """The script, and what it prints where deqverify cannot be imported; why there is none otherwise."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "found.json"
+        file.write_text(json.dumps(document), encoding="utf-8")
+        try:
+            text = standalone(read(file))
+        except (NoScriptError, CounterexampleError, TargetError, TargetFailure, ArithmeticError) as error:
+            return {"script": "", "why": str(error)}
+    options = re.sub(r"\W+", "-", target.partition("[")[2]).strip("-")
+    name = "-".join(part for part in (library, options, law) if part) + ".py"
+    (KEPT / name).write_text(text + "\n", encoding="utf-8")
+    printed = run_alone(KEPT / name)
+    return {"script": name, "printed": printed[-2:]}
+
+
+BLOCKED = (
+    "import sys; sys.modules['deqverify'] = None; exec(compile(open(sys.argv[1]).read(), sys.argv[1], 'exec'), {})"
+)
+
+
+def run_alone(path: Path) -> list[str]:
+    """The lines that a script prints where deqverify cannot be imported; what it raises as the last."""
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    words = [sys.executable, "-c", BLOCKED, str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=alone)
+    lines = done.stdout.splitlines()
+    return lines if done.returncode == 0 else [*lines, done.stderr.splitlines()[-1]]
+
+
+def _measured(library: str) -> dict[str, Any]:
+    rows = []
+    for target in SETTINGS[library]:
+        click.echo(target)
+        try:
+            deq = Subject(load(target), "float64")
+        except TargetError as error:
+            raise click.UsageError(str(error)) from error
+        rows.append({"target": target, "cells": [_cell(deq, gamma) for gamma in GAMMAS], "ms": _milliseconds(deq)})
+    return {"table": rows, "measured": _today()}
+
+
+def problem_at(gamma: float) -> tuple[SoftmaxProblem, Any]:
+    """m = 16 states, n = 32 data points and a cotangent, the same each time."""
+    draws = np.random.default_rng(0)
+    A, B, Phi = (draws.standard_normal(shape) for shape in ((16, 16), (1, 16), (16, 32)))
+    return SoftmaxProblem(A, B, Phi, np.zeros((1, 32)), gamma, losses.Squared()), draws.standard_normal((32, 16))
+
+
+SLOW = 120.0
+"""Seconds after which a call is given up."""
+
+
+def _cell(deq: Subject, gamma: float) -> dict[str, Any]:
+    """Relative errors of z, ∂L/∂A and ∂L/∂Φ, and whether non-convergence was reported."""
+    problem, cotangent = problem_at(gamma)
+    truth = judge(problem, deq.claims, "float64", cotangent)
+    try:
+        with alarm(SLOW):
+            answer = deq.solve(problem)
+            errors, said = {"z": _off(answer.z, truth.z)}, answer.status.admits_failure
+            if deq.claims.backward is not None:
+                pulled, status = deq.pull_status(answer, cotangent)
+                errors |= {"A": _off(pulled["A"], truth.pulled["A"]), "Φ": _off(pulled["x"], truth.pulled["x"])}
+                said = said or status.admits_failure
+    except Interrupted:
+        return {"raises": "too slow", "said": True, "errors": {}}
+    except TargetFailure:
+        return {"raises": "raises", "said": True, "errors": {}}
+    return {"errors": errors, "said": said}
+
+
+def _off(found: Any, true: Any) -> float:
+    return float(np.linalg.norm(found - true) / np.linalg.norm(true))
+
+
+REPEATS = 5
+
+
+def _milliseconds(deq: Subject) -> float:
+    """Processor time of both passes at γ = 0.9, the least of some, after one that compiles. Wall-clock time would be
+    the load of a shared machine as well."""
+    problem, cotangent = problem_at(0.9)
+    spent = []
+    for _ in range(1 + REPEATS):
+        before = time.process_time()
+        answer = deq.solve(problem)
+        if deq.claims.backward is not None:
+            deq.pull_status(answer, cotangent)
+        spent.append(1e3 * (time.process_time() - before))
+    return min(spent[1:])
+
+
+def _words(law: str, target: str) -> dict[str, Any]:
+    """What people said of a finding: its cause, whether it is declared, how to avoid it."""
+    known = tomllib.loads(WORDS.read_text(encoding="utf-8"))["finding"]
+    plain = re.sub(r",?claim=relative", "", target).replace("[]", "")
+    of_law = [entry for entry in known if law in entry["law"]]
+    return next((entry for each in (target, plain) for entry in of_law if each in entry["target"]), {})
+
+
+def _write() -> None:
+    PAGE.write_text(text(), encoding="utf-8")
+    click.echo(f"wrote {PAGE}")
+
+
+def text() -> str:
+    """The page, of what is kept."""
+    kept = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(KEPT.glob("*.json"))}
+    order = [name for name in SETTINGS if name in kept]
+    parts = [_HEAD, *_table_of({name: kept[name] for name in order}), _NOTES.read_text(encoding="utf-8")]
+    for name in order:
+        if "found" in kept[name]:
+            parts += _section(name, kept[name])
+    return "\n".join(parts).rstrip() + "\n"
+
+
+_NOTES = KEPT / "notes.md"
+_HEAD = """# What we found
+
+Each violation of each library, on its defaults and its best settings: the law, the smallest problem, the version, a
+script that needs only that library and NumPy, whether the documentation declares it, and how to avoid it. Written by
+`python -m tools.findings run`; `--only LIBRARY` runs one again and keeps the rest. No law knows a library's name.
+
+## Which settings give right gradients, up to which γ, at which cost
+"""
+
+
+_UNDER_THE_TABLE = """Relative errors of z / ∂L/∂A / ∂L/∂Φ against our oracle, linear-softmax cell, m = 16, n = 32,
+float64; *says so*: what stands there was reported as not converged. Right: all three at most {right:g}, up to the
+largest γ of the four below which that is so. A library without a gradient shows z alone. ms: processor time of both
+passes at γ = 0.9, the least of {repeats}, conversions included. Measured: {dates}, {machine}.
+"""
+
+
+def _table_of(kept: dict[str, Any]) -> list[str]:
+    heads = [f"γ = {gamma:g}" for gamma in GAMMAS]
+    lines = [f"| settings | {' | '.join(heads)} | right up to | ms |", "|---|" + "---|" * len(GAMMAS) + "---|---|"]
+    for name in kept:
+        for row in kept[name].get("table", []):
+            shown = " | ".join(_cell_text(cell) for cell in row["cells"])
+            lines.append(f"| `{row['target']}` | {shown} | {_right_up_to(row['cells'])} | {row['ms']:.2g} |")
+    dates = sorted({kept[name]["measured"]["date"] for name in kept if "measured" in kept[name]})
+    machine = next((kept[name]["measured"]["machine"] for name in kept if "measured" in kept[name]), "")
+    said = {"right": RIGHT, "repeats": REPEATS, "dates": ", ".join(dates), "machine": machine}
+    return [*lines, "", _UNDER_THE_TABLE.format(**said)]
+
+
+def _cell_text(cell: dict[str, Any]) -> str:
+    if cell.get("raises"):
+        return str(cell["raises"])
+    said = ", *says so*" if cell["said"] else ""
+    return " / ".join(f"{value:.0e}".replace("e-0", "e-") for value in cell["errors"].values()) + said
+
+
+def _right_up_to(cells: list[dict[str, Any]]) -> str:
+    right = ""
+    for gamma, cell in zip(GAMMAS, cells, strict=True):
+        if not cell["errors"] or not max(cell["errors"].values()) <= RIGHT:
+            return right or "—"
+        right = f"{gamma:g}"
+    return right
+
+
+def _section(library: str, kept: dict[str, Any]) -> list[str]:
+    when, at = kept["verified"], kept["verified"]["versions"]
+    below = "jax" if library in ("jaxopt", "optimistix") else "scipy" if library == "scipy" else "torch"
+    packages = ", ".join(f"{name} {at[name]}" for name in dict.fromkeys((library, below, "numpy")) if name in at)
+    lines = [f"## {library}", "", f"{packages}; {when['date']}, {when['machine']}.", "", "```sh"]
+    lines += [kept["command"], "```", "", _count(kept["asked"]), ""]
+    return lines + [line for entry in kept["found"] for line in _entry(entry)]
+
+
+def _count(asked: dict[str, dict[str, int]]) -> str:
+    said = []
+    for target, counts in asked.items():
+        told = ", ".join(
+            f"{counts[key]} {key}" for key in ("holds", "violated", "follows", "inconclusive") if key in counts
+        )
+        said.append(f"`{target}`: {told}")
+    return "; ".join(said) + "."
+
+
+def _entry(entry: dict[str, Any]) -> list[str]:
+    law, target = laws()[entry["law"]], entry["targets"][0]
+    words = _words(entry["law"], target)
+    lines = [f"### `{law.id}`: {words.get('title', law.anomaly)}", ""]
+    lines += [
+        f"{law.statement[0].upper()}{law.statement[1:]}. Violated by {', '.join(f'`{t}`' for t in entry['targets'])}.",
+        "",
+    ]
+    lines += [f"- Cause: {words['cause']}" if words else f"- Cause: not looked into. {entry['diagnosis']}"]
+    lines += [f"- Smallest problem: {entry['smallest'] or 'see the script'}; {entry['seen']}"]
+    lines += [f"- Where: {entry['boundary']}"] if entry["boundary"] else []
+    lines += [f"- Declared: {words['declared']}", f"- Avoid it: {words['avoid']}"] if words else []
+    if entry["script"]:
+        lines += [f"- Script: [{entry['script']}](findings/{entry['script']}) prints"]
+        lines += ["", "  ```text", *(f"  {line}" for line in entry["printed"]), "  ```", ""]
+    else:
+        lines += [f"- Script: with deqverify alone, since {entry['why']}."]
+    if entry["follows"]:
+        lines += [f"- What follows from it: {', '.join(entry['follows'])}."]
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    main()

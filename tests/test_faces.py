@@ -34,7 +34,7 @@ def test_a_clean_run_exits_0_and_shows_the_matrix() -> None:
 def test_a_violation_exits_1_with_a_snippet_that_shows_it_again(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     chosen = ("--max-examples", "20", "--seed", "0", "--dtype", "float64")
-    arguments = ("torchdeq", "--law", "gradient-x", *chosen, "--json", str(report))
+    arguments = ("torchdeq", "--law", "gradient-x", *chosen, "--report", str(report))
     result = run(*arguments)
     assert result.exit_code == 1, result.output
     (entry,) = json.loads(report.read_text())["results"]
@@ -77,7 +77,8 @@ def test_an_expected_violation_exits_0_and_a_stale_expectation_1(tmp_path: Path)
         (("reference", "--device", "cuda:x", "--law", "mass"), "use cpu, cuda or cuda:1"),
         (("reference[", "--law", "mass"), "cannot read"),
         (("reference", "--expect", "/no/such/file"), "/no/such/file"),
-        (("reference", "--json", "/no/such/folder/x.json"), "no folder"),
+        (("reference", "--report", "/no/such/folder/x.json"), "no folder"),
+        (("reference", "--report", "x.pdf"), "has to end in one of .html, .md, .json, .xml"),
         ((), "Missing argument"),
     ],
 )

@@ -54,7 +54,17 @@ def test_a_target_beside_ones_work_is_found_from_another_folder(
     beside, elsewhere = folders
     monkeypatch.chdir(beside)
     monkeypatch.syspath_prepend(str(beside))
-    arguments = ["wrongly:solve[rtol=1e-6]", "--law", "mass", "--seed", "0", "--max-examples", "5", "--json", "r.json"]
+    arguments = [
+        "wrongly:solve[rtol=1e-6]",
+        "--law",
+        "mass",
+        "--seed",
+        "0",
+        "--max-examples",
+        "5",
+        "--report",
+        "r.json",
+    ]
     arguments += ["--dtype", "float64"]
     result = CliRunner().invoke(main, ["run", *arguments])
     assert result.exit_code == 1, result.output

@@ -124,7 +124,8 @@ def keep(document: Mapping[str, Any], folder: Path = FOLDER) -> str:
         f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
         for key, value in document.items()
     ]
-    part.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    part.write_bytes(text.encode("utf-8", errors="replace"))  # a target may print halves of characters
     part.replace(path)
     return str(document["id"])
 

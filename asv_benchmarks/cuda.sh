@@ -17,7 +17,7 @@ part() {
 
 "$python" -c 'import torch; assert torch.cuda.is_available(), "PyTorch sees no CUDA device"' || exit
 part laws "$python" -m deqverify run reference 'reference[fast]' 'reference[mass]' torchdeq 'torchdeq[ift]' \
-    --device cuda --dtype float64 --dtype float32 --seed 0 --expect expectations.toml --json "$out/laws.json"
+    --device cuda --dtype float64 --dtype float32 --seed 0 --expect expectations.toml --report "$out/laws.json"
 part lu "$python" -m tools.speed peers --device cuda --sizes 256x256,1024x256,4096x256,8192x256
 part near-one "$python" -m tools.speed near-one --device cuda --sizes 2048x16,8192x16
 part batched "$python" -m tools.speed batched --device cuda --rounds 3

@@ -35,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--deq-laws", action="append", default=[], metavar="MODULE", dest="deq_laws",
                     help="also the laws of this module of your own (repeatable)")  # fmt: skip
     group.addoption("--deq-device", default="cpu", help="cpu or cuda")
+    group.addoption("--deq-report", action="append", default=[], metavar="PATH", dest="deq_reports",
+                    help="write a report too: .html, .md, .json or .xml (repeatable)")  # fmt: skip
     group.addoption("--deq-expect", default=None, metavar="FILE",
                     help="TOML file of expected violations; default: deqverify.toml, if it is here")  # fmt: skip
 
@@ -72,6 +74,8 @@ class Verification:
         from deqverify.running.expectations import expectations, found_by_itself
         from deqverify.running.request import Request
 
+        self.reports = [Path(path) for path in config.getoption("deq_reports")]
+        self.found: list[Result] = []
         sys.path.insert(0, os.getcwd())  # targets of one's own are modules beside one's work, as on the command line
         dtype = config.getoption("deq_dtype")
         self.expecting = config.getoption("deq_expect") or found_by_itself()
@@ -89,6 +93,12 @@ class Verification:
                 seed=config.getoption("deq_seed"),
                 expectations=expectations(self.expecting, ()) if self.expecting else (),
             )
+            if self.reports:
+                from deqverify.reporting.files import check
+
+                self.reports = [check(path) for path in self.reports]
+                if getattr(config.option, "numprocesses", None):
+                    raise ValueError("--deq-report: one process has to see every law; leave -n out")
         except ValueError as error:
             raise pytest.UsageError(f"deqverify: {error}") from error
         self._workers: Workers | None = None
@@ -109,7 +119,8 @@ class Verification:
             if reason in self._said:
                 pytest.skip(f"could not run {job.column}, as was said")
             self._said.add(reason)
-        return self.run.result(job)
+        self.found.append(self.run.result(job))
+        return self.found[-1]
 
     def expected_cause(self, result: Result) -> Expectation | None:
         """The expectation that a violation may follow from, as on the command line it does where that is violated."""
@@ -142,6 +153,12 @@ class Verification:
             raise pytest.UsageError(
                 "deqverify: --deq was given but no law was selected; add --pyargs deqverify.properties"
             )
+
+    def pytest_sessionfinish(self) -> None:
+        if self.reports and self.found:
+            report = self.run.report_of(self.found)
+            for path in self.reports:
+                report.write(path)
 
     def pytest_unconfigure(self) -> None:
         if self._workers is not None:

@@ -78,6 +78,7 @@ def test_an_expected_violation_exits_0_and_a_stale_expectation_1(tmp_path: Path)
         (("reference[", "--law", "mass"), "cannot read"),
         (("reference", "--expect", "/no/such/file"), "/no/such/file"),
         (("reference", "--report", "/no/such/folder/x.json"), "no folder"),
+        (("reference", "--report", "x.pdf"), "has to end in one of .html, .md, .json, .xml"),
         ((), "Missing argument"),
     ],
 )

@@ -173,8 +173,12 @@ def test_what_raises_is_shown_as_what_is_seen(tmp_path: Path, monkeypatch: pytes
 
 def test_where_there_is_no_such_script_it_says_why() -> None:
     direction = {"problem": SIMPLE, "direction": np.ones((1, 1))}
-    text = code(Counterexample("gradient-x", "tests.faults.layers:RowSoftmax", "float64", "cpu", direction))
-    assert text.startswith("# This script needs deqverify: the target tests.faults.layers:RowSoftmax is built on it")
+    text = code(
+        Counterexample("gradient-x", "deqverify.faults.parametrisation:RowSoftmax", "float64", "cpu", direction)
+    )
+    assert text.startswith(
+        "# This script needs deqverify: the target deqverify.faults.parametrisation:RowSoftmax is built on it"
+    )
     assert ".replay(" in text
 
 

@@ -58,12 +58,13 @@ def _template(name: str, report: Report, **given: Any) -> str:
     )
 
 
-def code(text: str) -> Markup:
-    """``text`` in one line as code; more backticks around it than within."""
+def code(text: str, in_table: bool = False) -> Markup:
+    """``text`` in one line as code; more backticks around it than within. A bar would end the cell of a table."""
     line = " ".join(plain(text).split())[:300] or " "
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     pad = " " if line.startswith("`") or line.endswith("`") else ""
-    return Markup(f"{ticks}{pad}{line}{pad}{ticks}".replace("|", "\\|"))
+    line = line.replace("|", "\\|") if in_table else line
+    return Markup(f"{ticks}{pad}{line}{pad}{ticks}")
 
 
 def fenced(text: str, language: str = "") -> Markup:

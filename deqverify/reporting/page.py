@@ -25,7 +25,7 @@ MOST_SCRIPT = 12_000
 MOST_SHOWN = 1_400_000
 """Bytes of violations and causes on the page: 3 MB less the matrix of 10,000 results and the pictures."""
 
-MOST_PICTURES = 10
+MOST_PICTURES = 8
 """So many causes have pictures of where they begin; the others have them as a line of text."""
 
 KINDS = {
@@ -217,7 +217,7 @@ def _behaviour(report: Report) -> dict[str, Any]:
     if not report.sketches and not any(c.first.violation and c.first.violation.boundary for c in report.causes):
         return found
     try:
-        from deqverify.reporting import pictures
+        import deqverify.reporting.pictures as pictures
     except ImportError:
         return found | {"why": "Pictures need matplotlib: pip install 'deqverify[plot]'."}
     for about in ("conditioning", "adjoint"):

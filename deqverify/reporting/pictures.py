@@ -48,9 +48,9 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG element, with what stands below it."""
+    """An SVG element, with what stands below it: a heading, a caption, and why it is not whole, "" where it is."""
 
-    title: str
+    heading: str
     svg: str
     caption: str
     note: str = ""
@@ -62,8 +62,9 @@ LEAST = 1e-4
 _numbers = count()
 
 
-def _drawn(title: str, told: str, caption: str, draw: Callable[[Any], None], note: str = "") -> Picture:
-    """What ``draw`` puts on axes, its legend below them; ``told`` is the alternative text."""
+def _drawn(of: str, heading: str, told: str, caption: str, draw: Callable[[Any], None], note: str = "") -> Picture:
+    """What ``draw`` puts on axes, its legend below them. The alternative text is made of whom it is ``of``, the heading
+    and what is ``told``."""
     with rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.2))
         axes = figure.add_subplot()
@@ -71,13 +72,14 @@ def _drawn(title: str, told: str, caption: str, draw: Callable[[Any], None], not
         axes.set_axisbelow(True)
         draw(axes)
         rows = -(-len(axes.get_legend_handles_labels()[1]) // 2)
-        below = 0.55 + 0.2 * rows  # inches: ticks and label, and the legend's rows
+        below = 0.62 + 0.2 * rows  # inches: ticks and label, and the legend's rows
         figure.set_size_inches(4.6, 2.7 + below)
         figure.subplots_adjust(left=0.15, right=0.97, bottom=below / (2.7 + below), top=0.98)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.42 / 2.65), ncols=2, borderaxespad=0.0)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.5 / 2.65), ncols=2, borderaxespad=0.0)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Picture(plain(title), _inlined(buffer.getvalue(), plain(title), plain(told)), plain(caption), plain(note))
+    title = plain(f"{of}: {heading}" if of else heading)
+    return Picture(plain(heading), _inlined(buffer.getvalue(), title, plain(told)), plain(caption), plain(note))
 
 
 def _inlined(svg: str, title: str, told: str) -> str:
@@ -138,9 +140,9 @@ def _boundary(line: dict[str, Any], what: str) -> Picture:
         axes.set_ylabel("measured / allowed")
         _decades(axes.yaxis, low, high)
 
-    title = f"{what}: measured/allowed along {name}"
-    caption = f"measured/allowed along {name} at {line['rest']}; beyond the line at 1 the law is violated"
-    return _drawn(title, f"{told}. Along {name} from {seen}: {most}.", caption, draw)
+    caption = f"at {line['rest']}; above the line the law is violated"
+    heading = f"measured/allowed along {name}"
+    return _drawn(what, heading, f"{told}. Along {name} from {seen}: {most}.", caption, draw)
 
 
 def _places(name: str, values: Any) -> Any:
@@ -201,9 +203,11 @@ def against_conditioning(sketches: Sequence[Sketch]) -> Picture | None:
                 y = np.maximum(y, 1e-17)
                 high = max(high, float(y.max(initial=high)))
                 if curve.role == ALLOWED:
-                    axes.plot(x, y, "--", color=colour, linewidth=1)
+                    axes.plot(x, y, "--" if len(x) > 1 else "_", color=colour, linewidth=1)
                 else:
-                    axes.plot(x, y, marker=marker, color=colour, markersize=4, linewidth=1.4, label=_short(sketch))
+                    axes.plot(
+                        x, y, marker=marker, color=colour, markersize=4, linewidth=1.4, label=_short(sketch.target)
+                    )
         _decades(axes.yaxis, low, high * 3)
         axes.set_ylim(low / 2, high * 3)
         _decades(axes.xaxis, *axes.get_xlim())
@@ -212,11 +216,12 @@ def against_conditioning(sketches: Sequence[Sketch]) -> Picture | None:
 
     caption = f"relative error of {of} against 1/(1−γ), dashed what the claims allow; {some[0].where}"
     notes = "; ".join(f"{s.target}: {s.note}" for s in sketches if s.note)
-    return _drawn(f"Error of {of} against 1/(1−γ)", f"At the largest γ, {told}.", caption, draw, notes)
+    return _drawn("", f"Error of {of} against 1/(1−γ)", f"At the largest γ, {told}.", caption, draw, notes)
 
 
-def _short(sketch: Sketch) -> str:
-    name = plain(sketch.target)
+def _short(name: str) -> str:
+    """``name`` as a legend has room for it."""
+    name = plain(name).replace("\n", " ")
     return name if len(name) <= 28 else f"…{name[-27:]}"
 
 
@@ -243,13 +248,13 @@ def _trace(sketch: Sketch) -> Picture:
             if curve.role == THEORY:
                 axes.plot(x, y, "--", color=colour, linewidth=1)
             else:
-                axes.plot(x, y, color=colour, linewidth=1.6, label=curve.name)
+                axes.plot(x, y, color=colour, linewidth=1.6, label=_short(curve.name))
         _decades(axes.yaxis, least / 2, 2.0)
         axes.set_xlabel("iteration k")
         axes.set_ylabel("residual / first residual")
 
     caption = f"residuals by iteration, dashed γᵏ, the rate of plain iteration; {sketch.where}"
-    return _drawn(f"{sketch.target}: residuals against γᵏ", f"Shares of the first: {ends}.", caption, draw, sketch.note)
+    return _drawn(sketch.target, "residuals against γᵏ", f"Shares of the first: {ends}.", caption, draw, sketch.note)
 
 
 def _decay(sketch: Sketch) -> Picture:
@@ -270,7 +275,7 @@ def _decay(sketch: Sketch) -> Picture:
 
     told = f"At t = {t:.2g} the excess loss is {share:.1e} of that at the start, {where}."
     caption = f"training by this target's gradients, dashed what the theorem promises at least; {sketch.where}"
-    return _drawn(f"{sketch.target}: decay of the loss", told, caption, draw, sketch.note)
+    return _drawn(sketch.target, "decay of the loss", told, caption, draw, sketch.note)
 
 
 def _path(sketch: Sketch) -> Picture:
@@ -286,8 +291,8 @@ def _path(sketch: Sketch) -> Picture:
         at = np.stack([X - sketch.minimum[0], Y - sketch.minimum[1]])
         height = np.einsum("iab,ij,jab->ab", at, np.array(sketch.hessian), at)
         axes.contour(X, Y, height, levels=float(height.max()) * np.array([0.02, 0.1, 0.3, 0.6]), colors=[LINE])
-        axes.plot(*_finite(newton), "--", color=SERIES[1], linewidth=1.2, label=newton.name)
-        axes.plot(*_finite(seen), color=SERIES[0], linewidth=1.2, label=seen.name)
+        axes.plot(*_finite(newton), "--", color=SERIES[1], linewidth=1.2, label=_short(newton.name))
+        axes.plot(*_finite(seen), color=SERIES[0], linewidth=1.2, label=_short(seen.name))
         times = newton.times[-1] * 2.0 ** np.arange(-6.0, 1.0)
         axes.plot(*_at(newton, times).T, "o", color=SERIES[1], fillstyle="none", markersize=9)
         axes.plot(*_at(seen, times[times <= seen.times[-1]]).T, "o", color=SERIES[0], markersize=4)
@@ -302,7 +307,7 @@ def _path(sketch: Sketch) -> Picture:
         "the shallow model's path under this target's gradients over contours of its objective; a right one has its "
         f"dots in the circles, trust-region Newton's at the same times; {sketch.where}"
     )
-    return _drawn(f"{sketch.target}: W beside trust-region Newton's", told, caption, draw, sketch.note)
+    return _drawn(sketch.target, "W beside trust-region Newton's", told, caption, draw, sketch.note)
 
 
 def _at(path: Curve, times: Any) -> Any:

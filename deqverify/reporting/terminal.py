@@ -38,6 +38,11 @@ STYLES = {
 }
 
 
+def _text(text: str, style: str = "") -> Text:
+    """``text``, of a target perhaps, as it can be shown."""
+    return Text(plain(text), style=style)
+
+
 def show(report: Report, console: Console, full: bool = False) -> None:
     """The causes, what could not run, stale expectations, the counts and one line of summary; ``full``: the matrix and
     every violation besides."""
@@ -58,12 +63,12 @@ def show(report: Report, console: Console, full: bool = False) -> None:
         names, columns = {job.law for job in jobs}, {job.column for job in jobs}
         which = jobs[0].law if len(names) == 1 else f"{len(names)} laws"
         where = jobs[0].column if len(columns) == 1 else target
-        console.print(Text(plain(f"could not run: {which} × {where}"), style=STYLES[Verdict.COULD_NOT_RUN]))
-        console.print(Text(plain(reason)))
+        console.print(_text(f"could not run: {which} × {where}", style=STYLES[Verdict.COULD_NOT_RUN]))
+        console.print(_text(reason))
     for sentence in remarks(report):
-        console.print(Text(sentence, style="yellow"))
+        console.print(_text(sentence, style="yellow"))
     for sentence in report.stale:
-        console.print(Text(f"stale expectation: {sentence}", style="bold red"))
+        console.print(_text(f"stale expectation: {sentence}", style="bold red"))
     if full:
         _legend(report, console)
     console.print(summary(report))
@@ -80,20 +85,20 @@ def _causes(report: Report, console: Console, detailed: bool) -> None:
     unexpected = [cause for cause in found if not cause.expected]
     if unexpected:
         count = "one cause" if len(unexpected) == 1 else f"{len(unexpected)} causes"
-        console.print(Text(f"{count} of what is violated", style="bold"))
+        console.print(_text(f"{count} of what is violated", style="bold"))
     for number, cause in enumerate(unexpected, start=1):
-        head = Text(plain(f"{number}  {cause.target} {said(cause)}"), style=STYLES[Verdict.VIOLATED])
+        head = _text(f"{number}  {cause.target} {said(cause)}", style=STYLES[Verdict.VIOLATED])
         console.print(head.append(f"  ({cause.law})", style="default"))
         id = cause.first.violation.id if cause.first.violation else ""
         parts = details(cause, report) + ([f"deqverify show {id}"] if id else [])
-        console.print(Text(plain("   " + "; ".join(parts))))
+        console.print(_text("   " + "; ".join(parts)))
     for line in _expected([cause for cause in found if cause.expected]):
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
     for target in dict.fromkeys(cause.target for cause in unexpected):
         if holding := trusted(report.results, target):
             console.print(
-                Text(f"{target} can still be trusted in {len(holding)} laws: {named(holding)}", style="green")
+                _text(f"{target} can still be trusted in {len(holding)} laws: {named(holding)}", style="green")
             )
     for cause in unexpected if detailed else ():
         if not (cause.first.violation and cause.first.violation.id):
@@ -111,8 +116,8 @@ def _expected(found: Sequence[Cause]) -> list[Text]:
         follow = sum(len(cause.followers) for cause in causes)
         also = f" ({follow} more follow)" if follow else ""
         more = f" and {len(targets) - 1} targets more" if len(targets) > 1 else ""
-        line = Text(f"expected  {', '.join(ids)} × {targets[0]}{more}{also}: ", style=STYLES[Verdict.EXPECTED])
-        lines.append(line.append(reason, style="default"))
+        line = _text(f"expected  {', '.join(ids)} × {targets[0]}{more}{also}: ", style=STYLES[Verdict.EXPECTED])
+        lines.append(line.append(plain(reason), style="default"))
     return lines
 
 
@@ -127,7 +132,7 @@ def matrices(results: Sequence[Result], width: int = 80) -> list[Table]:
     tables = [_matrix(results, columns[i : i + most], headings) for i in range(0, len(columns), most)]
     if tables and headings[columns[0]] != columns[0]:
         key = "\n".join(f"{heading} {column}" for column, heading in headings.items())
-        tables[-1].caption, tables[-1].caption_justify = Text(key, style="default"), "left"
+        tables[-1].caption, tables[-1].caption_justify = _text(key, style="default"), "left"
     return tables
 
 
@@ -140,7 +145,7 @@ def _matrix(results: Sequence[Result], columns: Sequence[str], headings: dict[st
     table = Table(title="laws × implementations", title_justify="left", header_style="bold", pad_edge=False)
     table.add_column("law", no_wrap=True)
     for column in columns:
-        table.add_column(Text(headings[column]), no_wrap=True)
+        table.add_column(_text(headings[column]), no_wrap=True)
     known, family = laws(), None
     for law in dict.fromkeys(result.job.law for result in results):
         if family not in (None, known[law].family):
@@ -160,18 +165,18 @@ SHORT = {
 
 def _cell(result: Result | None) -> Text:
     if not result:
-        return Text("")
+        return _text("")
     word = SHORT.get(result.verdict, result.verdict.value)
     if result.verdict is Verdict.HOLDS and result.share < FULL_SHARE:
         word += f" {100 * result.share:.0f} %"
-    return Text(word, style=STYLES[result.verdict])
+    return _text(word, style=STYLES[result.verdict])
 
 
 def _legend(report: Report, console: Console) -> None:
     for verdict in Verdict:
         if count := len(report.of(verdict)):
             sign = f" ({SHORT[verdict]})" if len(SHORT.get(verdict, "  ")) == 1 else ""
-            line = Text(f"{verdict.value + sign:17}", style=STYLES[verdict])
+            line = _text(f"{verdict.value + sign:17}", style=STYLES[verdict])
             console.print(line.append(f"{count:4}  {LEGEND[verdict]}", style="default"))
 
 
@@ -181,23 +186,23 @@ def violation_of(result: Result, console: Console) -> None:
     assert violation
     console.print()
     title = f"{result.verdict.value.upper()}  {result.job.law} × {result.job.column}  ({violation.anomaly})"
-    console.print(Text(title, style=STYLES[result.verdict]))
+    console.print(_text(title, style=STYLES[result.verdict]))
     for line in (
         violation.diagnosis and f"it {violation.diagnosis}",
         violation.boundary_said,
         violation.boundary_drawn,
     ):
         if line:
-            console.print(Text(plain(line)))
-    console.print(Text(plain(violation.description)))
+            console.print(_text(line))
+    console.print(_text(violation.description))
     if result.verdict is Verdict.EXPECTED:
-        console.print(Text(f"expected: {result.reason}", style="yellow"))
+        console.print(_text(f"expected: {result.reason}", style="yellow"))
     else:
-        console.print(Text(violation.at_stake, style="italic"))
+        console.print(_text(violation.at_stake, style="italic"))
     if result.output.strip():
-        console.print(Text(f"it printed: {plain(result.output.strip())[-300:]}", style="dim"))
+        console.print(_text(f"it printed: {result.output.strip()[-300:]}", style="dim"))
     # Never wrapped: what is shown must paste.
-    console.print(Text(violation.snippet), soft_wrap=True)
+    console.print(_text(violation.snippet), soft_wrap=True)
 
 
 def counterexample_text(known: Counterexample) -> str:
@@ -216,4 +221,4 @@ def counterexample_text(known: Counterexample) -> str:
 def summary(report: Report) -> Text:
     """One line: what happened, and what it means for the exit code."""
     style = ("bold green", "bold red", "bold magenta")[report.exit_code]
-    return Text(f"\n{counts(report)} {ending(report)}", style=style)
+    return _text(f"\n{counts(report)} {ending(report)}", style=style)

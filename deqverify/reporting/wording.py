@@ -43,7 +43,7 @@ def details(cause: Cause, report: Report) -> list[str]:
     violation = cause.first.violation
     assert violation
     parts = [violation.boundary_said or (f"smallest at {violation.where}" if violation.where else "")]
-    right = holding_dtypes(report.results, cause)
+    right = holding_dtypes(report.by_law[cause.target, cause.law], cause)
     also = f", not in {' and '.join(right)}" if right else ""
     parts += [f"in {' and '.join(cause.dtypes)}{also}"] if cause.dtypes else []
     if violation.kind != "wrong":

@@ -15,7 +15,7 @@ def write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        with part.open("w", encoding="utf-8", errors="replace") as file:  # a target may print halves of characters
             file.write(text)
             file.flush()
             os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it

@@ -6,6 +6,7 @@ import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,14 @@ class Report:
     def causes(self) -> list[Cause]:
         """What is wrong, what follows from it beside it; the unexpected first."""
         return causes(self.results)
+
+    @cached_property
+    def by_law(self) -> dict[tuple[str, str], list[Result]]:
+        """The results of each target and law."""
+        found: dict[tuple[str, str], list[Result]] = {}
+        for result in self.results:
+            found.setdefault((result.job.target, result.job.law), []).append(result)
+        return found
 
     def of(self, verdict: Verdict) -> list[Result]:
         return [result for result in self.results if result.verdict is verdict]

@@ -13,7 +13,7 @@ LEGEND = {
     Verdict.HOLDS: "no counterexample; the bounds could have told, in so many of the examples where a share is given",
     Verdict.VIOLATED: "a counterexample was found and shrunk",
     Verdict.FOLLOWS: "violated, but only where a law that it rests on is violated too",
-    Verdict.EXPECTED: "violated, as the file of expectations says, for the reason given there",
+    Verdict.EXPECTED: "violated, as the expectations say, for the reason given there",
     Verdict.INCONCLUSIVE: "too little evidence: mostly reported as not converged, or the claims allow too much",
     Verdict.NOT_CLAIMED: "the implementation does not claim what the law needs",
     Verdict.COULD_NOT_RUN: "the target or the law failed to start",

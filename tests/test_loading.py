@@ -63,6 +63,9 @@ class Half:
 class NoCap(TorchDirect):
     limited = None
 
+def needs_more():
+    import nowhere.at_all
+
 layer = TorchDirect()
 net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh())
 three_of_them, text, nothing = 3, "solve", None
@@ -179,6 +182,7 @@ def test_relative_claims_of_one_target_leave_another_of_the_same_instance_alone(
         ("three", "three\\(step, z0, x\\) cannot be called as solve\\(step, z0\\)"),
         ("NoCap", "limited: is None; leave the attribute out where the layer has no cap to lower"),
         ("exits", "building it failed: SystemExit: 3"),
+        ("needs_more", "there is no module 'nowhere'; pip install nowhere$"),
     ],
 )
 def test_what_is_no_deq_is_refused_before_anything_runs(attribute: str, said: str) -> None:

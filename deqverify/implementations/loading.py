@@ -90,6 +90,10 @@ def _built(factory: Any, options: tuple[str, ...], text: str) -> Any:
         return factory(*options)
     except KeyboardInterrupt:
         raise
+    except ModuleNotFoundError as error:  # a factory may import its library first when it is called
+        name = parse(text).name
+        fix = _remedy(name, (error.name or "").partition(".")[0], installed().get(name))
+        raise TargetError(f"target {text!r}: there is no module {error.name!r}; {fix}") from error
     except BaseException as error:  # SystemExit and skips are BaseExceptions too
         raise TargetError(f"target {text!r}: building it failed: {type(error).__name__}: {error}") from error
 

@@ -64,7 +64,7 @@ def test_a_part_is_run_again_and_the_rest_stays(tmp_path: Path, monkeypatch: pyt
     def run(*law_ids: str) -> str:
         file = tmp_path / "results"
         file.write_text(json.dumps({"results": [result(law) for law in law_ids]}), encoding="utf-8")
-        words = [word for law in law_ids for word in ("--law", law)]
+        words = [*(word for law in law_ids for word in ("--law", law)), "--command", "deqverify run torchdeq"]
         done = CliRunner().invoke(findings.main, ["run", "--only", "torchdeq", "--results", str(file), *words])
         assert done.exit_code == 0, done.output
         return (tmp_path / "page.md").read_text(encoding="utf-8")

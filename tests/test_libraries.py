@@ -26,6 +26,7 @@ MOST_LINES = 40  # the issue's number: no blank ones counted, the documentation 
 LONGER = {"torchdeq"}  # traces, modes and a backward writer: what torchdeq shows and the others do not
 
 LIBRARIES = {
+    "deepinv": ("deepinv", "deepinv[anderson]", "deepinv[tight]"),
     "jaxopt": ("jaxopt", "jaxopt[anderson]", "jaxopt[gmres]", "jaxopt[vmap]", "jaxopt[gmres,tight]"),
     "optimistix": ("optimistix", "optimistix[newton]", "optimistix[gmres]", "optimistix[newton,tight]"),
     "scipy": (

@@ -171,6 +171,17 @@ def test_what_raises_is_shown_as_what_is_seen(tmp_path: Path, monkeypatch: pytes
     assert run_alone(standalone(known), tmp_path)[-1] == "seen: ValueError: never in my life"
 
 
+def test_what_is_no_number_is_shown_as_what_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("torchdeq")
+    known = Counterexample("pickles", "torchdeq", "float64", "cpu", {"problem": SIMPLE}, "crash")
+    *_, first, last = run_alone(standalone(known), tmp_path)
+    assert first == "expected, the type of its pickle: bytes"
+    assert "local object" in last  # which pickle refuses
+    beside = {"problem": SIMPLE, "point": 0}
+    text = standalone(Counterexample("status-nan", "scipy", "float64", "cpu", beside, "crash"))
+    assert run_alone(text, tmp_path)[-1] == "seen: ValueError: array must not contain infs or NaNs"
+
+
 def test_where_there_is_no_such_script_it_says_why() -> None:
     direction = {"problem": SIMPLE, "direction": np.ones((1, 1))}
     text = code(

@@ -65,6 +65,7 @@ SETTINGS: dict[str, list[str]] = {
     "jaxopt": ["jaxopt", "jaxopt[anderson]", "jaxopt[gmres]", "jaxopt[tight]", "jaxopt[anderson,gmres,tight]"],
     "optimistix": ["optimistix", "optimistix[newton]", "optimistix[gmres]", "optimistix[tight]"],
     "torchopt": ["torchopt", "torchopt[inv]", "torchopt[inv,tight]"],
+    "deepinv": ["deepinv", "deepinv[anderson]", "deepinv[tight]"],
     "scipy": ["scipy", "scipy[krylov]", "scipy[newton_krylov]", "scipy[iteration]", "scipy[gmres]"],
 }  # fmt: skip
 """By library, the rows of the table; the first is a dense solve in PyTorch, without a library."""
@@ -93,11 +94,15 @@ only_option = click.option("--only", multiple=True, metavar="LIBRARY", help="Onl
 @click.option("--law", "law_ids", multiple=True, metavar="LAW", help="Only this law; what was found by others stays.")
 @click.option("--results", type=click.Path(path_type=Path, exists=True), multiple=True,
               help="Take the results of earlier `deqverify run --json` in place of running (repeatable).")  # fmt: skip
-def run(only: tuple[str, ...], law_ids: tuple[str, ...], results: tuple[Path, ...]) -> None:
+@click.option("--command", "commands", multiple=True, help="What made these results, as the page says it (repeatable).")
+def run(only: tuple[str, ...], law_ids: tuple[str, ...], results: tuple[Path, ...], commands: tuple[str, ...]) -> None:
     """Verifies and writes the page."""
+    if results and not commands:
+        raise click.UsageError("--results: say with --command what made them")
     for library in _chosen(only):
         if library in TARGETS:
-            _keep(library, **_verified(library, law_ids, results))
+            found = _verified(library, law_ids, results)
+            _keep(library, **found | {"commands": list(commands) or [shlex.join(command(library, law_ids))]})
     _write()
 
 
@@ -155,8 +160,7 @@ def _verified(library: str, law_ids: tuple[str, ...], results: tuple[Path, ...])
         if old.name not in [entry["script"] for entry in before]:
             old.unlink()
     found = _found(library, [result for result in own if result["verdict"] in ("violated", "follows")])
-    run = {"verified": _today(), "command": shlex.join(command(library, law_ids)), "asked": _asked(own)}
-    return run | {"found": before + found}
+    return {"verified": _today(), "asked": _asked(own), "found": before + found}
 
 
 def _without_hangs(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -343,7 +347,9 @@ def _table_of(kept: dict[str, Any]) -> list[str]:
     for name in kept:
         for row in kept[name].get("table", []):
             shown = " | ".join(_cell_text(cell) for cell in row["cells"])
-            lines.append(f"| `{row['target']}` | {shown} | {_right_up_to(row['cells'])} | {row['ms']:.2g} |")
+            lines.append(
+                f"| `{row['target']}` | {shown} | {_right_up_to(row['cells'])} | {f'{row['ms']:.2g}' if row['ms'] else ''} |"
+            )
     dates = sorted({kept[name]["measured"]["date"] for name in kept if "measured" in kept[name]})
     machine = next((kept[name]["measured"]["machine"] for name in kept if "measured" in kept[name]), "")
     said = {"right": RIGHT, "repeats": REPEATS, "dates": ", ".join(dates), "machine": machine}
@@ -371,7 +377,7 @@ def _section(library: str, kept: dict[str, Any]) -> list[str]:
     below = "jax" if library in ("jaxopt", "optimistix") else "scipy" if library == "scipy" else "torch"
     packages = ", ".join(f"{name} {at[name]}" for name in dict.fromkeys((library, below, "numpy")) if name in at)
     lines = [f"## {library}", "", f"{packages}; {when['date']}, {when['machine']}.", "", "```sh"]
-    lines += [kept["command"], "```", "", _count(kept["asked"]), ""]
+    lines += [*kept["commands"], "```", "", _count(kept["asked"]), ""]
     return lines + [line for entry in kept["found"] for line in _entry(entry)]
 
 

@@ -51,7 +51,7 @@ class Shown:
     """One call, and one number of its answer: ``expected`` beside the expression ``seen``.
 
     ``kind`` is "z", an equilibrium, "pull", the gradients of ⟨c, z⟩ in ``blocks``, "second", the derivatives of
-    ``Σ⟨gradient, d⟩``, or "random", the global random state. ``what`` names the number.
+    ``Σ⟨gradient, d⟩``, "random", the global random state, or "pickle". ``what`` names the number.
     """
 
     problem: Problem
@@ -83,7 +83,7 @@ def standalone(known: Counterexample) -> str:
     law = laws()[known.law]
     try:
         with alarm(SECONDS):
-            shown = _shown(law, subject, dict(known.arguments))
+            shown = _shown(law, subject, dict(known.arguments), known.kind == "crash")
     except Interrupted as error:
         raise NoScriptError(f"the target did not answer within {SECONDS:g} s") from error
     if shown is None:
@@ -111,13 +111,15 @@ def _calling(layer: Any, target: str) -> str:
     return defining(*imports, f"from {module} import {attribute.partition('.')[0]} as theirs", body=body)
 
 
-def _shown(law: Law, subject: Subject, arguments: dict[str, Any]) -> Shown | None:
+def _shown(law: Law, subject: Subject, arguments: dict[str, Any], crashed: bool) -> Shown | None:
     """What the script shows of a violation."""
     problem = arguments["problem"]
     if law.id in ("poisoned-point", "status-nan"):
         return _beside_nan(subject, problem, arguments["point"])
     if law.id == "second-order":
         return _second(subject, problem, arguments["cotangent"], scaled_to_blocks(problem, arguments["first"]))
+    if law.id == "pickles" and "\ndeq = " in (script(subject.implementation) or ""):
+        return Shown(problem, "pickle", "the type of its pickle", "'bytes'", raises=True)
     if law.id == "settings-kept" and subject.framework.name == "torch":
         what = "the global random state is as before"
         return Shown(problem, "random", what, "True", cotangent=np.ones(problem.states))
@@ -131,7 +133,7 @@ def _shown(law: Law, subject: Subject, arguments: dict[str, Any]) -> Shown | Non
     if subject.claims.backward is not None and not any(bad for _, bad in looked):  # some laws pull in their own way
         unpulled = [replace(q, cotangent=np.ones(q.problem.states)) for q in questions if q.cotangent is None]
     pulled = [found for question in unpulled for found in _looked_at(subject, question)]
-    wrong = [shown for shown, bad in (*looked, *pulled) if bad]
+    wrong = [shown for shown, bad in (*looked, *pulled) if bad and (shown.raises or not crashed)]
     if wrong or law.family in ("batching", "state", "arrays", "modes"):
         return wrong[0] if wrong else None
     return looked[-1][0] if looked else None
@@ -195,11 +197,14 @@ def _first_of_the_worst(blocks: list[str], off: Callable[[str], float]) -> str:
 def _beside_nan(subject: Subject, problem: Problem, point: int) -> Shown:
     x = problem.x.copy()
     x[point] = np.nan
-    answer = subject.solve(problem, x=x)
     truth = judged(subject, problem, near=subject.solve(problem).z)
+    try:
+        answer = subject.solve(problem, x=x)
+    except TargetFailure:
+        return Shown(problem, "z", "z of the features that are NaN", "'nan'", (0,) * truth.z.ndim, x=x, raises=True)
     others = [k for k in range(problem.n) if k != point]
     if not others:  # what the library says of it is what counts
-        return Shown(problem, "z", "z of the features that are NaN", "nan", place=(0,) * truth.z.ndim, x=x)
+        return Shown(problem, "z", "z of the features that are NaN", "'nan'", place=(0,) * truth.z.ndim, x=x)
     said = _number("z", truth.z[others], answer.z[others])
     place = (others[said["place"][0]], *said["place"][1:])
     return Shown(problem, "z", f"z{list(place)}, beside NaN", said["expected"], place=place, x=x)
@@ -278,6 +283,8 @@ def _ending(framework: str, shown: Shown, names: list[str]) -> list[str]:
     if shown.kind == "z":
         seen = f"z{list(shown.place)}" if shown.place else "tuple(z.shape)"
         seen = f"float({seen})" if shown.place else seen
+    elif shown.kind == "pickle":
+        seen = "type(pickle.dumps(deq)).__name__"
     elif shown.kind == "random":
         seen = "bool((before == torch.get_rng_state()).all())"
     else:
@@ -296,6 +303,8 @@ def _ending(framework: str, shown: Shown, names: list[str]) -> list[str]:
 
 def _running(framework: str, shown: Shown, leaves: str) -> list[str]:
     solved = f"z, said = solve(f, z0, {leaves})"
+    if shown.kind == "pickle":
+        return ["import pickle", "", solved]
     if shown.kind == "z":
         return [solved]
     if framework == "torch":

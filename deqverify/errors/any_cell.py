@@ -15,7 +15,7 @@ from deqverify.errors.balls import BallErrors, Blocks
 from deqverify.errors.judge import Direction
 from deqverify.oracle.balls import balls, beside, middle, precision, radius
 from deqverify.oracle.closed import OracleError
-from deqverify.oracle.differences import derivative
+from deqverify.oracle.differences import slope
 from deqverify.oracle.krawczyk import apply, transposed
 from deqverify.oracle.objective import Objective
 from deqverify.oracle.polished import BITS
@@ -182,8 +182,8 @@ class BallJudge:
         """Against central differences of the polished equilibrium; at a kink nothing is known, and 0 ± ∞ returned."""
         assert self._of is not None
         try:
-            true = derivative(self.errors.exact, self._of, direction, accuracy)
+            true, off = slope(self.errors.exact, self._of, direction, accuracy)
         except OracleError:
             return 0.0, float("inf")
         claimed = sum(float(np.sum(gradient[block] * d)) for block, d in direction.items())
-        return abs(claimed - true), accuracy + 2.0 * LAST_BIT * abs(true)
+        return abs(claimed - true), off + 2.0 * LAST_BIT * abs(true)

@@ -189,9 +189,10 @@ class Law:
         if trial.crashed and not trial.failure and not trial.decisive:
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
             return run_trial(self.body, self.drawn(subject), subject, own, True, announce, observe)
-        large = self.large(first) if self.large else None
-        large = few_shapes(large) if large is not None and subject.claims.compiles else large
-        more(large, first, 2 + own.examples // LARGE_SHARE, "large")  # the first is the least of them
+        for part, name in ((first, "large"), (others, "large cells")):
+            large = self.large(part) if self.large and part else None
+            large = few_shapes(large) if large is not None and subject.claims.compiles else large
+            more(large, part, 2 + own.examples // LARGE_SHARE, name)  # the first is the least of them
         return trial
 
     def drawn(self, subject: Subject) -> SearchStrategy[dict[str, Any]]:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from deqverify.cells import LinearCell, cells
-from deqverify.claims import Accuracy
+from deqverify.claims import Accuracy, Claims
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
-from deqverify.reference.newton import NewtonLayer
+from deqverify.implementations.torch_base import TorchLayer
+from deqverify.reference.newton import NewtonLayer, _corrected
 from deqverify.reference.stateless import STATELESS, Stateless
 
 CONTRACTING = tuple(name for name, cell in cells().items() if cell.contracts)
@@ -102,3 +104,19 @@ class OtherStart(NewtonLayer):
         states = (len(x), *cell.state(theta, x.shape[1:]))
         signs = np.where(np.arange(np.prod(states[1:], dtype=int)) % 2, -1.0, 1.0).reshape(states[1:])
         return super().vjp(cell, theta, x, np.broadcast_to(signs, states).astype(x.dtype) if z0 is None else z0)
+
+
+class TwiceNewton(TorchLayer):
+    """Newton's method without a graph, then two steps of it that autograd records: a step squares the error, so that
+    two of them have the first three derivatives of the equilibrium."""
+
+    name = "Newton, recorded"
+    claims = Claims(cells=tuple(cells()), second_order=True, copies=True, pickles=True, threads=True, where=__name__)
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Solution:
+        plain = {name: value.detach() for name, value in theta.items()}
+        solution, _ = NewtonLayer("torch").vjp(cell, plain, x.detach(), None if z0 is None else z0.detach())
+        z = solution.z
+        for _ in range(2 if torch.is_grad_enabled() else 0):
+            z = z + _corrected(cell, theta, x, z)
+        return replace(solution, z=z)

@@ -13,12 +13,12 @@ from deqverify.benchmarking import cost
 from .common import once
 
 LAWS = (
-    "existence", "uniqueness", "restart", "enclosure", "trace", "objective", "taylor", "gradient-theta",
+    "existence", "uniqueness", "restart", "enclosure", "trace", "solver-rate", "objective", "taylor", "gradient-theta",
     "gradient-B", "gradient-x", "energy", "adjoint-certificate", "cotangent-linearity", "repeated-pull",
     "adjoint-identity", "second-order", "start-gradient", "linearity", "scale", "input-balance", "output-balance",
     "balance-descent", "balance-flow", "relu-euler", "readout-floor", "splitting-rate", "shift", "shift-gradient",
     "node-order", "node-order-gradient", "token-order", "token-order-gradient", "norm-kept", "symplectic", "mass",
-    "positivity", "solver-rate", "permutation", "column-shift", "gauge", "euler", "dissipation",
+    "positivity", "permutation", "column-shift", "gauge", "euler", "dissipation",
     "dissipation-floor", "projected-floor", "quotient-floor", "flow", "descent", "descent-dissipation",
     "descent-floor", "global-optimum", "column-sums", "trust-region", "descent-order", "trajectory",
     "status-forward", "status-backward", "status-cap", "status-nan", "solves", "batch", "poisoned-point",

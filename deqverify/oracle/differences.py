@@ -46,7 +46,7 @@ def slope(polished: Polished, of: Objective | Array, direction: Direction, accur
     OracleError where no equilibrium is proved, where the cell has a kink within the step (its derivative is then
     one-sided), or where no precision suffices; ValueError for an unknown block or a wrong shape.
     """
-    line = _Line(polished, of, direction)
+    line = Line(polished, of, direction)
     exponent = line.exponent()
     if exponent is None or not polished.n:
         return 0.0, 0.0
@@ -64,7 +64,7 @@ def slope(polished: Polished, of: Objective | Array, direction: Direction, accur
     raise OracleError(f"no derivative to within {accuracy:.1e} at {_MOST_BITS} bits")
 
 
-class _Line:
+class Line:
     """The problem moved along one direction."""
 
     def __init__(self, polished: Polished, of: Objective | Array, direction: Direction):
@@ -102,28 +102,28 @@ class _Line:
     def quotients(self, exponent: int, bits: int) -> tuple[arb, arb, arb]:
         """Central differences at 2^exponent and at half of it, and what they are differences of."""
         steps = [sign * arb(2) ** k for k in (exponent, exponent - 1) for sign in (1, -1)]
-        found = [self._equilibrium(step, bits) for step in steps]
-        defect = self._jacobian(steps[0], [z for z, _ in found]).defect(self.polished.M)
+        found = [self.equilibrium(step, bits) for step in steps]
+        defect = self.jacobian(steps[0], [z for z, _ in found]).defect(self.polished.M)
         inverse, values = np.abs(self.polished.M), []
         for step, (z, off) in zip(steps, found, strict=True):
             values.append(self._value(balls(z, proved(defect, apply(inverse, off)).reshape(z.shape)), step))
         wide, fine = (values[0] - values[1]) / (2 * steps[0]), (values[2] - values[3]) / (2 * steps[2])
         return wide, fine, values[0]
 
-    def _at(self, name: str, step: arb) -> Balls:
+    def at(self, name: str, step: arb) -> Balls:
         still = balls(self.blocks[name])
         return np.asarray(still + step * balls(self.moves[name]), dtype=object) if name in self.moves else still
 
-    def _equilibrium(self, step: arb, bits: int) -> tuple[Balls, Array]:
-        f = self.polished.cell.step({k: self._at(k, step) for k in self.polished.theta}, self._at("x", step))
+    def equilibrium(self, step: arb, bits: int) -> tuple[Balls, Array]:
+        f = self.polished.cell.step({k: self.at(k, step) for k in self.polished.theta}, self.at("x", step))
         return refined(lambda z: f(z) - z, self.polished.candidate, self.polished.M, bits)
 
     def _value(self, z: Balls, step: arb) -> arb:
         if isinstance(self.of, Objective):
-            return self.of.value(self.of.outputs(z, self._at("B", step)))
+            return self.of.value(self.of.outputs(z, self.at("B", step)))
         return np.sum(balls(self.of) * z)
 
-    def _jacobian(self, step: arb, states: list[Balls]) -> Jacobian:
+    def jacobian(self, step: arb, states: list[Balls]) -> Jacobian:
         """∂f/∂z over a box that holds every end; OracleError where the width of the pull-back shows a kink in it."""
         polished, size = self.polished, float(step.abs_upper())
         wide = {k: balls(self.blocks[k], 2.0 * size * np.abs(along)) for k, along in self.moves.items()}

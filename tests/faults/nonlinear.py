@@ -17,9 +17,12 @@ from deqverify import Accuracy, Claims
 from deqverify.cells import Parts, cells
 from deqverify.cells.base import Theta
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
+from deqverify.implementations.subject import Subject
 from deqverify.implementations.torch_base import TorchLayer
 from deqverify.oracle.krawczyk import dense, unit_pulls
-from deqverify.reference.newton import NewtonLayer
+from deqverify.problem import CellProblem
+from deqverify.reference.newton import NewtonLayer, _corrected
+from tests.honest import TwiceNewton
 
 CONTRACTING = tuple(name for name, cell in cells().items() if cell.contracts)
 
@@ -238,6 +241,121 @@ class TestsTheStep(SoundSweeps):
 
     __test__ = False  # no test of pytest's
     damping, most = 1.0 / 16.0, 1000
+
+
+class TracedSweeps(SoundSweeps):
+    """The control of traces: plain iteration, the residual of each iterate, for at most thirty of them."""
+
+    claims = replace(SoundSweeps.claims, iteration="picard")
+
+    def traced(self) -> TracedSweeps:
+        return self
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        trace, z = [], z0.detach()
+        with torch.no_grad():
+            for _ in range(30):
+                ahead = z + self.damping * (step(z) - z)
+                trace.append(float(self.size(step(z) - z).max()) if len(z) else 0.0)
+                z = ahead
+        return replace(super().fixed_point(step, z0), trace=trace)
+
+
+class DampedSweeps(TracedSweeps):
+    """Every step goes half the way, though plain iteration is claimed."""
+
+    damping = 0.5
+
+
+class UnrolledSweeps(TorchLayer):
+    """Twelve steps are unrolled from a start that is not detached, and called exact."""
+
+    name, claims = "unrolled sweeps", Claims(cells=CONTRACTING)
+
+    def fixed_point(self, step: Any, z0: Any) -> Any:
+        for _ in range(12):
+            z0 = step(z0)
+        return z0
+
+
+class OneRecordedStep(TwiceNewton):
+    """One of Newton's steps is recorded by autograd, not two: what the Jacobian's own derivative in z adds is lost."""
+
+    def equilibrium(self, cell: Any, theta: Theta, x: Any, z0: Any) -> Solution:
+        with torch.no_grad():
+            solution = super().equilibrium(cell, theta, x, z0)
+        return replace(solution, z=solution.z + _corrected(cell, theta, x, solution.z))
+
+
+class AdjointHeld(SoundSweeps):
+    """The gradient looks differentiable, but its adjoint is a constant."""
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        with torch.no_grad():
+            z, status = self.iterate(step, z0)
+        answer, state = step(z), z.detach().requires_grad_()
+        if answer.requires_grad:
+            image = step(state)
+
+            def solve_adjoint(cotangent: Any) -> Any:
+                with torch.enable_grad():
+                    pulled = lambda y: torch.autograd.grad(image, state, y, retain_graph=True)[0]  # noqa: E731
+                    return self.iterate(lambda y: pulled(y) + cotangent, torch.zeros_like(cotangent))[0].detach()
+
+            answer.register_hook(solve_adjoint)
+        return Solution(answer, status)
+
+
+class PenalisedLoss:
+    """The value holds a penalty on the readout that the gradient does not know of."""
+
+    name, claims = "penalised loss", Claims(cells=("tanh",))
+
+    def value_and_grad(self, problem: CellProblem) -> tuple[float, dict[str, Any]]:
+        value, found = Subject(SoundNewton(), only=("tanh",)).value_and_grad(problem)
+        return value + 0.1 * float((problem.B**2).sum()), found
+
+
+def first_places(states: Any) -> Any:
+    """What lies beyond the 64th node or token, the 256th pixel or the 256th entry is zero."""
+    found = states.copy()
+    if found.ndim == 4:
+        found.reshape(*found.shape[:2], -1)[:, :, 256:] = 0.0
+    else:
+        found[:, 64 if found.ndim == 3 else 256 :] = 0.0
+    return found
+
+
+class HoldsSoMany(SoundNewton):
+    """A buffer holds 64 nodes or tokens, 256 pixels or 256 entries: the rest of a state is lost."""
+
+    def vjp(self, cell: Any, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        solution, pull = super().vjp(cell, theta, x, z0)
+        return replace(solution, z=first_places(solution.z)), pull
+
+
+class AdjointOfSoMany(SoundNewton):
+    """The adjoint beyond 64 nodes or tokens, 256 pixels or 256 entries is lost."""
+
+    def adjoint(self, J: Any, cotangent: Any) -> Any:
+        shape = self.shape or cotangent.shape
+        return first_places(super().adjoint(J, cotangent).reshape(shape)).reshape(cotangent.shape)
+
+    shape: Any = None
+
+    def flat(self, cotangent: Any) -> Any:
+        self.shape = cotangent.shape
+        return super().flat(cotangent)
+
+
+class AloneBeyond(SoundNewton):
+    """A batch of states larger than 64 is solved for its first data point, and that is repeated."""
+
+    def vjp(self, cell: Any, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        solution, pull = super().vjp(cell, theta, x, z0)
+        if solution.z[:1].size <= 64:
+            return solution, pull
+        return replace(solution, z=np.broadcast_to(solution.z[:1], solution.z.shape).copy()), pull
 
 
 class BiasDetached(SoundSweeps):

@@ -18,6 +18,7 @@ from deqverify.running.profiles import profile
 from deqverify.running.results import Verdict
 from deqverify.trial import Effort
 from tests.faults import nonlinear
+from tests.honest import TwiceNewton
 
 LINEAR = tuple(name for name, cell in cells().items() if isinstance(cell, LinearCell))
 ONE = (LinearSoftmaxCell.name,)
@@ -38,7 +39,20 @@ KILLERS = {
     nonlinear.TestsTheStep: "status-forward",
     nonlinear.BuffersByCount: "history",
     nonlinear.StateShapeOfInput: "answers",
+    nonlinear.OneRecordedStep: "second-order",
+    nonlinear.AdjointHeld: "second-order",
+    nonlinear.UnrolledSweeps: "start-gradient",
+    nonlinear.DampedSweeps: "solver-rate",
+    nonlinear.PenalisedLoss: "taylor",
 }
+LARGE = [  # killed where states are large, and nowhere else
+    (nonlinear.HoldsSoMany, "existence", "relu"),
+    (nonlinear.HoldsSoMany, "node-order", "graph"),
+    (nonlinear.HoldsSoMany, "shift", "conv"),
+    (nonlinear.HoldsSoMany, "token-order", "attention"),
+    (nonlinear.AdjointOfSoMany, "adjoint-certificate", "tanh"),
+    (nonlinear.AloneBeyond, "batch", "sigmoid"),
+]
 UNSEEN = {  # the cells on which the fault changes nothing, or only rounding
     nonlinear.JacobianAtStart: LINEAR,
     nonlinear.PreviousIterate: LINEAR,
@@ -50,6 +64,7 @@ UNSEEN = {  # the cells on which the fault changes nothing, or only rounding
     nonlinear.InputWeightsDetached: ONE,
     nonlinear.BiasDetached: LINEAR,
     nonlinear.StateShapeOfInput: ONE,
+    nonlinear.OneRecordedStep: LINEAR,
 }
 
 
@@ -83,6 +98,25 @@ def test_what_only_other_cells_show_is_spared_on_these(fault: Any) -> None:
     subject = Subject(fault(), only=UNSEEN[fault])
     found = laws()[KILLERS[fault]].trial(subject, Effort(examples=12, seconds=60, seed=0))
     assert (found.error, found.failure) == (None, None)
+
+
+@pytest.mark.parametrize(("fault", "law_id", "cell"), LARGE, ids=named)
+def test_what_breaks_at_a_size_is_killed_where_states_are_large(fault: Any, law_id: str, cell: str) -> None:
+    subject, law = Subject(fault(), only=(cell,)), laws()[law_id]
+    small = trial.run_trial(law.body, law.drawn(subject), subject, Effort(examples=3, seconds=60, seed=0))
+    assert (small.error, small.failure) == (None, None)
+    assert law.large is not None
+    found = trial.run_trial(law.body, law.large(subject), subject, Effort(examples=12, seconds=60, seed=0))
+    assert found.error is None, found.error
+    assert found.failure, f"{law_id} let through: {fault.__doc__}"
+
+
+def test_sound_ones_that_are_traced_or_derived_twice_are_spared() -> None:
+    for control, law_id in ((nonlinear.TracedSweeps, "solver-rate"), (TwiceNewton, "second-order")):
+        subject = Subject(control(), only=[name for name in control.claims.cells if name not in ONE])
+        found = laws()[law_id].trial(subject, Effort(examples=20, seconds=60, seed=1))
+        assert (found.error, found.failure) == (None, None)
+        assert found.decisive, found.undecided
 
 
 @pytest.mark.parametrize("control", [nonlinear.SoundNewton, nonlinear.SoundSweeps], ids=named)

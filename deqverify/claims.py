@@ -115,9 +115,9 @@ class Claims:
     rounding. ``status``: non-convergence is reported. ``solves``: where γ ≤ 0.9 and features are of size one there is
     nothing to report, the default cap suffices. ``starts``: the start
     z₀ is used, and the answer does not depend on it. ``iteration``: the trace is that of Picard's iteration, which
-    contracts at γ, or of the mass-corrected one, at γτ; of forward–backward or Peaceman–Rachford splitting, where z₀ is
-    what is iterated first, and a solution says its step (theory: splittings). ``computes_in`` names a wider dtype that
-    a narrow one is computed in before rounding.
+    contracts at γ or at a certificate's rate, or of the mass-corrected one, at γτ; of forward–backward or
+    Peaceman–Rachford splitting, where z₀ is what is iterated first, and a solution says its step (theory: splittings).
+    ``computes_in`` names a wider dtype that a narrow one is computed in before rounding.
 
     ``empty``: a batch of no data points is a legal one. ``threads``: two threads may call at once. ``copies`` and
     ``pickles``: ``copy.deepcopy`` and ``pickle`` make another of the same behaviour and without shared state.

@@ -130,26 +130,30 @@ def _sizes(least: int, largest: int) -> SearchStrategy[int]:
     return st.sampled_from(menu if len(menu) > 1 else 2 * menu)  # a menu of one draws nothing: shrinking would misalign
 
 
-_LARGE_STEPS = (65, 129, 257)
+_LARGE_STEPS = {256: (65, 129, 257)}
 
 
-def large_size(largest: int) -> SearchStrategy[int]:
-    """Sizes beyond ``largest`` up to 300, four times in five beyond 256: what fails from a threshold on fails there,
-    and shrinks to it. Asked while something is drawn."""
+def large_size(largest: int, threshold: int = 256, most: int = LARGEST_LARGE) -> SearchStrategy[int]:
+    """Sizes beyond ``largest`` up to ``most``, four times in five beyond ``threshold``: what fails from a threshold on
+    fails there, and shrinks to it. Asked while something is drawn."""
     step = _STEP.get()
-    return _large_sizes(largest) if step is None else st.just(_LARGE_STEPS[step])
+    if step is None:
+        return _large_sizes(largest, threshold, most)
+    return st.just(_LARGE_STEPS.get(threshold, range(threshold + 1, threshold + 4))[step])
 
 
-@lru_cache(maxsize=8)
-def _large_sizes(largest: int) -> SearchStrategy[int]:
-    below, above = range(largest + 1, 257), range(257, LARGEST_LARGE + 1)
-    often = 4 * len(below) // len(above)
+@lru_cache(maxsize=32)
+def _large_sizes(largest: int, threshold: int, most: int) -> SearchStrategy[int]:
+    below, above = range(largest + 1, threshold + 1), range(threshold + 1, most + 1)
+    often = 4 * len(below) // len(above) + 1
     return st.sampled_from([*below, *(size for size in above for _ in range(often))])
 
 
-def draw_size(draw: DrawFn, least: int, largest: int, large: bool = False) -> int:
-    """A size up to ``largest``, or if ``large`` beyond it. One draw."""
-    return draw(large_size(largest) if large else size_up_to(least, largest))
+def draw_size(
+    draw: DrawFn, least: int, largest: int, large: bool = False, threshold: int = 256, most: int = LARGEST_LARGE
+) -> int:
+    """A size up to ``largest``, or if ``large`` beyond it (:func:`large_size`). One draw."""
+    return draw(large_size(largest, threshold, most) if large else size_up_to(least, largest))
 
 
 def draw_rate(draw: DrawFn, dtype_name: str, large: bool = False) -> float:

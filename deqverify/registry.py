@@ -150,9 +150,10 @@ class Law:
         if trial.crashed and not trial.failure and not trial.decisive:
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
             return run_trial(self.body, self.drawn(subject), subject, own, True, announce, observe)
-        large = self.large(first) if self.large else None
-        large = few_shapes(large) if large is not None and subject.claims.compiles else large
-        more(large, first, 2 + own.examples // LARGE_SHARE, "large")  # the first is the least of them
+        for asked, name in ((first, "large"), (others, "large cells")):
+            large = self.large(asked) if self.large and asked else None
+            large = few_shapes(large) if large is not None and subject.claims.compiles else large
+            more(large, asked, 2 + own.examples // LARGE_SHARE, name)  # the first is the least of them
         return trial
 
     def drawn(self, subject: Subject) -> SearchStrategy[dict[str, Any]]:

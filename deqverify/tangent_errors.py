@@ -8,52 +8,13 @@ its value in float64 and a bound on the error of the same quantity computed in t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from deqverify.bounds import Errors
 from deqverify.dtypes import Array
-
-
-@dataclass(frozen=True)
-class Inexact:
-    """``|computed − value| ≤ error``, entry by entry, of one shape; products and sums are rounded at ``unit``, u.
-
-    ``e_xy = |x| e_y + e_x (|y| + e_y) + k u |x||y|``, k = 1 entry by entry and one more than the inner dimension for a
-    matrix product; ``e_{x±y} = e_x + e_y + u |x ± y|``; ``e_Σx = Σ e_x + k u Σ|x|`` for k summands (theory: tangents).
-    """
-
-    value: Array
-    error: Array
-    unit: float
-
-    def __matmul__(self, other: Inexact) -> Inexact:
-        x, y = np.abs(self.value), np.abs(other.value)
-        rounding = (x.shape[-1] + 1) * self.unit * (x @ y)
-        return Inexact(self.value @ other.value, x @ other.error + self.error @ (y + other.error) + rounding, self.unit)
-
-    def __mul__(self, other: Inexact) -> Inexact:
-        x, y = np.abs(self.value), np.abs(other.value)
-        error = x * other.error + self.error * (y + other.error) + self.unit * x * y
-        return Inexact(self.value * other.value, error, self.unit)
-
-    def __add__(self, other: Inexact) -> Inexact:
-        value = self.value + other.value
-        return Inexact(value, self.error + other.error + self.unit * np.abs(value), self.unit)
-
-    def __sub__(self, other: Inexact) -> Inexact:
-        return self + Inexact(-other.value, other.error, self.unit)
-
-    @property
-    def T(self) -> Inexact:
-        return Inexact(self.value.T, self.error.T, self.unit)
-
-    def sum(self, axis: int | None = None) -> Inexact:
-        count = self.value.size if axis is None else self.value.shape[axis]
-        rounding = count * self.unit * np.abs(self.value).sum(axis=axis)
-        return Inexact(self.value.sum(axis=axis), np.asarray(self.error.sum(axis=axis) + rounding), self.unit)
+from deqverify.inexact import Inexact
 
 
 class TangentErrors:

@@ -85,15 +85,26 @@ WIDER = ("float64", "float32")
 
 
 def large_problem(
-    dtypes: Collection[str] = WIDER, least_n: int = 1, cotangent: bool = False, **extras: Extra
+    about: str = "any", dtypes: Collection[str] = WIDER, least_n: int = 1, cotangent: bool = False, **extras: Extra
 ) -> Callable[[Subject], SearchStrategy[dict[str, Any]] | None]:
-    """Draws problems of the linear-softmax cell with up to 300 states or data points, in ``dtypes`` only."""
+    """Draws problems of the cells that a law is ``about``, in ``dtypes`` only: of the linear-softmax cell with up to
+    300 states or data points, where that is among them, else with states as large as cells draw them.
+
+    Where each shape is compiled, of the last of the others alone.
+    """
 
     def draws(deq: Subject) -> SearchStrategy[dict[str, Any]] | None:
-        if deq.dtype not in dtypes or SOFTMAX not in deq.cells:
+        names = cells_of(about, deq)
+        if deq.dtype not in dtypes or deq.own_cell is not None or not names:
             return None
+        base: SearchStrategy[Problem]
+        if SOFTMAX in names:
+            base = problems(deq.dtype, size_regimes=LARGE_REGIMES, least_n=least_n)
+        else:
+            some = names[-1:] if deq.claims.compiles else names
+            base = st.sampled_from(some).flatmap(lambda name: cell_problems(name, deq.dtype, least_n, large=True))
         also = {"cotangent": cotangents(deq)} if cotangent else {}
-        return cases(problems(deq.dtype, size_regimes=LARGE_REGIMES, least_n=least_n), **also, **extras)
+        return cases(base, **also, **extras)
 
     return draws
 

@@ -53,7 +53,7 @@ SLOW = "training does not reach the rate of the theorem"
     anomaly=WRONG,
     at_stake="The loss does not fall as fast as the gradient's length says.",
     draws=softmax_problem(),
-    large=large_problem(["float64"]),
+    large=large_problem(SOFTMAX, ["float64"]),
 )
 def dissipation(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """The speed at which gradient flow loses the objective, by way of the shallow model ``W = BU⁻¹`` alone.

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from deqverify.properties.common import any_problem, finite, judged, large_problem
+from deqverify.properties.common import any_problem, budget, finite, judged, large_problem
 from hypothesis import strategies as st
 
-from deqverify.bounds import Bound
+from deqverify.bounds import Arithmetic, Bound
+from deqverify.cells import Contraction
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.drawing import signals
 from deqverify.dtypes import Array, round_to
+from deqverify.errors.passes import length, sweep_rounding
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
-from deqverify.problem import Problem
+from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.registry import law
 
 WRONG = "wrong equilibrium"
@@ -153,3 +155,69 @@ def trace(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     allowed = Bound({"rounding of f": np.asarray(floor)})
     yield compare("the trace's last entry − ‖f(ẑ) − ẑ‖₁", max(0.0, last - upper), allowed, size)
     yield compare("‖f(ẑ) − ẑ‖₂ − the trace's last entry", max(0.0, lower - last), allowed, size)
+
+
+@law(
+    statement="the residual of plain iteration falls by the rate of the contraction: ‖r_k‖ ≤ rateᵏ‖r₀‖",
+    source="theory: picard, theory: zero-mass (Dobrushin's τ), theory: sweeps",
+    needs=("equilibrium", "trace", "cell"),
+    rests_on=("existence",),
+    anomaly="the solver is slower than its iteration",
+    at_stake="Caps are hit where the method would have converged; the cost of a solve is not what the theory says.",
+    draws=any_problem(),
+)
+def solver_rate(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
+    """The trace of the claimed iteration, each entry the largest residual over the data points in a p-norm, 1 ≤ p ≤ 2;
+    in the linear-softmax cell the rate is γ, or γτ where the mass is right, elsewhere that of the certificate.
+
+    Judged whatever the status, since a capped iteration contracts too; undecided without a contraction. Bound: the
+    rate's power times the first entry, times what lies between the norms, and the rounding of the sweeps, summed as
+    ``1/(1−rate)``. Catches damping that was not asked for, stale iterates, and a mass that is corrected wrongly.
+    """
+    trace = deq.solve(problem, layer=deq.traced()).solution.trace
+    yield Fact("the trace that was asked for", trace is not None, f"got {trace}", informative=False)
+    entries = np.asarray(trace, dtype=np.float64)
+    yield finite("the trace", entries)
+    if not entries.size:
+        return
+    if isinstance(problem, SoftmaxProblem):
+        allowed = _rate_of_softmax(deq, problem, entries)
+    elif isinstance(problem.certificate, Contraction) and deq.claims.iteration == "picard":
+        allowed = _rate_of_contraction(deq, problem, problem.certificate, entries)
+    else:
+        return
+    yield compare("‖r_k‖ at the worst k", entries[1:], allowed, float(entries[0]))
+
+
+def _rate_of_softmax(deq: Subject, problem: SoftmaxProblem, entries: Array) -> Bound:
+    """``√m rateᵏ`` times the first entry, √m between the norms, and the rounding of f at iterates of size ``‖z‖₁ ≤
+    3‖φ‖₁/(1−γ)``."""
+    bounds = budget(deq, problem)
+    arithmetic, m = bounds.arithmetic, problem.m
+    rate = bounds.exact.zero_mass_rate if deq.claims.iteration == "mass-corrected" else problem.gamma
+    powers = (rate * (1.0 + 2 * (m + 4) * arithmetic.unit)) ** np.arange(len(entries))
+    size = 3 * float(np.abs(problem.Phi).sum(axis=0).max(initial=0.0)) / (1.0 - problem.gamma)
+    # A sweep rounds f, and the correction of its mass; either moves the next residual by at most twice itself.
+    floor = 4 * (m + 8) * arithmetic.unit * size / (1.0 - rate) + bounds.rounding.underflow
+    return _rate_bound(np.sqrt(m) * powers[1:] * entries[0], floor)
+
+
+def _rate_of_contraction(deq: Subject, problem: Problem, of: Contraction, entries: Array) -> Bound:
+    """``c rateᵏ`` times the first entry: c lies between the certificate's norm and any p-norm, 1 ≤ p ≤ 2, of s entries,
+    √s for the 1- and the 2-norm and s for the maximum norm. A sweep rounded by δ leaves ``2‖δ‖/(1−rate)`` of a
+    residual, and evaluating one δ more; δ is that of f wherever iterates may be, ``‖z_k − z*‖ ≤ ‖r₀‖/(1−rate)``."""
+    s, arithmetic = int(np.prod(problem.state)), Arithmetic.of(deq.dtype, deq.claims.computes_in.get(deq.dtype))
+    to, back = {"1": (1.0, s**0.5), "2": (s**0.5, 1.0), "max": (float(s), 1.0)}[of.norm]
+    between = float(s) if of.norm == "max" else s**0.5
+    reach = 1.01 * back * float(entries[0]) / (1.0 - of.rate)  # the first entry was rounded
+    z = judged(deq, problem).z
+    noise = sweep_rounding(problem.cell, problem.theta, problem.x, z, reach, arithmetic.unit)
+    noise = noise + 2 * arithmetic.storage * (np.abs(z) + reach) + arithmetic.tiny
+    once = float(length(noise, "1").max(initial=0.0))
+    swept = to * 2.0 * float(length(noise, of.norm).max(initial=0.0)) / (1.0 - of.rate)
+    powers = of.rate ** np.arange(1, len(entries))
+    return _rate_bound(between * powers * (entries[0] + once), swept + once)
+
+
+def _rate_bound(powers: Array, floor: float) -> Bound:
+    return Bound({"the theorem's rate": powers, "rounding of the sweeps": np.asarray(floor)})

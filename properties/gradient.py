@@ -16,10 +16,9 @@ from deqverify.properties.common import (
     judged,
     large_problem,
     own_rounding,
-    softmax_problem,
 )
 
-from deqverify.bounds import DISCRIMINATING, Bound, Budget
+from deqverify.bounds import DISCRIMINATING, Bound
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.drawing import signals
 from deqverify.dtypes import Array
@@ -87,54 +86,73 @@ def objective(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 
 
 @law(
-    about=SOFTMAX,
     statement="|L(θ + d) − L(θ) − ⟨∇L, d⟩| ≤ C‖d‖², value and gradient both the implementation's, in float64",
-    source="theory: taylor",
-    needs=("gradient", "float64"),
+    source="theory: taylor, theory: remainder",
+    needs=("gradient", "float64", "cell"),
     rests_on=("objective", "gradient-theta", "gradient-B", "gradient-x"),
     anomaly="value and gradient disagree",
     at_stake="Line searches and second-order optimisers, which use both, stall or step the wrong way.",
-    draws=softmax_problem(
-        direction=lambda problem: directions({"A": problem.A, "B": problem.B, "x": problem.x}),
-    ),
+    draws=any_problem(direction=lambda problem: directions({name: problem.block(name) for name in _moved(problem)})),
 )
-def taylor(deq: Subject, problem: SoftmaxProblem, direction: Direction) -> Iterator[Measurement | Fact]:
-    """Along drawn directions in A (m, m), B (p, m) and x (n, m) at once, at three steps that clear the rounding noise.
+def taylor(deq: Subject, problem: Problem, direction: Direction) -> Iterator[Measurement | Fact]:
+    """Along drawn directions in the parameters, B (p, entries of a state) and x (n, *inputs) at once, at three steps
+    that clear the rounding noise; in the linear-softmax cell not in γ.
 
-    The coefficient is bounded and not fitted: an order says nothing where the remainder vanishes. No oracle. Bound: the
-    remainder's (``theory.taylor.remainder``), ``Errors.value`` at both ends, ``Errors.gradient`` weighted by |d|.
-    Catches a value that belongs to another objective than its gradient.
+    The coefficient is bounded and not fitted: an order says nothing where the remainder vanishes. Bound: the
+    remainder's (``theory.taylor.remainder``; elsewhere the true remainder of this very step), ``Errors.value`` at both
+    ends, ``Errors.gradient`` weighted by |d|. Catches a value that belongs to another objective than its gradient.
     """
     value, gradient = deq.value_and_grad(problem)
-    truth, bounds = judged(deq, problem), budget(deq, problem)
+    truth = judged(deq, problem)
     if not truth.in_range:
         return
     for block in direction:
         yield finite(f"∂L/∂{block}", gradient[block])
-    for step in _steps(bounds, direction):
+    for step in _steps(deq, problem, truth, direction):
         ends = {block: problem.block(block) + step * _scale(problem, block) * d for block, d in direction.items()}
         ahead = problem.with_blocks(**ends)
         moved = {block: ends[block] - problem.block(block) for block in direction}
         there, other = deq.value_and_grad(ahead)[0], judged(deq, ahead)
         first = sum(float(np.sum(gradient[block] * d)) for block, d in moved.items())
-        curved = np.asarray(remainder(bounds.exact, in_columns(moved)))
         allowed = along(truth, moved) + truth.value_error + other.value_error
-        allowed = allowed + Bound({"second order of the step": curved})
+        allowed = allowed + Bound({"second order of the step": np.asarray(_curved(deq, problem, truth, other, moved))})
         size = sum(float(np.sum(np.abs(truth.gradient[block] * d))) for block, d in moved.items())
         yield compare(f"|L(θ + d) − L(θ) − ⟨∇L, d⟩|, step {step:.1e}", abs(there - value - first), allowed, size)
 
 
-def _scale(problem: SoftmaxProblem, block: str) -> float:
-    return 1.0 if block == "A" else float(np.abs(problem.block(block)).max(initial=0.0))
+def _moved(problem: Problem) -> tuple[str, ...]:
+    return ("A", "B", "x") if isinstance(problem, SoftmaxProblem) else problem.blocks
 
 
-def _steps(bounds: Budget, direction: Direction) -> list[float]:
-    """The step at which the second order equals the noise of the values, and 8 and 64 times that; at most 2⁻⁴."""
-    unit = 2.0**-20  # small enough for the remainder to be quadratic
-    moved = {block: unit * _scale(bounds.exact.problem, block) * d for block, d in direction.items()}
-    coefficient = remainder(bounds.exact, in_columns(moved)) / unit**2
-    noise = float(bounds.bound(lambda e: e.value).total)
-    best = np.sqrt(noise / coefficient) if noise > 0 and 0 < coefficient < np.inf else unit
+def _scale(problem: Problem, block: str) -> float:
+    logits = block == "A" and isinstance(problem, SoftmaxProblem)
+    return 1.0 if logits else float(np.abs(problem.block(block)).max(initial=0.0))
+
+
+def _curved(deq: Subject, problem: Problem, truth: Judge, other: Judge, moved: Direction) -> float:
+    """A bound on the remainder: the formula of the linear-softmax cell, or its own value and the rounding of that."""
+    if isinstance(problem, SoftmaxProblem):
+        return remainder(budget(deq, problem).exact, in_columns(moved))
+    (here, off), (there, also) = truth.objective(), other.objective()
+    slope = sum(float(np.sum(truth.gradient[block] * d)) for block, d in moved.items())
+    found = abs(there - here - slope) + off + also
+    return found if np.isfinite(found) else np.inf
+
+
+def _steps(deq: Subject, problem: Problem, truth: Judge, direction: Direction) -> list[float]:
+    """The step at which the second order equals the noise of the values, and 8 and 64 times that; at most 2⁻⁴. Where
+    nothing is known of the second order beforehand, sixteen times that at which the first does."""
+    noise = float(truth.value_error.total)
+    if isinstance(problem, SoftmaxProblem):
+        unit = 2.0**-20  # small enough for the remainder to be quadratic
+        moved = {block: unit * _scale(problem, block) * d for block, d in direction.items()}
+        coefficient = remainder(budget(deq, problem).exact, in_columns(moved)) / unit**2
+        best = np.sqrt(noise / coefficient) if noise > 0 and 0 < coefficient < np.inf else unit
+    else:
+        size = sum(
+            float(np.sum(np.abs(truth.gradient[block] * d))) * _scale(problem, block) for block, d in direction.items()
+        )
+        best = 16.0 * noise / size if 0 < size < np.inf and 0 < noise < np.inf else 2.0**-20
     first = 2.0 ** np.clip(np.ceil(np.log2(best)), -40, -10)
     return [first, 8 * first, 64 * first]
 
@@ -203,7 +221,7 @@ def gradient_x(deq: Subject, problem: Problem, direction: Array) -> Iterator[Mea
     anomaly=WRONG,
     at_stake=STAKE,
     draws=any_problem(),
-    large=large_problem(["float64"]),
+    large=large_problem(SOFTMAX, ["float64"]),
 )
 def energy(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """The derivative of L along the implementation's own gradient is that gradient's squared length.

@@ -19,7 +19,6 @@ from deqverify.properties.common import (
 )
 from hypothesis import strategies as st
 
-from deqverify.bounds import Bound
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, dtype
 from deqverify.errors.judge import along, astray
@@ -41,7 +40,7 @@ WRONG_GRADIENT = "wrong gradient"
     anomaly="wrong equilibrium: mass is not conserved",
     at_stake="The weights do not sum to one along the axis they should: another model is being solved.",
     draws=softmax_problem(),
-    large=large_problem(),
+    large=large_problem(SOFTMAX),
 )
 def mass(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
     """The columns of S sum to one, so summing ``z = γSz + φ`` fixes the mass of z exactly.
@@ -82,41 +81,6 @@ def positivity(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | 
     truth = judged(deq, problem)
     shortfall = np.maximum(problem.x - z, 0.0).max(axis=1, initial=0.0)
     yield compare("max(φ − ẑ, 0)", shortfall, truth.z_error, truth.states(truth.z))
-
-
-@law(
-    about=SOFTMAX,
-    statement="the residual falls by γ an iteration, by γτ where the mass is right: ‖r_k‖₁ ≤ (γτ)ᵏ‖r₀‖₁",
-    source="theory: picard, theory: zero-mass (Dobrushin's τ)",
-    needs=("equilibrium", "trace"),
-    rests_on=("existence",),
-    anomaly="the solver is slower than its iteration",
-    at_stake="Caps are hit where the method would have converged; the cost of a solve is not what the theory says.",
-    draws=softmax_problem(),
-)
-def solver_rate(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]:
-    """The trace of the claimed iteration, each entry the largest residual over the data points in a p-norm, 1 ≤ p ≤ 2.
-
-    Judged whatever the status, since a capped iteration contracts too. Bound: ``√m rateᵏ`` times the first entry, √m
-    between the norms, and the rounding of f at iterates of size ``‖z‖₁ ≤ 3‖φ‖₁/(1−γ)``, summed over the sweeps as
-    ``1/(1−rate)``. Catches damping that was not asked for, stale iterates, and a mass that is corrected wrongly.
-    """
-    trace = deq.solve(problem, layer=deq.traced()).solution.trace
-    yield Fact("the trace that was asked for", trace is not None, f"got {trace}", informative=False)
-    entries = np.asarray(trace, dtype=np.float64)
-    yield finite("the trace", entries)
-    bounds = budget(deq, problem)
-    arithmetic, m = bounds.arithmetic, problem.m
-    rate = bounds.exact.zero_mass_rate if deq.claims.iteration == "mass-corrected" else problem.gamma
-    powers = (rate * (1.0 + 2 * (m + 4) * arithmetic.unit)) ** np.arange(len(entries))
-    size = 3 * float(np.abs(problem.Phi).sum(axis=0).max(initial=0.0)) / (1.0 - problem.gamma)
-    # A sweep rounds f, and the correction of its mass; either moves the next residual by at most twice itself.
-    floor = 4 * (m + 8) * arithmetic.unit * size / (1.0 - rate) + bounds.rounding.underflow
-    first = float(entries[0]) if entries.size else 0.0
-    allowed = Bound(
-        {"the theorem's rate": np.sqrt(m) * powers[1:] * first, "rounding of the sweeps": np.asarray(floor)}
-    )
-    yield compare("‖r_k‖ at the worst k", entries[1:], allowed, first)
 
 
 def _same(

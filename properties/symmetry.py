@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from deqverify.properties.common import any_problem, finite, judged, own_rounding
+from deqverify.properties.common import any_problem, finite, judged, large_problem, own_rounding
 from hypothesis import strategies as st
 
 from deqverify.bounds import FLOAT64, Bound
@@ -29,17 +29,19 @@ Move = Callable[[Array], Array]
 
 
 def _moved(bound: Bound, move: Move) -> Bound:
-    return Bound({name: move(term) for name, term in bound.terms.items()})
+    """What bounds entries moves with them; a norm of each data point stays what it is."""
+    return Bound({name: move(term) if np.ndim(term) > 1 else term for name, term in bound.terms.items()})
 
 
 def _one_equilibrium(first: Judge, second: Judge, move: Move) -> bool:
     """Whether both judges mean the same one: without a certificate there may be several, and each is right."""
-    return bool(np.all(np.abs(first.z - move(second.z)) <= first.z_error.total + move(second.z_error.total)))
+    allowed = first.z_error + _moved(second.z_error, move)
+    return bool(np.all(first.states(first.z - move(second.z)) <= allowed.total))
 
 
-def _compared(what: str, moved: Array, still: Array, errors: tuple[Bound, Bound], size: Array) -> Measurement:
-    own = own_rounding("the comparison", FLOAT64.unit * 4 * np.abs(size))
-    return compare(what, np.abs(moved - still), errors[0] + errors[1] + own, np.abs(size))
+def _compared(what: str, distance: Array, errors: tuple[Bound, Bound], size: Array) -> Measurement:
+    own = own_rounding("the comparison", FLOAT64.unit * 4 * size)
+    return compare(what, distance, errors[0] + errors[1] + own, size)
 
 
 def _states(deq: Subject, problem: Problem, ahead: Problem, move: Move) -> Iterator[Measurement | Fact]:
@@ -50,7 +52,8 @@ def _states(deq: Subject, problem: Problem, ahead: Problem, move: Move) -> Itera
     truths = judged(deq, ahead, near=moved), judged(deq, problem, near=still)
     if _one_equilibrium(*truths, move):
         errors = truths[0].z_error, _moved(truths[1].z_error, move)
-        yield _compared("|ẑ of what was moved − ẑ moved|", moved, move(still), errors, truths[0].z)
+        distance, size = truths[0].states(moved - move(still)), truths[0].states(truths[0].z)
+        yield _compared("|ẑ of what was moved − ẑ moved|", distance, errors, size)
 
 
 def _gradients(
@@ -71,7 +74,8 @@ def _gradients(
         turn = {"x": move, **also}.get(block, _stay)
         errors = truths[0].pulled_error(block), _moved(truths[1].pulled_error(block), turn)
         what = f"|pull of what was moved − pull moved|, in {block}"
-        yield _compared(what, moved[block], turn(still[block]), errors, truths[0].pulled[block])
+        distance = np.abs(moved[block] - turn(still[block]))
+        yield _compared(what, distance, errors, np.abs(truths[0].pulled[block]))
 
 
 def _stay(array: Array) -> Array:
@@ -124,6 +128,7 @@ def _relabelled(problem: Problem, order: list[int]) -> tuple[Problem, Move, dict
     anomaly=WRONG,
     at_stake=PLACES,
     draws=any_problem(CONV, shift=_shifts),
+    large=large_problem(CONV, shift=_shifts),
 )
 def shift(deq: Subject, problem: Problem, shift: int) -> Iterator[Measurement | Fact]:
     """Inputs and states (n, c, h, w) rolled by whole pixels, over the edge.
@@ -162,6 +167,7 @@ def shift_gradient(deq: Subject, problem: Problem, cotangent: Array, shift: int)
     anomaly=WRONG,
     at_stake=PLACES,
     draws=any_problem(GRAPH, order=_orders),
+    large=large_problem(GRAPH, order=_orders),
 )
 def node_order(deq: Subject, problem: Problem, order: list[int]) -> Iterator[Measurement | Fact]:
     """Nodes of x (n, nodes, d) and of the adjacency matrix Â in another order.
@@ -205,6 +211,7 @@ def node_order_gradient(
     anomaly=WRONG,
     at_stake=PLACES,
     draws=any_problem(ATTENTION, order=_orders),
+    large=large_problem(ATTENTION, order=_orders),
 )
 def token_order(deq: Subject, problem: Problem, order: list[int]) -> Iterator[Measurement | Fact]:
     """Inputs (n, tokens, d) in another order. Undecided where the two solves end at different equilibria.

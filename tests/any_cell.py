@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from deqverify.cells import Cell, Parts, Theta
 from deqverify.cells.arithmetic import gate, relu
@@ -42,14 +43,14 @@ class Grid:
         return inputs
 
     def step(self, theta: Theta, x: Any) -> Callable[[Any], Any]:
-        return lambda z: np.tanh(theta["W"] @ z @ theta["V"] + x)
+        return lambda z: array_namespace(z).tanh(theta["W"] @ z @ theta["V"] + x)
 
     def pull(self, theta: Theta, x: Any, z: Any, cotangent: Any) -> Parts:
-        f = self.step(theta, x)(z)
+        xp, f = array_namespace(z), self.step(theta, x)(z)
         v = cotangent * (1 - f * f)
-        back = np.swapaxes(z, 1, 2)
-        W = (v @ theta["V"].T @ back).sum(axis=0)
-        V = (back @ theta["W"].T @ v).sum(axis=0)
+        back = xp.matrix_transpose(z)
+        W = xp.sum(v @ theta["V"].T @ back, axis=0)
+        V = xp.sum(back @ theta["W"].T @ v, axis=0)
         return Parts({"W": W, "V": V}, v, theta["W"].T @ v @ theta["V"].T)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 from deqverify.registry import laws
-
 from deqverify.running.plan import Report
 from deqverify.running.results import Job, Result, Verdict, Violation
 from deqverify.running.sketches import ALLOWED, MEASURED, THEORY, Curve, Sketch

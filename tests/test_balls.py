@@ -187,7 +187,7 @@ def test_the_jacobian_over_a_box_holds_that_of_every_point_in_it() -> None:
     rng = np.random.default_rng(0)
     for given in problems():
         centre, width = given.cotangent, 0.1 * np.abs(rng.standard_normal(given.cotangent.shape))
-        over = jacobian_over(given.cell, *in_balls(given), balls(centre, width))
+        over = jacobian_over(given.cell, given.theta, given.x, centre, width)
         for _ in range(5):
             z = centre + width * rng.uniform(-1.0, 1.0, centre.shape)
             J = given.jacobian(z)  # in float64: a few roundings of numbers below 100

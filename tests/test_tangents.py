@@ -10,8 +10,9 @@ import pytest
 from deqverify import SoftmaxProblem, losses
 from deqverify.bounds import FLOAT64, Arithmetic, Errors
 from deqverify.claims import DIRECT, Accuracy
+from deqverify.inexact import Inexact
 from deqverify.oracle import Oracle, closed
-from deqverify.tangent_errors import Inexact, TangentErrors
+from deqverify.tangent_errors import TangentErrors
 from deqverify.theory.closed_form import ClosedForm
 
 

@@ -347,9 +347,8 @@ def _table_of(kept: dict[str, Any]) -> list[str]:
     for name in kept:
         for row in kept[name].get("table", []):
             shown = " | ".join(_cell_text(cell) for cell in row["cells"])
-            lines.append(
-                f"| `{row['target']}` | {shown} | {_right_up_to(row['cells'])} | {f'{row['ms']:.2g}' if row['ms'] else ''} |"
-            )
+            took = format(row["ms"], ".2g") if row["ms"] else ""
+            lines.append(f"| `{row['target']}` | {shown} | {_right_up_to(row['cells'])} | {took} |")
     dates = sorted({kept[name]["measured"]["date"] for name in kept if "measured" in kept[name]})
     machine = next((kept[name]["measured"]["machine"] for name in kept if "measured" in kept[name]), "")
     said = {"right": RIGHT, "repeats": REPEATS, "dates": ", ".join(dates), "machine": machine}

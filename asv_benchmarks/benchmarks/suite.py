@@ -11,12 +11,12 @@ from asv_runner.benchmarks.mark import SkipNotImplemented
 from .common import cost, once
 
 LAWS = (
-    "existence", "uniqueness", "restart", "enclosure", "trace", "objective", "taylor", "gradient-theta",
+    "existence", "uniqueness", "restart", "enclosure", "trace", "solver-rate", "objective", "taylor", "gradient-theta",
     "gradient-B", "gradient-x", "energy", "adjoint-certificate", "cotangent-linearity", "repeated-pull",
     "adjoint-identity", "second-order", "start-gradient", "linearity", "scale", "input-balance", "output-balance",
     "balance-descent", "balance-flow", "relu-euler", "readout-floor", "overparameterised-descent", "scaled-descent",
     "splitting-rate", "shift", "shift-gradient", "node-order", "node-order-gradient", "token-order",
-    "token-order-gradient", "norm-kept", "symplectic", "mass", "positivity", "solver-rate", "permutation",
+    "token-order-gradient", "norm-kept", "symplectic", "mass", "positivity", "permutation",
     "column-shift", "gauge", "euler", "dissipation", "dissipation-floor", "projected-floor", "quotient-floor",
     "flow", "descent", "descent-dissipation", "descent-floor", "global-optimum", "column-sums", "trust-region",
     "descent-order", "trajectory", "status-forward", "status-backward", "status-cap", "status-nan", "solves",

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
+from deqverify.dual import Dual
+from deqverify.inexact import Inexact
+
 
 def are_balls(array: Any) -> bool:
     """Whether ``array`` holds balls rather than numbers."""
@@ -20,6 +23,8 @@ def are_balls(array: Any) -> bool:
 
 def relu(v: Any) -> Any:
     """``max(v, 0)``, entry by entry."""
+    if isinstance(v, Inexact | Dual):
+        return v.relu()
     if are_balls(v):
         return _entrywise(v, lambda ball: ball.max(ball * 0))
     xp = array_namespace(v)
@@ -28,6 +33,8 @@ def relu(v: Any) -> Any:
 
 def gate(v: Any) -> Any:
     """The slope of :func:`relu`: 1 where v > 0, 0 elsewhere; for a ball that holds 0, a ball that holds [0, 1]."""
+    if isinstance(v, Inexact | Dual):
+        return v.gate()
     if are_balls(v):
         return _entrywise(v, _gate_of_ball)
     xp = array_namespace(v)

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from array_api_compat import array_namespace
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.arithmetic import root, softmax, softmax_slope
-from deqverify.cells.base import Parts, Shape, Theta
+from deqverify.cells.base import Contraction, Parts, Shape, Theta
 from deqverify.cells.dense import draw_weight, scaled_to
+from deqverify.cells.norms import matrix_norms, raised
 from deqverify.drawing import draw_rate, draw_signal, draw_size, one_of, size_up_to
 from deqverify.dtypes import Array
 
@@ -53,6 +55,20 @@ class AttentionCell:
     def certificate(self, theta: Theta) -> None:
         return None
 
+    def nearby(self, theta: Theta, x: Array, z: Array, reach: float) -> Contraction | None:
+        """In the maximum norm, ``‖V‖ + ¼ max_c osc v_c · (Σ_c osc (QᵀKz)_c + 2 max_i ‖KᵀQz_i‖₁)/√d``, osc over tokens,
+        for all z in the box ``z ± reach`` (theory: nearby)."""
+        Q, K, V = (np.asarray(theta[name], dtype=np.float64) for name in ("Q", "K", "V"))
+        logits = Q.T @ K / len(Q) ** 0.5
+
+        def swing(weights: Array) -> Array:
+            return np.asarray(np.ptp(z @ weights.T, axis=1) + 2.0 * reach * np.abs(weights).sum(axis=1))  # (n, d)
+
+        longest = (np.abs(z @ logits).sum(axis=2) + reach * np.abs(logits).sum()).max(axis=1)
+        turn = swing(V).max(axis=1) / 4.0 * (swing(logits).sum(axis=1) + 2.0 * longest)
+        rate = raised(float(matrix_norms(V)["max"] + turn.max(initial=0.0)), 8 * len(Q) + 8)
+        return Contraction(rate, "max") if rate < 1.0 else None
+
     def pull(self, theta: Theta, x: Any, z: Any, cotangent: Any) -> Parts:
         """With ``e = c∘(1 − f²)``: ``∂x = e``; values get ``Sᵀe``, logits ``T = S∘(evᵀ − rowsums)``, queries ``Tk/√d``,
         keys ``Tᵀq``; Q gets Σ over data points of its cotangent transposed times z, and so on."""
@@ -82,8 +98,10 @@ class AttentionCell:
     def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
         """‖V‖ is a drawn contraction factor and so are ‖Q‖ and ‖K‖, so that most maps contract where the equilibria
         are; Q = 0 (uniform weights), Q sixteen times as large (nearly one-hot weights, perhaps several equilibria), or
-        all tokens equal. Shrinks to one token, d = 1, Q = K = V = ½, x = 1."""
-        tokens, d = draw_size(draw, 1, 4, large), draw(size_up_to(1, 2 if large else 4))
+        all tokens equal. If ``large`` up to 128 tokens, mostly more than 64. Shrinks to one token, d = 1, Q = K = V =
+        ½, x = 1."""
+        tokens = draw_size(draw, 1, 4, large, threshold=64, most=128)
+        d = 1 if large else draw(size_up_to(1, 4))
         rate, regime = draw_rate(draw, dtype, large), draw(one_of(REGIMES))
         theta = {name: scaled_to(rate, draw_weight(draw, d)) for name in ("Q", "K", "V")}
         theta["Q"] = {"uniform": 0.0, "sharp": 16.0}.get(regime, 1.0) * theta["Q"]

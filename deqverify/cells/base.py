@@ -96,9 +96,18 @@ class Cell(Protocol):
     def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
         """θ and x of n data points, float64, drawn: every regime, and shrinking to the cell's simplest instance.
 
-        A state has at most 16 entries; if ``large``, up to 300 states, sites, nodes, tokens or pixels, mostly more
-        than 256, and a contraction rate of at most .99. A certificate survives rounding to ``dtype``.
+        A state has at most 16 entries; if ``large``, up to 300 states, sites or nodes, mostly more than 256, up to
+        128 tokens, mostly more than 64, up to 32 by 16 pixels, and a contraction rate of at most .99. A certificate
+        survives rounding to ``dtype``.
         """
+
+
+@runtime_checkable
+class NearlyContracting(Cell, Protocol):
+    """A cell without a certificate for all z, that has one about some."""
+
+    def nearby(self, theta: Theta, x: Array, z: Array, reach: float) -> Contraction | None:
+        """A contraction of every data point's f on all states whose entries are within ``reach`` of z (n, *state)."""
 
 
 @runtime_checkable

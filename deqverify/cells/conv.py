@@ -78,10 +78,11 @@ class ConvCell:
 
     def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
         """The rate is a drawn contraction factor; K Gaussian, the same at its first offset only, or the identity there
-        (a shift). Images from one pixel on, kernels of one to three. Shrinks to c = h = w = k = 1, K = ½, g = 1,
-        x = 1."""
-        c, h, width = draw(size_up_to(1, 2)), draw_size(draw, 1, 4, large), draw(size_up_to(1, 4))
-        w, k, kernel = min(width, 2 if large else 16 // (c * h)), draw(size_up_to(1, 3)), draw(one_of(KERNELS))
+        (a shift). Images from one pixel on, kernels of one to three; if ``large`` of sides up to 32, mostly more than
+        16, and one channel. Shrinks to c = h = w = k = 1, K = ½, g = 1, x = 1."""
+        c = 1 if large else draw(size_up_to(1, 2))
+        h, width = (draw_size(draw, 1, 4, large, threshold=16, most=32) for _ in range(2))
+        w, k, kernel = min(width, (512 if large else 16) // (c * h)), draw(size_up_to(1, 3)), draw(one_of(KERNELS))
         K, gain = draw_signal(draw, (c, c, k, k), 1.0), draw_signal(draw, (c,), 1.0)
         if kernel != "gaussian":
             first = K[:, :, 0, 0] if kernel == "one offset" else np.eye(c)

@@ -54,8 +54,14 @@ class GraphCell:
         xp = array_namespace(z)
         v, adjacency = cotangent * self._slope(theta, x, z), theta["adjacency"]
         vT, vW = xp.matrix_transpose(v), v @ theta["W"]
+
+        def by_node(states: Any) -> Any:
+            """(nodes, n f): one product in place of n, each of which would be as large as Â."""
+            shape = (states.shape[1], states.shape[0] * states.shape[2])
+            return xp.reshape(xp.permute_dims(states, (1, 0, 2)), shape)
+
         parts = {
-            "adjacency": xp.sum(vW @ xp.matrix_transpose(z), axis=0),
+            "adjacency": by_node(vW) @ by_node(z).T,
             "W": xp.sum(vT @ (adjacency @ z), axis=0),
             "U": xp.sum(vT @ x, axis=0),
             "b": xp.sum(v, axis=(0, 1)),
@@ -71,7 +77,8 @@ class GraphCell:
     def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
         """A graph of :data:`GRAPHS`, some disconnected or without edges, Â as :func:`normalised` makes it; ‖Â‖ ‖W‖ is a
         drawn contraction factor. Shrinks to one node, f = d = 1, Â = 1, W = ½, U = 1, b = 0, x = 1."""
-        nodes, f, d = draw_size(draw, 1, 6, large), draw(size_up_to(1, 2)), draw(size_up_to(1, 2))
+        nodes, d = draw_size(draw, 1, 6, large), draw(size_up_to(1, 2))
+        f = 1 if large else draw(size_up_to(1, 2))
         adjacency = normalised(draw_graph(draw, nodes), draw(one_of(NORMALISATIONS)))
         W = scaled_to(draw_rate(draw, dtype, large), draw_weight(draw, f), adjacency)
         theta = {"adjacency": adjacency, "W": W, "U": draw_signal(draw, (f, d), 1.0), "b": draw_signal(draw, (f,))}

@@ -73,6 +73,14 @@ class LatticeCell:
         rate = raised(abs(float(theta["dt"])) / 2 * (float(np.abs(theta["V"]).max()) + 2.0), 3)
         return Contraction(rate, "2") if rate < 1.0 else None
 
+    def nearby(self, theta: Theta, x: Array, z: Array, reach: float) -> Contraction | None:
+        """In the 2-norm, ``dt/2 (max|V| + 2 + |β|(1 + p) max (|u|² + δ)^(p/2))``, the largest over the sites of all
+        midpoints u with z within ``reach`` (theory: nearby)."""
+        size = np.sqrt(np.sum(((x + z) / 2.0) ** 2, axis=-1)).max(initial=0.0) + reach  # √2 of its half
+        bent = abs(float(theta["beta"])) * (1.0 + self.power) * (size**2 + self.delta) ** (self.power / 2)
+        rate = raised(abs(float(theta["dt"])) / 2.0 * float(np.abs(theta["V"]).max() + 2.0 + bent), 24)
+        return Contraction(rate, "2") if rate < 1.0 else None
+
     def _hessian(self, theta: Theta, u: Any, w: Any) -> Any:
         """``(V + βs^(p/2)) w + βp s^(p/2−1) u⟨u, w⟩ − neighbours``: the derivative of the field, symmetric."""
         s, q = self._nonlinearity(u)

@@ -8,17 +8,20 @@ import numpy as np
 from flint import ctx
 
 from deqverify.bounds import Bound
+from deqverify.cells import Contraction
 from deqverify.claims import Accuracy, Claims
 from deqverify.dtypes import Array
 from deqverify.errors import passes
 from deqverify.errors.balls import BallErrors, Blocks
-from deqverify.errors.judge import Direction
+from deqverify.errors.judge import Direction, weighed
+from deqverify.errors.second import second as second_errors
 from deqverify.oracle.balls import balls, beside, middle, precision, radius
 from deqverify.oracle.closed import OracleError
-from deqverify.oracle.differences import derivative
+from deqverify.oracle.differences import slope
 from deqverify.oracle.krawczyk import apply, transposed
 from deqverify.oracle.objective import Objective
 from deqverify.oracle.polished import BITS
+from deqverify.oracle.second import second_derivative
 from deqverify.problem import Problem
 
 LAST_BIT = 2.0**-53
@@ -36,12 +39,15 @@ class BallJudge:
         near: Array | None = None,
     ):
         self.problem, self.claims, self.dtype = problem, claims, dtype
-        of = Objective(problem.B, problem.Y, problem.loss) if cotangent is None else None
-        start = near if near is not None and problem.certificate is None and np.isfinite(near).all() else None
-        self.errors = BallErrors(
-            problem.cell, problem.theta, problem.x, claims, dtype, cotangent=cotangent, objective=of, start=start
-        )
-        self._of = of
+        self._of = Objective(problem.B, problem.Y, problem.loss) if cotangent is None else None
+        self._given = cotangent
+        self._start = near if near is not None and problem.certificate is None and np.isfinite(near).all() else None
+
+    @cached_property
+    def errors(self) -> BallErrors:
+        of = self.problem
+        known = {"cotangent": self._given, "objective": self._of, "start": self._start}
+        return BallErrors(of.cell, of.theta, of.x, self.claims, self.dtype, **known)  # type: ignore[arg-type]
 
     @property
     def z(self) -> Array:
@@ -96,6 +102,11 @@ class BallJudge:
         dtype, leaves ``|push(dz̄) − dz̄|``; through ``|M|`` and ``G`` that bounds the error (theory: tangent)."""
         theta = {name: direction[name] for name in self.problem.theta}
         return passes.tangent(self.errors, theta, direction["x"])
+
+    @property
+    def start_error(self) -> Bound:
+        found = self.problem.certificate
+        return passes.start_gradient(self.errors, found if isinstance(found, Contraction) else None)
 
     def gradient_error(self, block: str) -> Bound:
         return self.errors.gradient[block][1]
@@ -178,12 +189,24 @@ class BallJudge:
         value = self.errors.value[0]
         return value, 2.0 * LAST_BIT * abs(value)
 
+    def off_second(
+        self, found: Direction, first: Direction, second: Direction
+    ) -> dict[str, tuple[float, Bound, float]]:
+        """Against central differences of polished gradients; at a kink nothing is known."""
+        theta = {name: first[name] for name in self.problem.theta}
+        bounds = second_errors(self.errors, theta, first["x"])
+        try:
+            true = second_derivative(self.errors.exact, self.errors.cotangent, first)
+        except OracleError:
+            return {}
+        return {block: weighed(found[block], *true[block], bounds[block], d) for block, d in second.items()}
+
     def off_slope(self, gradient: Direction, direction: Direction, accuracy: float) -> tuple[float, float]:
         """Against central differences of the polished equilibrium; at a kink nothing is known, and 0 ± ∞ returned."""
         assert self._of is not None
         try:
-            true = derivative(self.errors.exact, self._of, direction, accuracy)
+            true, off = slope(self.errors.exact, self._of, direction, accuracy)
         except OracleError:
             return 0.0, float("inf")
         claimed = sum(float(np.sum(gradient[block] * d)) for block, d in direction.items())
-        return abs(claimed - true), accuracy + 2.0 * LAST_BIT * abs(true)
+        return abs(claimed - true), off + 2.0 * LAST_BIT * abs(true)

@@ -14,6 +14,7 @@ States are (n, *state) outside and (n, s) inside, s entries a data point.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,6 +96,15 @@ class BallErrors:
         self._rounding = f"rounding in {dtype_name}, amplified"
         self.shape = (self.n, *self.exact.state)
 
+    def about(self, cotangent: Array) -> BallErrors:
+        """The same problem, claims and box of z, with another cotangent."""
+        twin = copy.copy(self)
+        for name in list(vars(self)):
+            if isinstance(getattr(type(self), name, None), cached_property) and name not in ("z", "box", "_star"):
+                del vars(twin)[name]
+        twin._given, twin.objective = cotangent, None
+        return twin
+
     @cached_property
     def z(self) -> Array:
         """z*, (n, *state)."""
@@ -148,10 +158,10 @@ class BallErrors:
 
     def solve_rounding(self, growth: Array, solution: Array) -> Array:
         """``3su |PᵀL||U||solution|``, and what may underflow, (n, s)."""
-        return 3 * self.s * self.arithmetic.unit * apply(growth, solution) + self._underflow
+        return 3 * self.s * self.arithmetic.unit * apply(growth, solution) + self.underflow
 
     @cached_property
-    def _underflow(self) -> float:
+    def underflow(self) -> float:
         """``(n + s + p)`` times what one operation may lose by underflow, times the largest number in reach."""
         exact = self.exact
         largest = max([1.0, *(float(np.abs(a).max(initial=0.0)) for a in (*exact.theta.values(), exact.x, self.z))])
@@ -296,7 +306,7 @@ class BallErrors:
         found = {}
         for name, value in exact.items():
             off = radius(moved[name]) + np.abs(middle(moved[name]) - value) + radius(still[name])
-            off = off * ROUNDED + self.stored(value) + self._underflow
+            off = off * ROUNDED + self.stored(value) + self.underflow
             found[name] = np.where(np.isnan(off), np.inf, off)
         return found
 
@@ -318,14 +328,14 @@ class BallErrors:
     def F(self) -> Array:
         """Of the outputs, (p, n): ``e_F = |B|e_z + (s + 1) u |B||Z| + t``."""
         B, (Z, e) = np.abs(self._of.B), self._states
-        return _product(B, e) + (self.s + 1) * self.arithmetic.unit * (B @ Z) + self._underflow
+        return _product(B, e) + (self.s + 1) * self.arithmetic.unit * (B @ Z) + self.underflow
 
     @cached_property
     def dF(self) -> Array:
         """Of ``∂L/∂F``, (p, n): ``e_dF = spread(F, Y, e_F) + (p + 6) u terms(F, Y) + t``."""
         of, F = self._of, middle(self.outputs)
         rounding = (len(of.B) + 6) * self.arithmetic.unit * of.loss.terms(F, of.Y)
-        return of.loss.spread(F, of.Y, self.F) + rounding + self._underflow
+        return of.loss.spread(F, of.Y, self.F) + rounding + self.underflow
 
     @cached_property
     def cotangent(self) -> Array:
@@ -337,7 +347,7 @@ class BallErrors:
         """Of ``Bᵀ∂L/∂F``, (n, *state): ``|B|ᵀ(e_dF + ((p + 1) u + u')|∂L/∂F|) + t``."""
         B = np.abs(self._of.B)
         unit = (len(B) + 1) * self.arithmetic.unit + self.arithmetic.storage
-        off = _product(B.T, self.dF + unit * np.abs(middle(self._slopes))) + self._underflow
+        off = _product(B.T, self.dF + unit * np.abs(middle(self._slopes))) + self.underflow
         return off.T.reshape(self.shape)
 
     @cached_property
@@ -347,7 +357,7 @@ class BallErrors:
         (Z, e), dF, unit = self._states, np.abs(middle(self._slopes)), self.arithmetic.unit
         with ctx.workprec(BITS):
             value = middle(self._slopes @ self.exact.candidate.reshape(self.n, self.s))
-        rounding = (self.n + 1) * unit * (dF @ Z.T) + self.stored(value) + self._underflow
+        rounding = (self.n + 1) * unit * (dF @ Z.T) + self.stored(value) + self.underflow
         carried = _product(self.dF, (Z + e).T) + _product(dF, e.T)
         return self.pulled(self.cotangent_error) | {
             "B": (np.nan_to_num(value), Bound({CARRIED: carried, self._rounding: rounding}))
@@ -360,7 +370,7 @@ class BallErrors:
         with ctx.workprec(BITS):
             value = float(of.value(self.outputs))
         carried = np.sum((dF + of.loss.spread(F, of.Y, self.F)) * self.F)
-        rounding = (F.size + 12) * self.arithmetic.unit * np.sum(of.loss.value_terms(F, of.Y)) + self._underflow
+        rounding = (F.size + 12) * self.arithmetic.unit * np.sum(of.loss.value_terms(F, of.Y)) + self.underflow
         return value, Bound(
             {CARRIED: np.asarray(carried), self._rounding: np.asarray(rounding + 2.0**-53 * abs(value))}
         )

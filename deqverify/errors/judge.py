@@ -77,6 +77,11 @@ class Judge(Protocol):
         """The equilibrium's derivative along ``direction``, in every parameter and x, (n, *state), and what an
         implementation's may be off by, entry by entry."""
 
+    @property
+    def start_error(self) -> Bound:
+        """Of the magnitudes, as those of adjoints, of what a pull says of a start: of any start where f is linear, of
+        one that is an answer elsewhere."""
+
     def gradient_error(self, block: str) -> Bound:
         """Of the objective's gradient in ``block``, entry by entry."""
 
@@ -122,6 +127,13 @@ class Judge(Protocol):
     def objective(self) -> tuple[float, float]:
         """L, and an upper bound on the error of that number."""
 
+    def off_second(
+        self, found: Direction, first: Direction, second: Direction
+    ) -> dict[str, tuple[float, Bound, float]]:
+        """For the derivative ``found`` along ``first`` of what a pull gives, in each block of ``second``, e: how far
+        ``⟨found, e⟩`` is from an oracle's number, its bound, that number's own error included, and the size of what is
+        compared. Without blocks where nothing is known."""
+
     def off_slope(self, gradient: Direction, direction: Direction, accuracy: float) -> tuple[float, float]:
         """``|⟨ĝ − ∇L, d⟩|`` for an implementation's gradient ĝ, and an upper bound on the error of that number: near
         ``accuracy`` at the most, or near the rounding of its summands."""
@@ -146,10 +158,24 @@ def judge(
             return cast(Judge, ObservedJudge(problem, claims, dtype, cotangent, near))
         from deqverify.errors.estimated_judge import EstimatedJudge
 
-        return EstimatedJudge(problem, claims, dtype, cotangent, near)
+        # No wrapped layer shows a second derivative, or a gradient in its start.
+        return cast(Judge, EstimatedJudge(problem, claims, dtype, cotangent, near))
     from deqverify.errors.any_cell import BallJudge
+    from deqverify.errors.certified import MOST_FOR_BALLS, CertifiedJudge
 
+    if np.prod(problem.state) > MOST_FOR_BALLS:
+        return CertifiedJudge(problem, claims, dtype, cotangent, near)
     return BallJudge(problem, claims, dtype, cotangent, near)
+
+
+def weighed(found: Array, true: Array, off: Array, bound: Bound, weights: Array) -> tuple[float, Bound, float]:
+    """``|⟨found − true, d⟩|``, its bound and its size, from those entry by entry; ``true`` is off by ``off``."""
+    size = np.abs(weights)
+    terms = {name: np.asarray(np.sum((size > 0) * size * term)) for name, term in bound.terms.items()}
+    scale = float(np.sum(size * np.abs(true)))
+    own = np.sum(size * off) + (np.size(weights) + 4) * 2.0**-53 * (scale + np.sum(size * np.abs(found)))
+    terms["rounding of the oracle's number and the inner product in float64"] = np.asarray(own)
+    return abs(float(np.sum((found - true) * weights))), Bound(terms), scale
 
 
 def along(judge: Judge, direction: Direction) -> Bound:

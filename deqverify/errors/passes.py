@@ -6,13 +6,18 @@ import numpy as np
 from flint import ctx
 
 from deqverify.bounds import Bound
-from deqverify.cells import Parts
+from deqverify.cells import Cell, Contraction, Parts, Theta
 from deqverify.dtypes import Array
 from deqverify.errors.balls import BallErrors
 from deqverify.errors.claimed import claimed
+from deqverify.inexact import Inexact
 from deqverify.oracle.balls import balls, beside, magnitude, precision, radius
 from deqverify.oracle.krawczyk import ROUNDED, apply, settled, transposed
 from deqverify.oracle.polished import BITS
+
+COARSE = 2.0**-20
+DUAL = {"1": "max", "2": "2", "max": "1"}
+"""The norm in which Jᵀ contracts where J does in the first."""
 
 
 def residual_floor(of: BallErrors) -> Array:
@@ -34,6 +39,61 @@ def adjoint_floor(of: BallErrors) -> Array:
     left = left + stored + apply(transposed(of.box.J.size), stored)
     # Once more over the box: the implementation's Λ̂ is off as well, and J moves by the curvature.
     return np.asarray((left + 2.0 * of.adjoint_moved).sum(axis=1) * ROUNDED)
+
+
+def start_gradient(of: BallErrors, contraction: Contraction | None) -> Bound:
+    """Of the gradient in a start that lies where answers do, (n, *state) (theory: start).
+
+    ``claim + r + b + 2 [ΔJ]ᵀ ‖c‖/(1 − rate)``: the residual of an adjoint that the claim allows, entry by entry, its
+    rounding r, b what the error of ẑ makes of it, and [ΔJ] what the Jacobian varies by where iterates are that began
+    there. Infinite without a contraction.
+    """
+    if contraction is None or not np.isfinite(of.box.error).all():
+        return of.bound(*[np.full((of.n, of.s), np.inf)] * 3)
+    answer, J = np.abs(of.adjoint).reshape(of.n, of.s), transposed(of.box.J.size)
+    stored = of.stored(answer)
+    left = of.adjoint_noise + of.solve_rounding(transposed(of.exact.growth), answer) + stored + apply(J, stored)
+    units = np.broadcast_to(np.eye(of.s), J.shape)
+    image = apply(J, of.adjoint_error().total.reshape(of.n, of.s)) + of.adjoint_moved + left
+    claim = claimed(of.backward, of.arithmetic, units, answer, image)
+    if of.backward.of == "value":
+        claim = claim + apply(J, claim)
+    reach = length(of.box.error, contraction.norm)[:, None]
+    varies = of.exact.jacobian(balls(of.exact.candidate, np.broadcast_to(reach, answer.shape).reshape(of.shape))).radius
+    pulled = length(of.cotangent, DUAL[contraction.norm]) / (1.0 - contraction.rate)
+    curvature = of.adjoint_moved + 2.0 * varies.sum(axis=1) * pulled[:, None]
+    return of.bound(left * ROUNDED, claim * ROUNDED, curvature * ROUNDED)
+
+
+def sweep_rounding(cell: Cell, theta: Theta, x: Array, z: Array, reach: float, unit: float) -> Array:
+    """What rounding may do to one evaluation of f anywhere within ``reach`` of z, (n, *state), in twice its model.
+
+    The error over the box grows with the unit at least as fast as proportionally: what a unit of 2⁻²⁰ adds to it, times
+    2²⁰u, bounds what u adds, and does not drown in the box (theory: sweeps).
+    """
+
+    def error(coarse: float) -> Array:
+        exact = {name: inexact(value, 0.0, coarse) for name, value in theta.items()}
+        image = cell.step(exact, inexact(x, 0.0, coarse))(inexact(z, reach, coarse))
+        return np.asarray(image.error)
+
+    with np.errstate(all="ignore"):
+        grown = (error(COARSE) - error(0.0)) / COARSE
+    return np.where(np.isnan(grown), np.inf, 4.0 * unit * grown)
+
+
+def inexact(value: Array, error: Array | float, unit: float) -> Inexact:
+    value = np.asarray(value, dtype=np.float64)
+    return Inexact(value, np.broadcast_to(error, value.shape), unit)
+
+
+def length(states: Array, norm: str) -> Array:
+    """The 1-, 2- or maximum norm of each data point, (n,)."""
+    flat = np.abs(states).reshape(len(states), -1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if norm == "2":
+            return np.asarray(np.sqrt(np.sum(flat**2, axis=1)))
+        return np.asarray(flat.sum(axis=1) if norm == "1" else flat.max(axis=1, initial=0.0))
 
 
 def tangent(of: BallErrors, theta: dict[str, Array], x: Array) -> tuple[Array, Bound]:

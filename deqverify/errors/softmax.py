@@ -100,6 +100,11 @@ class SoftmaxJudge:
         error = self.bounds.bound(lambda e: TangentErrors(e, given).dZ.error)
         return value, _turned(error, "Phi")
 
+    @property
+    def start_error(self) -> Bound:
+        """``Errors.adjoint_residual``: an unrolling leaves just that of its adjoint."""
+        return self.bounds.bound(Errors.adjoint_residual)
+
     def gradient_error(self, block: str) -> Bound:
         return self._gradient_errors[block]
 
@@ -162,6 +167,27 @@ class SoftmaxJudge:
         found = self._oracle.objective()
         value = found.value.item()
         return value, found.radius.item() + 2.0**-52 * abs(value)
+
+    def off_second(
+        self, found: Direction, first: Direction, second: Direction
+    ) -> dict[str, tuple[float, Bound, float]]:
+        """``TangentErrors.second`` weighted by |e|, against mixed central differences."""
+        turned = (
+            {"Phi" if k == "x" else k: d.T if k == "x" else d for k, d in a.items()} for a in (found, first, second)
+        )
+        said, d, e = turned
+        exact, answer = TangentErrors(self.bounds.theory, d).second, {}
+        for block, weights in e.items():
+            allowed = self.bounds.bound(
+                lambda errors, k=block: np.sum(TangentErrors(errors, d).second[k].error * np.abs(e[k]))  # type: ignore[misc]
+            )
+            accuracy = 1e-3 * float(allowed.total)
+            true = self._oracle.second_derivative(self.exact.cotangent, d, {block: weights}, accuracy)
+            size = float(np.sum(np.abs(exact[block].value * weights)))
+            own = accuracy + 2.0**-52 * abs(true) + np.size(weights) * 2.0**-53 * size
+            allowed = allowed + Bound({"rounding of the oracle's number and the inner product": np.asarray(own)})
+            answer["x" if block == "Phi" else block] = abs(float(np.sum(said[block] * weights)) - true), allowed, size
+        return answer
 
     def off_slope(self, gradient: Direction, direction: Direction, accuracy: float) -> tuple[float, float]:
         if max(self.problem.m, self.problem.n) > MOST_FOR_ORACLE:

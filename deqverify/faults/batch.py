@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
+from deqverify.cells.base import Theta
 from deqverify.faults.registry import fault
-from deqverify.faults.sound import Sound
+from deqverify.faults.sound import Sound, SoundNewton
+from deqverify.implementations.protocol import Pull, Solution
 
 
 @fault(cause="existence", killers=("batch",), origin="locuslab/deq#21")
@@ -170,3 +174,14 @@ class ZeroInputsSkipped(Sound):
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         z = super().equilibrium(cell, theta, x, z0)
         return torch.where((x[:, :1] == 0.0), torch.zeros_like(z), z)
+
+
+@fault(cause="existence", killers=("batch",), subtlety="rare")
+class AloneBeyond(SoundNewton):
+    """A batch of states larger than 64 is solved for its first data point, and that is repeated."""
+
+    def vjp(self, cell: Any, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        solution, pull = super().vjp(cell, theta, x, z0)
+        if solution.z[:1].size <= 64:
+            return solution, pull
+        return replace(solution, z=np.broadcast_to(solution.z[:1], solution.z.shape).copy()), pull

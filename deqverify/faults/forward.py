@@ -11,7 +11,7 @@ import torch
 from deqverify.cells.base import Theta
 from deqverify.claims import Accuracy, Claims
 from deqverify.faults.registry import fault
-from deqverify.faults.sound import Sound, SoundNewton, SoundPicard, SoundSweeps
+from deqverify.faults.sound import Sound, SoundNewton, SoundPicard, SoundSweeps, TracedSweeps
 from deqverify.implementations.protocol import Pull, Solution, Status
 from deqverify.reference.splitting import SplittingLayer
 
@@ -257,3 +257,29 @@ class UnitInputs(Sound):
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         size = x.detach().norm(dim=1, keepdim=True)
         return super().equilibrium(cell, theta, x / size, z0) * size
+
+
+@fault(cause="solver-rate", killers=("solver-rate",), subtlety="subtle")
+class DampedSweeps(TracedSweeps):
+    """Every step goes half the way, though plain iteration is claimed."""
+
+    damping = 0.5
+
+
+def first_places(states: Any) -> Any:
+    """What lies beyond the 64th node or token, the 256th pixel or the 256th entry is zero."""
+    found = states.copy()
+    if found.ndim == 4:
+        found.reshape(*found.shape[:2], -1)[:, :, 256:] = 0.0
+    else:
+        found[:, 64 if found.ndim == 3 else 256 :] = 0.0
+    return found
+
+
+@fault(cause="existence", killers=("existence",), subtlety="rare")
+class HoldsSoMany(SoundNewton):
+    """A buffer holds 64 nodes or tokens, 256 pixels or 256 entries: the rest of a state is lost."""
+
+    def vjp(self, cell: Any, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
+        solution, pull = super().vjp(cell, theta, x, z0)
+        return replace(solution, z=first_places(solution.z)), pull

@@ -9,9 +9,13 @@ import numpy as np
 import torch
 
 from deqverify.cells.base import Parts, Theta
+from deqverify.claims import Claims
+from deqverify.faults.forward import first_places
 from deqverify.faults.registry import fault
-from deqverify.faults.sound import Sound, SoundNewton
-from deqverify.implementations.protocol import Cotangents
+from deqverify.faults.sound import CONTRACTING, Sound, SoundNewton, SoundSweeps, TwiceNewton
+from deqverify.implementations.protocol import Cotangents, Solution
+from deqverify.implementations.torch_base import TorchLayer
+from deqverify.reference.newton import _corrected
 
 
 class Pulled(Sound):
@@ -163,3 +167,60 @@ class LastLayerOfTheSoftmax(Pulled):
         A = found.theta["A"]
         found.theta["A"] = A - A.mean() + A.abs().amax() / 8
         return found
+
+
+@fault(cause="second-order", killers=("second-order",), subtlety="subtle")
+class OneRecordedStep(TwiceNewton):
+    """One of Newton's steps is recorded by autograd, not two: what the Jacobian's own derivative in z adds is lost."""
+
+    def equilibrium(self, cell: Any, theta: Theta, x: Any, z0: Any) -> Solution:
+        with torch.no_grad():
+            solution = super().equilibrium(cell, theta, x, z0)
+        return replace(solution, z=solution.z + _corrected(cell, theta, x, solution.z))
+
+
+@fault(cause="second-order", killers=("second-order",), subtlety="subtle")
+class AdjointHeld(SoundSweeps):
+    """The gradient looks differentiable, but its adjoint is a constant."""
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        with torch.no_grad():
+            z, status = self.iterate(step, z0)
+        answer, state = step(z), z.detach().requires_grad_()
+        if answer.requires_grad:
+            image = step(state)
+
+            def solve_adjoint(cotangent: Any) -> Any:
+                with torch.enable_grad():
+                    pulled = lambda y: torch.autograd.grad(image, state, y, retain_graph=True)[0]  # noqa: E731
+                    return self.iterate(lambda y: pulled(y) + cotangent, torch.zeros_like(cotangent))[0].detach()
+
+            answer.register_hook(solve_adjoint)
+        return Solution(answer, status)
+
+
+@fault(cause="adjoint-certificate", killers=("start-gradient",))
+class UnrolledSweeps(TorchLayer):
+    """Twelve steps are unrolled from a start that is not detached, and called exact."""
+
+    name, claims = "unrolled sweeps", Claims(cells=CONTRACTING)
+
+    def fixed_point(self, step: Any, z0: Any) -> Any:
+        for _ in range(12):
+            z0 = step(z0)
+        return z0
+
+
+@fault(cause="adjoint-certificate", killers=("adjoint-certificate",), subtlety="rare")
+class AdjointOfSoMany(SoundNewton):
+    """The adjoint beyond 64 nodes or tokens, 256 pixels or 256 entries is lost."""
+
+    def adjoint(self, J: Any, cotangent: Any) -> Any:
+        shape = self.shape or cotangent.shape
+        return first_places(super().adjoint(J, cotangent).reshape(shape)).reshape(cotangent.shape)
+
+    shape: Any = None
+
+    def flat(self, cotangent: Any) -> Any:
+        self.shape = cotangent.shape
+        return super().flat(cotangent)

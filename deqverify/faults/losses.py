@@ -143,3 +143,14 @@ class RidgeLeftIn(SoundModel):
     def value_and_grad(self, problem: SoftmaxProblem) -> tuple[float, dict[str, Any]]:
         value, found = super().value_and_grad(problem)
         return value + 1e-5 * float((problem.B**2).sum()), found
+
+
+@fault(cause="objective", killers=("taylor",), subtlety="subtle", cells=("tanh",))
+class PenalisedLoss:
+    """The value holds a penalty on the readout that the gradient does not know of."""
+
+    name, claims = "penalised loss", Claims(cells=("tanh",))
+
+    def value_and_grad(self, problem: CellProblem) -> tuple[float, dict[str, Any]]:
+        value, found = Subject(SoundNewton(), only=("tanh",)).value_and_grad(problem)
+        return value + 0.1 * float((problem.B**2).sum()), found

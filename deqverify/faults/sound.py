@@ -17,7 +17,7 @@ from deqverify.implementations.protocol import Cotangents, Pull, Solution, Statu
 from deqverify.implementations.torch_base import TorchLayer
 from deqverify.oracle.krawczyk import dense, unit_pulls
 from deqverify.problem import SoftmaxProblem
-from deqverify.reference.newton import NewtonLayer
+from deqverify.reference.newton import NewtonLayer, _corrected
 from deqverify.theory.closed_form import ClosedForm
 
 CONTRACTING = tuple(name for name, cell in cells().items() if cell.contracts)
@@ -226,6 +226,40 @@ class SoundSweeps(TorchLayer):
         twin = copy.copy(self)
         twin.most = max_iterations
         return twin
+
+
+class TracedSweeps(SoundSweeps):
+    """The control of traces: plain iteration, the residual of each iterate, for at most thirty of them."""
+
+    claims = replace(SoundSweeps.claims, iteration="picard")
+
+    def traced(self) -> TracedSweeps:
+        return self
+
+    def fixed_point(self, step: Any, z0: Any) -> Solution:
+        trace, z = [], z0.detach()
+        with torch.no_grad():
+            for _ in range(30):
+                ahead = z + self.damping * (step(z) - z)
+                trace.append(float(self.size(step(z) - z).max()) if len(z) else 0.0)
+                z = ahead
+        return replace(super().fixed_point(step, z0), trace=trace)
+
+
+class TwiceNewton(TorchLayer):
+    """Newton's method without a graph, then two steps of it that autograd records: a step squares the error, so that
+    two of them have the first three derivatives of the equilibrium."""
+
+    name = "Newton, recorded"
+    claims = Claims(cells=tuple(cells()), second_order=True, copies=True, pickles=True, threads=True, where=__name__)
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Solution:
+        plain = {name: value.detach() for name, value in theta.items()}
+        solution, _ = NewtonLayer("torch").vjp(cell, plain, x.detach(), None if z0 is None else z0.detach())
+        z = solution.z
+        for _ in range(2 if torch.is_grad_enabled() else 0):
+            z = z + _corrected(cell, theta, x, z)
+        return replace(solution, z=z)
 
 
 class SoundModel:

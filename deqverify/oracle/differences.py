@@ -25,37 +25,46 @@ Direction = Mapping[str, Array]
 _FIRST_BITS = 256
 _MOST_BITS = 1 << 12
 _STEP_BITS = 84  # truncation near 2⁻¹⁶⁸, rounding near 2⁻¹⁷², relatively
+_NEGLIGIBLE_BITS = 100
 _SHARP = 2.0**-40
 """Over a box of 2⁻⁸⁰ a smooth cell's pull-back is known better than this; one with a kink inside is not."""
 
 
 def derivative(polished: Polished, of: Objective | Array, direction: Direction, accuracy: float) -> float:
-    """The derivative along ``direction`` of an objective, or of ``⟨c, z*⟩`` for a cotangent ``of`` (n, *state).
+    """The first of :func:`slope`."""
+    return slope(polished, of, direction, accuracy)[0]
 
-    Within ``accuracy`` (absolute), or to 2⁻⁶⁰ relative where that is wider: central differences at h and h/2, whose
-    truncations differ fourfold; twice their distance and the radius bound what is claimed.
+
+def slope(polished: Polished, of: Objective | Array, direction: Direction, accuracy: float) -> tuple[float, float]:
+    """The derivative along ``direction`` of an objective, or of ``⟨c, z*⟩`` for a cotangent ``of`` (n, *state), and a
+    bound on its error.
+
+    Within ``accuracy`` (absolute), or to 2⁻⁶⁰ relative, or to 2⁻¹⁰⁰ of the objective itself over a step of size one,
+    where one of these is wider: a derivative that is exactly zero needs no thousand bits. Central differences at h and
+    h/2, whose truncations differ fourfold; twice their distance and the radius bound what is claimed.
 
     OracleError where no equilibrium is proved, where the cell has a kink within the step (its derivative is then
     one-sided), or where no precision suffices; ValueError for an unknown block or a wrong shape.
     """
-    line = _Line(polished, of, direction)
+    line = Line(polished, of, direction)
     exponent = line.exponent()
     if exponent is None or not polished.n:
-        return 0.0
+        return 0.0, 0.0
     if polished.z is None:
         raise OracleError("no equilibrium is proved about the one that Newton's method found")
     bits = _FIRST_BITS
     while bits <= _MOST_BITS:
         with ctx.workprec(bits):
-            wide, fine = line.quotients(exponent, bits)
+            wide, fine, size = line.quotients(exponent, bits)
             slack = 2 * float((wide - fine).abs_upper()) + float(fine.rad())
-            if slack <= max(accuracy, 2.0**-60 * float(fine.abs_lower())):
-                return float(fine.mid())
+            least = float(size.abs_upper() * arb(2) ** (-_NEGLIGIBLE_BITS - _STEP_BITS - exponent))
+            if slack <= max(accuracy, 2.0**-60 * float(fine.abs_lower()), least):
+                return float(fine.mid()), slack
         bits *= 2
     raise OracleError(f"no derivative to within {accuracy:.1e} at {_MOST_BITS} bits")
 
 
-class _Line:
+class Line:
     """The problem moved along one direction."""
 
     def __init__(self, polished: Polished, of: Objective | Array, direction: Direction):
@@ -90,31 +99,31 @@ class _Line:
         x = at.pop("x")
         return np.asarray(self.polished.cell.step(at, x)(self.polished.found), dtype=np.float64)
 
-    def quotients(self, exponent: int, bits: int) -> tuple[arb, arb]:
-        """Central differences at 2^exponent and at half of it."""
+    def quotients(self, exponent: int, bits: int) -> tuple[arb, arb, arb]:
+        """Central differences at 2^exponent and at half of it, and what they are differences of."""
         steps = [sign * arb(2) ** k for k in (exponent, exponent - 1) for sign in (1, -1)]
-        found = [self._equilibrium(step, bits) for step in steps]
-        defect = self._jacobian(steps[0], [z for z, _ in found]).defect(self.polished.M)
+        found = [self.equilibrium(step, bits) for step in steps]
+        defect = self.jacobian(steps[0], [z for z, _ in found]).defect(self.polished.M)
         inverse, values = np.abs(self.polished.M), []
         for step, (z, off) in zip(steps, found, strict=True):
             values.append(self._value(balls(z, proved(defect, apply(inverse, off)).reshape(z.shape)), step))
         wide, fine = (values[0] - values[1]) / (2 * steps[0]), (values[2] - values[3]) / (2 * steps[2])
-        return wide, fine
+        return wide, fine, values[0]
 
-    def _at(self, name: str, step: arb) -> Balls:
+    def at(self, name: str, step: arb) -> Balls:
         still = balls(self.blocks[name])
         return np.asarray(still + step * balls(self.moves[name]), dtype=object) if name in self.moves else still
 
-    def _equilibrium(self, step: arb, bits: int) -> tuple[Balls, Array]:
-        f = self.polished.cell.step({k: self._at(k, step) for k in self.polished.theta}, self._at("x", step))
+    def equilibrium(self, step: arb, bits: int) -> tuple[Balls, Array]:
+        f = self.polished.cell.step({k: self.at(k, step) for k in self.polished.theta}, self.at("x", step))
         return refined(lambda z: f(z) - z, self.polished.candidate, self.polished.M, bits)
 
     def _value(self, z: Balls, step: arb) -> arb:
         if isinstance(self.of, Objective):
-            return self.of.value(self.of.outputs(z, self._at("B", step)))
+            return self.of.value(self.of.outputs(z, self.at("B", step)))
         return np.sum(balls(self.of) * z)
 
-    def _jacobian(self, step: arb, states: list[Balls]) -> Jacobian:
+    def jacobian(self, step: arb, states: list[Balls]) -> Jacobian:
         """∂f/∂z over a box that holds every end; OracleError where the width of the pull-back shows a kink in it."""
         polished, size = self.polished, float(step.abs_upper())
         wide = {k: balls(self.blocks[k], 2.0 * size * np.abs(along)) for k, along in self.moves.items()}

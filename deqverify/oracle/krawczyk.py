@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from array_api_compat import array_namespace
 
 from deqverify.cells import Cell, Parts, Theta
 from deqverify.dtypes import Array
-from deqverify.oracle.balls import balls, middle, radius
+from deqverify.inexact import Inexact
+from deqverify.oracle.balls import balls
 
 UNIT = 2.0**-53
 ROUNDED = 1.0 + 2.0**-40
@@ -60,6 +62,9 @@ def unit_pulls(cell: Cell, theta: Theta, x: Any, z: Any) -> Parts:
     first; ``theta`` is summed over them."""
     s = int(np.prod(z.shape[1:], dtype=int))
     units: Any = np.tile(np.eye(s), (len(z), 1)).reshape(len(z) * s, *z.shape[1:])
+    if isinstance(z, Inexact):
+        units, of = _exact(units), np.repeat(np.arange(len(z)), s)
+        return cell.pull(theta, x[of], z[of], units)
     if z.dtype == object:
         units = balls(units)
     return cell.pull(theta, np.repeat(x, s, axis=0), np.repeat(z, s, axis=0), units)
@@ -69,16 +74,22 @@ def dense(parts: Parts, n: int) -> Any:
     """The Jacobians (n, s, s) in what :func:`unit_pulls` gives: row k of one is the pull-back of unit k."""
     rows = parts.z
     s = int(np.prod(rows.shape[1:], dtype=int))
-    return rows.reshape(n, s, s)
+    return array_namespace(rows).reshape(rows, (n, s, s))
 
 
-def jacobian_over(cell: Cell, theta: Theta, x: Any, z: Any) -> Jacobian:
-    """∂f/∂z over the box that the balls θ, x and z make, at the precision in force."""
-    found = dense(unit_pulls(cell, theta, x, z), len(z))
-    value = middle(found)
-    wide = radius(found) + UNIT * np.abs(value)
-    broken = ~np.isfinite(value)
-    return Jacobian(np.where(broken, 0.0, value), np.where(broken, np.inf, wide))
+def jacobian_over(cell: Cell, theta: Theta, x: Array, centre: Array, reach: Array) -> Jacobian:
+    """∂f/∂z over the box ``centre ± reach``, (n, *state), by a running error analysis in float64 (theory: inexact)."""
+    parameters = {name: _exact(value) for name, value in theta.items()}
+    box = Inexact(centre, reach, 2 * UNIT)
+    with np.errstate(all="ignore"):
+        found = dense(unit_pulls(cell, parameters, _exact(x), box), len(centre))
+        wide = found.error * ROUNDED
+    broken = ~np.isfinite(found.value)
+    return Jacobian(np.where(broken, 0.0, found.value), np.where(broken | np.isnan(wide), np.inf, wide))
+
+
+def _exact(value: Array) -> Inexact:
+    return Inexact(value, np.zeros(np.shape(value)), 2 * UNIT)
 
 
 def inverses(J: Array) -> Array:

@@ -94,9 +94,9 @@ class Polished:
         return np.broadcast_to(width.reshape(-1, *[1] * len(self.state)), self.candidate.shape)
 
     def jacobian(self, box: Balls) -> Jacobian:
-        """∂f/∂z over ``box`` (n, *state), at 53 bits."""
-        with ctx.workprec(53):
-            return jacobian_over(self.cell, self.theta_balls, self.x_balls, box)
+        """∂f/∂z over ``box`` (n, *state), in float64."""
+        centre = middle(box)
+        return jacobian_over(self.cell, self.theta, self.x, centre, radius(box) + 2.0**-53 * np.abs(centre))
 
     def within(self, J: Jacobian, box: Array) -> Balls | None:
         """The equilibrium enclosed, J being the Jacobian over the candidate ± ``box``; None where that proves none."""

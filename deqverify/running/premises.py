@@ -20,7 +20,7 @@ from deqverify.comparison import Measurement
 from deqverify.errors.judge import judge
 from deqverify.implementations.subject import Question, Reported, Subject, TargetFailure
 from deqverify.losses import Squared
-from deqverify.problem import Problem
+from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.properties.calls import other_input, other_weights
 from deqverify.registry import Law, cells_of, laws, premises
 from deqverify.trial import Effort, Evidence, Failure, run_trial
@@ -276,11 +276,16 @@ def _along(problem: Problem, names: Sequence[str], draws: np.random.Generator) -
     return {name: draws.standard_normal(np.shape(problem.block(name))) for name in names}
 
 
+def _moved(problem: Problem) -> Sequence[str]:
+    """The blocks that ``taylor`` moves."""
+    return ("A", "B", "x") if isinstance(problem, SoftmaxProblem) else problem.blocks
+
+
 _DIRECTIONS: dict[str, Callable[[Problem, np.random.Generator], Any]] = {
     "gradient-theta": lambda problem, draws: _along(problem, list(problem.theta), draws),
     "gradient-B": lambda problem, draws: draws.standard_normal(problem.B.shape),
     "gradient-x": lambda problem, draws: draws.standard_normal(problem.x.shape),
-    "taylor": lambda problem, draws: _along(problem, ["A", "B", "x"], draws),
+    "taylor": lambda problem, draws: _along(problem, _moved(problem), draws),
 }
 
 

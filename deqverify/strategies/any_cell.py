@@ -21,15 +21,18 @@ LARGEST_BATCH, MOST_OUTPUTS = 3, 3
 
 
 @st.composite
-def cell_problems(draw: DrawFn, cell: str | WrappedCell, dtype_name: str = "float64", least_n: int = 1) -> CellProblem:
+def cell_problems(
+    draw: DrawFn, cell: str | WrappedCell, dtype_name: str = "float64", least_n: int = 1, large: bool = False
+) -> CellProblem:
     """A problem of the cell called ``cell``, or of the user's own, its values numbers of ``dtype_name``: at most three
-    data points and three outputs, θ and x as the cell draws them. Shrinks to the cell's simplest instance, with B = 1,
+    data points and three outputs, θ and x as the cell draws them; if ``large``, two data points with states beyond
+    the sizes of others (:meth:`deqverify.cells.Cell.draw`). Shrinks to the cell's simplest instance, with B = 1,
     Y = 0, squared loss.
     """
     chosen = cells()[cell] if isinstance(cell, str) else cell
     made = CellProblem if isinstance(cell, str) else WrappedProblem
-    n = draw(size_up_to(least_n, max(least_n, LARGEST_BATCH)))
-    theta, x = chosen.draw(draw, dtype_name, n)
+    n = draw(size_up_to(least_n, max(least_n, 2 if large else LARGEST_BATCH)))
+    theta, x = chosen.draw(draw, dtype_name, n, large)
     p, entries = draw(size_up_to(1, MOST_OUTPUTS)), int(np.prod(chosen.state(theta, x.shape[1:])))
     B = draw_signal(draw, (p, entries), 1.0)
     loss = draw(loss_functions())

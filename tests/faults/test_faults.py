@@ -17,7 +17,15 @@ KILLED = [(each, law) for each in faults().values() for law in each.killers]
 OFTEN = 1000
 """One example in twenty is large, and half of these in the states, half in the data points."""
 
-LARGE = ("drops-beyond-a-buffer", "blocks-beyond", "blocks-beyond-256", "gradient-of-the-first-64")
+LARGE = (
+    "drops-beyond-a-buffer",
+    "blocks-beyond",
+    "blocks-beyond-256",
+    "gradient-of-the-first-64",
+    "holds-so-many",
+    "adjoint-of-so-many",
+    "alone-beyond",
+)
 """What breaks beyond a size."""
 
 

@@ -21,9 +21,11 @@ from deqverify.faults.backward import (
     NeighboursJacobian,
     PreviousIterate,
 )
-from deqverify.faults.forward import OneNewtonStep
+from deqverify.faults.batch import AloneBeyond
+from deqverify.faults.forward import HoldsSoMany, OneNewtonStep
+from deqverify.faults.gradients import AdjointOfSoMany, OneRecordedStep
 from deqverify.faults.interface import StateShapeOfInput
-from deqverify.faults.sound import SoundNewton, SoundSweeps
+from deqverify.faults.sound import SoundNewton, SoundSweeps, TracedSweeps, TwiceNewton
 from deqverify.implementations.subject import Subject
 from deqverify.registry import describe, laws
 from deqverify.running.jobs import run_job
@@ -39,8 +41,16 @@ KILLERS = {
     for each in faults().values()
     if issubclass(each.make, SoundNewton | SoundSweeps)  # type: ignore[arg-type]
     for law in each.killers[:1]
-    if laws()[law].about == "any"
+    if laws()[law].about == "any" and each.make not in (HoldsSoMany, AdjointOfSoMany, AloneBeyond)
 }
+LARGE = [  # killed where states are large, and nowhere else
+    (HoldsSoMany, "existence", "relu"),
+    (HoldsSoMany, "node-order", "graph"),
+    (HoldsSoMany, "shift", "conv"),
+    (HoldsSoMany, "token-order", "attention"),
+    (AdjointOfSoMany, "adjoint-certificate", "tanh"),
+    (AloneBeyond, "batch", "sigmoid"),
+]
 UNSEEN = {  # the cells on which the fault changes nothing, or only rounding
     JacobianAtStart: LINEAR,
     PreviousIterate: LINEAR,
@@ -52,6 +62,7 @@ UNSEEN = {  # the cells on which the fault changes nothing, or only rounding
     InputWeightsDetached: ONE,
     BiasDetached: LINEAR,
     StateShapeOfInput: ONE,
+    OneRecordedStep: LINEAR,
 }
 
 
@@ -85,6 +96,25 @@ def test_what_only_other_cells_show_is_spared_on_these(fault: Any) -> None:
     subject = Subject(fault(), only=UNSEEN[fault])
     found = laws()[KILLERS[fault]].trial(subject, Effort(examples=12, seconds=60, seed=0))
     assert (found.error, found.failure) == (None, None)
+
+
+@pytest.mark.parametrize(("fault", "law_id", "cell"), LARGE, ids=named)
+def test_what_breaks_at_a_size_is_killed_where_states_are_large(fault: Any, law_id: str, cell: str) -> None:
+    subject, law = Subject(fault(), only=(cell,)), laws()[law_id]
+    small = trial.run_trial(law.body, law.drawn(subject), subject, Effort(examples=3, seconds=60, seed=0))
+    assert (small.error, small.failure) == (None, None)
+    assert law.large is not None
+    found = trial.run_trial(law.body, law.large(subject), subject, Effort(examples=12, seconds=60, seed=0))
+    assert found.error is None, found.error
+    assert found.failure, f"{law_id} let through: {fault.__doc__}"
+
+
+def test_sound_ones_that_are_traced_or_derived_twice_are_spared() -> None:
+    for control, law_id in ((TracedSweeps, "solver-rate"), (TwiceNewton, "second-order")):
+        subject = Subject(control(), only=[name for name in control.claims.cells if name not in ONE])
+        found = laws()[law_id].trial(subject, Effort(examples=20, seconds=60, seed=1))
+        assert (found.error, found.failure) == (None, None)
+        assert found.decisive, found.undecided
 
 
 @pytest.mark.parametrize("control", [SoundNewton, SoundSweeps], ids=named)

@@ -118,7 +118,8 @@ def _boundary(line: dict[str, Any], what: str) -> Picture:
     place = _places(name, values)
     told = line["said"] or ("beyond the bound everywhere" if (ratios > 1).all() else "no single border")
     seen = f"{_number(float(values[0]))} to {_number(float(values[-1]))}, {len(values)} values"
-    most = f"at most {float(np.max(ratios)):.2g} times what is allowed"
+    worst = float(np.max(ratios))
+    most = f"at most {worst:.2g} times what is allowed" if math.isfinite(worst) else "somewhere no number at all"
 
     def draw(axes: Any) -> None:
         axes.set_yscale("log")

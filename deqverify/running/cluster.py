@@ -24,8 +24,8 @@ from deqverify.running.results import Job, Result, Verdict
 LOCAL = "local"
 """The address that means a cluster of this machine's own, which ends with the run."""
 
-JOINING = 30.0
-"""Seconds in which a first worker has to join."""
+JOINING = 60.0
+"""Seconds in which the scheduler has to answer, and then a first worker to join."""
 
 
 _LOST = "dask: the scheduler was lost, and what was under way with it; the same command goes on (a run with --resume)"

@@ -88,8 +88,8 @@ def _known(kind: type[_T], data: dict[str, Any]) -> _T:
 
 def versions(names: Iterable[str]) -> dict[str, str]:
     """Versions of Python, of the frameworks and libraries, and of what the targets ``names`` belong to."""
-    owners = packages_distributions()
     modules = {name.partition(":")[0].partition(".")[0] for name in names if ":" in name}
+    owners = packages_distributions() if modules else {}  # which reads every installed package's list of files
     theirs = {owner: version(owner) for module in sorted(modules) for owner in owners.get(module, ())}
     return installed.versions() | theirs
 

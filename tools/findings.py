@@ -30,6 +30,7 @@ from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.registry import laws
 from deqverify.running.counterexamples import CounterexampleError, read
+from deqverify.running.expectations import read as read_expectations
 from deqverify.running.installed import versions
 from deqverify.running.standalone import NoScriptError, standalone
 
@@ -337,7 +338,8 @@ script that needs only that library and NumPy, whether the documentation declare
 _UNDER_THE_TABLE = """Relative errors of z / ∂L/∂A / ∂L/∂Φ against our oracle, linear-softmax cell, m = 16, n = 32,
 float64; *says so*: what stands there was reported as not converged. Right: all three at most {right:g}, up to the
 largest γ of the four below which that is so. A library without a gradient shows z alone. ms: processor time of both
-passes at γ = 0.9, the least of {repeats}, conversions included. Measured: {dates}, {machine}.
+passes at γ = 0.9, the least of {repeats}, conversions included. Too slow: no answer within {slow:g} s, on a machine
+that was busy. Measured: {dates}, {machine}.
 """
 
 
@@ -347,11 +349,11 @@ def _table_of(kept: dict[str, Any]) -> list[str]:
     for name in kept:
         for row in kept[name].get("table", []):
             shown = " | ".join(_cell_text(cell) for cell in row["cells"])
-            took = format(row["ms"], ".2g") if row["ms"] else ""
-            lines.append(f"| `{row['target']}` | {shown} | {_right_up_to(row['cells'])} | {took} |")
+            right, ms = _right_up_to(row["cells"]), f"{row['ms']:.2g}" if row["ms"] else ""
+            lines.append(f"| `{row['target']}` | {shown} | {right} | {ms} |")
     dates = sorted({kept[name]["measured"]["date"] for name in kept if "measured" in kept[name]})
     machine = next((kept[name]["measured"]["machine"] for name in kept if "measured" in kept[name]), "")
-    said = {"right": RIGHT, "repeats": REPEATS, "dates": ", ".join(dates), "machine": machine}
+    said = {"right": RIGHT, "repeats": REPEATS, "slow": SLOW, "dates": ", ".join(dates), "machine": machine}
     return [*lines, "", _UNDER_THE_TABLE.format(**said)]
 
 
@@ -359,7 +361,10 @@ def _cell_text(cell: dict[str, Any]) -> str:
     if cell.get("raises"):
         return str(cell["raises"])
     said = ", *says so*" if cell["said"] else ""
-    return " / ".join(f"{value:.0e}".replace("e-0", "e-") for value in cell["errors"].values()) + said
+    return (
+        " / ".join(f"{value:.0e}".replace("e-0", "e-").replace("1e+00", "1") for value in cell["errors"].values())
+        + said
+    )
 
 
 def _right_up_to(cells: list[dict[str, Any]]) -> str:
@@ -377,7 +382,31 @@ def _section(library: str, kept: dict[str, Any]) -> list[str]:
     packages = ", ".join(f"{name} {at[name]}" for name in dict.fromkeys((library, below, "numpy")) if name in at)
     lines = [f"## {library}", "", f"{packages}; {when['date']}, {when['machine']}.", "", "```sh"]
     lines += [*kept["commands"], "```", "", _count(kept["asked"]), ""]
-    return lines + [line for entry in kept["found"] for line in _entry(entry)]
+    lines += [line for entry in kept["found"] for line in _entry(entry)]
+    return [*lines, *_known_before(library, kept["found"])]
+
+
+EXPECTATIONS = ROOT / "expectations.toml", ROOT / "expectations-libraries.toml"
+
+
+def _known_before(library: str, found: list[dict[str, Any]]) -> list[str]:
+    """What the files of expectations know of a library beside what this run found."""
+    seen = {
+        (law, target) for entry in found for law in (entry["law"], *entry["follows"]) for target in entry["targets"]
+    }
+    known: dict[str, tuple[list[str], list[str]]] = {}
+    met = set()
+    for expected in (each for file in EXPECTATIONS for each in read_expectations(file)):
+        if expected.target.partition("[")[0] == library:
+            law_ids, targets = known.setdefault(expected.reason, ([], []))
+            law_ids.append(f"`{expected.law}`")
+            targets.append(f"`{expected.target}`")
+            met |= {expected.reason} if (expected.law, expected.target) in seen else set()
+    lines = []
+    for reason, (law_ids, targets) in known.items():
+        if reason not in met:
+            lines += [f"- {', '.join(dict.fromkeys(law_ids))} × {', '.join(dict.fromkeys(targets))}: {reason}"]
+    return ["### Known from longer runs, and not met by the examples of this one", "", *lines, ""] if lines else []
 
 
 def _count(asked: dict[str, dict[str, int]]) -> str:

@@ -25,8 +25,7 @@ c = torch.tensor(np.array([[1.0]]), dtype=torch.float64)  # the gradient of a lo
 
 z, said = solve(f, z0, x, A, gamma)
 found = torch.autograd.grad(z, (x, A, gamma), c, allow_unused=True)
-assert found[0] is not None, "no gradient reaches it"
-seen = float(found[0][0, 0])
+seen = 0.0 if found[0] is None else float(found[0][0, 0])
 print("the library says:", said)
 print('expected, ∂⟨c, z⟩/∂x[0, 0]:', 2.0)
 print("seen:", seen)

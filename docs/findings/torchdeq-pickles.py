@@ -21,12 +21,13 @@ x = torch.tensor(np.array([[1.0]]), dtype=torch.float64, requires_grad=True)
 A = torch.tensor(np.array([[0.0]]), dtype=torch.float64, requires_grad=True)
 gamma = torch.tensor(np.array(0.5), dtype=torch.float64, requires_grad=True)
 z0 = torch.tensor(np.array([[0.0]]), dtype=torch.float64)
-c = torch.tensor(np.array([[1.0]]), dtype=torch.float64)  # the gradient of a loss in z
 
-z, said = solve(f, z0, x, A, gamma)
-found = torch.autograd.grad(z, (x, A, gamma), c, allow_unused=True)
-assert found[0] is not None, "no gradient reaches it"
-seen = float(found[0][0, 0])
-print("the library says:", said)
-print('expected, ∂⟨c, z⟩/∂x[0, 0]:', 2.0)
+try:
+    import pickle
+    
+    z, said = solve(f, z0, x, A, gamma)
+    seen = type(pickle.dumps(deq)).__name__
+except Exception as error:
+    seen = f"{type(error).__name__}: {error}"
+print('expected, the type of its pickle:', 'bytes')
 print("seen:", seen)

@@ -9,7 +9,6 @@ import pytest
 
 from deqverify.running import sketches as module
 from deqverify.running.sketches import MEASURED, Sketch, newton_path, sketches_of
-from tests import targets
 from tests.faults import layers
 from tests.targets import Hanging, Raising
 
@@ -86,10 +85,8 @@ def test_a_crash_and_a_hang_are_sentences(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_target_that_dies_takes_its_worker_alone() -> None:
-    from deqverify.running.executors import ThisProcess
     from deqverify.running.workers import Workers
 
     with Workers(60.0, 1) as workers:
         (gone,) = workers.sketches([("tests.targets:Dying", "float64", "cpu")])
     assert gone.note == "no pictures: the process died: SIGSEGV"
-    assert ThisProcess(targets.sound(), targets.sound().claims).sketches([("mine", "float64", "cpu")])

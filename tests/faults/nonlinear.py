@@ -281,6 +281,8 @@ class UnrolledSweeps(TorchLayer):
 class OneRecordedStep(TwiceNewton):
     """One of Newton's steps is recorded by autograd, not two: what the Jacobian's own derivative in z adds is lost."""
 
+    claims = replace(TwiceNewton.claims, cells=tuple(name for name in cells() if name != "linear-softmax"))
+
     def equilibrium(self, cell: Any, theta: Theta, x: Any, z0: Any) -> Solution:
         with torch.no_grad():
             solution = super().equilibrium(cell, theta, x, z0)

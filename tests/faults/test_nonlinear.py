@@ -64,7 +64,7 @@ UNSEEN = {  # the cells on which the fault changes nothing, or only rounding
     nonlinear.InputWeightsDetached: ONE,
     nonlinear.BiasDetached: LINEAR,
     nonlinear.StateShapeOfInput: ONE,
-    nonlinear.OneRecordedStep: LINEAR,
+    nonlinear.OneRecordedStep: ("linear",),
 }
 
 

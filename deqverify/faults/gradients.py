@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deqverify.cells import cells
 from deqverify.cells.base import Parts, Theta
 from deqverify.claims import Claims
 from deqverify.faults.forward import first_places
@@ -172,6 +173,8 @@ class LastLayerOfTheSoftmax(Pulled):
 @fault(cause="second-order", killers=("second-order",), subtlety="subtle")
 class OneRecordedStep(TwiceNewton):
     """One of Newton's steps is recorded by autograd, not two: what the Jacobian's own derivative in z adds is lost."""
+
+    claims = replace(TwiceNewton.claims, cells=tuple(name for name in cells() if name != "linear-softmax"))
 
     def equilibrium(self, cell: Any, theta: Theta, x: Any, z0: Any) -> Solution:
         with torch.no_grad():

@@ -39,7 +39,7 @@ ONE = (LinearSoftmaxCell.name,)
 KILLERS = {
     each.make: law
     for each in faults().values()
-    if issubclass(each.make, SoundNewton | SoundSweeps)  # type: ignore[arg-type]
+    if issubclass(each.make, SoundNewton | SoundSweeps | TwiceNewton)  # type: ignore[arg-type]
     for law in each.killers[:1]
     if laws()[law].about == "any" and each.make not in (HoldsSoMany, AdjointOfSoMany, AloneBeyond)
 }
@@ -62,7 +62,7 @@ UNSEEN = {  # the cells on which the fault changes nothing, or only rounding
     InputWeightsDetached: ONE,
     BiasDetached: LINEAR,
     StateShapeOfInput: ONE,
-    OneRecordedStep: LINEAR,
+    OneRecordedStep: ("linear",),
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from deqverify.losses import Squared
 from deqverify.oracle import Oracle
 from deqverify.problem import SoftmaxProblem
 from deqverify.reference import reference, solve
-from deqverify.reference.fast import batched, buffers, lean, models, vjp
+from deqverify.reference.fast import api, batched, buffers, lean, models, vjp
 from deqverify.reference.fast import calibrate as calibration
 from deqverify.reference.fast.cost import METHODS, CostModel, features
 from deqverify.reference.fast.layer import FastLayer
@@ -371,3 +373,26 @@ def test_a_layer_at_a_tolerance_claims_it_and_stops_earlier() -> None:
     assert (loose.name, loose.claims.forward.rtol, loose.claims.backward.rtol) == (tight.name, 1e-3, 1e-3)
     (few, _), (many, _) = (layer.vjp(LinearSoftmaxCell(), theta, x) for layer in (loose, tight))
     assert 0 < few.iterations < many.iterations
+
+
+@pytest.mark.parametrize("method", ["lu", "mass", None])
+def test_a_graph_that_is_dropped_is_freed_at_once(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting for Python's garbage collection: it counts objects, and a factorisation is one."""
+    kept: list[Any] = []
+    solved = api.solver
+
+    def watched(*arguments: Any) -> Any:
+        answer = solved(*arguments)
+        kept.append(weakref.ref(answer))
+        return answer
+
+    monkeypatch.setattr(api, "solver", watched)
+    A = torch.eye(4, dtype=torch.float64, requires_grad=True)
+    gc.disable()
+    try:
+        z = solve(A, torch.ones(2, 4, dtype=torch.float64), 0.5, method=method)
+        torch.autograd.grad(z.sum(), A)
+        del z
+        assert [alive() for alive in kept] == [None]
+    finally:
+        gc.enable()

@@ -24,7 +24,9 @@ class _Solve(torch.autograd.Function):
     def forward(ctx: Any, A: Tensor, x: Tensor, gamma: Any, value: float, accuracy: float, method: Any) -> Tensor:
         answer = solver(A, x, value, accuracy, method, model_for(A))
         ctx.answer, ctx.like = answer, gamma
-        return answer.z
+        # Another tensor of the same memory: what is returned is given the graph, which holds ctx, and ctx the answer.
+        # The same one would close a circle, that only Python's garbage collection frees.
+        return answer.z.detach()
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Any:

@@ -133,4 +133,5 @@ def _key(who: TimedTarget, problem: str, row: Row, accuracy: float) -> str:
     known = versions()
     libraries = [who.name.split("[")[0], *who.needs, "deqverify", "torch"]
     installed = " ".join(f"{name}={known[name]}" for name in dict.fromkeys(libraries) if name in known)
-    return f"{who.name} {row.which} {problem} {row.dtype} {row.device} {accuracy:g} {installed}"
+    where = f"{row.problem.cell} {problem} {row.dtype} {row.device}"  # cells share weights, and so digests
+    return f"{who.name} {row.which} {where} {accuracy:g} {installed}"

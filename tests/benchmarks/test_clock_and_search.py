@@ -15,7 +15,7 @@ from deqverify.benchmarking.against import LEAST, SEEN, Comparison, exit_code
 from deqverify.benchmarking.matching import loosest, match
 from deqverify.benchmarking.matching import rows as matched
 from deqverify.benchmarking.measuring import Row, growth, peak_memory, rows, timed
-from deqverify.benchmarking.problems import FixedProblem, achieved
+from deqverify.benchmarking.problems import FixedProblem, achieved, digest
 from deqverify.benchmarking.results import plain
 from deqverify.benchmarking.scaling import exponent
 from deqverify.benchmarking.targets import Unavailable, fixed_names, names, timed_target
@@ -78,6 +78,15 @@ def test_no_target_undercuts_its_floor() -> None:
         assert row.timing
         assert least
         assert row.timing.steady >= 0.8 * least, "rates are measured: what they cannot be off by is a fifth"
+
+
+def test_a_match_belongs_to_its_cell(tmp_path: Path) -> None:
+    cache, row = tmp_path / "cache.json", Row("plain[unrolled]", "forward", SMALL, "float64", "cpu")
+    tanh, relu = (replace(row, problem=replace(SMALL, cell=cell)) for cell in ("tanh", "relu"))
+    assert digest(tanh.problem.problem()) == digest(relu.problem.problem()), "the same weights and inputs"
+    for each in (tanh, relu):
+        match(timed_target(row.name), each, 1e-3, cache)
+    assert len(json.loads(cache.read_text())) == 2
 
 
 @pytest.mark.parametrize("offset", [1e-3, 0.3, 1.0, 40.0])

@@ -275,30 +275,6 @@ class FactorsKept(SoundNewton):
         return same and bool(np.abs(A - before).max() < 0.5 * np.abs(before).max())
 
 
-@fault(cause="gradient-x", said="x", killers=("shift-gradient",), subtlety="subtle", cells=("conv",))
-class PaddedGradient(SoundNewton):
-    """No gradient reaches the first row of an image, as with padding."""
-
-    def gradient(self, cell: Any, theta: Theta, x: Any, z: Any, adjoint: Any) -> Parts:
-        found = super().gradient(cell, theta, x, z, adjoint)
-        return found._replace(x=np.concatenate([0 * found.x[:, :, :1], found.x[:, :, 1:]], axis=2))
-
-
-@fault(
-    cause="gradient-x",
-    said="x",
-    killers=("node-order-gradient", "token-order-gradient"),
-    subtlety="subtle",
-    cells=("attention", "graph"),
-)
-class CausalGradient(SoundNewton):
-    """The gradient of the first token, or node, is lost."""
-
-    def gradient(self, cell: Any, theta: Theta, x: Any, z: Any, adjoint: Any) -> Parts:
-        found = super().gradient(cell, theta, x, z, adjoint)
-        return found._replace(x=np.concatenate([0 * found.x[:, :1], found.x[:, 1:]], axis=1))
-
-
 @fault(cause="adjoint-certificate", said="stops the adjoint's iteration early", killers=("euler",))
 class TwoTermsOfNeumann(SoundPicard):
     """The adjoint is the sum of the first two terms of its series (the phantom gradient of two steps)."""

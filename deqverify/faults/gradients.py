@@ -227,3 +227,27 @@ class AdjointOfSoMany(SoundNewton):
     def flat(self, cotangent: Any) -> Any:
         self.shape = cotangent.shape
         return super().flat(cotangent)
+
+
+@fault(cause="gradient-x", said="x", killers=("shift-gradient",), subtlety="subtle", cells=("conv",))
+class PaddedGradient(SoundNewton):
+    """No gradient reaches the first row of an image, as with padding."""
+
+    def gradient(self, cell: Any, theta: Theta, x: Any, z: Any, adjoint: Any) -> Parts:
+        found = super().gradient(cell, theta, x, z, adjoint)
+        return found._replace(x=np.concatenate([0 * found.x[:, :, :1], found.x[:, :, 1:]], axis=2))
+
+
+@fault(
+    cause="gradient-x",
+    said="x",
+    killers=("node-order-gradient", "token-order-gradient"),
+    subtlety="subtle",
+    cells=("attention", "graph"),
+)
+class CausalGradient(SoundNewton):
+    """The gradient of the first token, or node, is lost."""
+
+    def gradient(self, cell: Any, theta: Theta, x: Any, z: Any, adjoint: Any) -> Parts:
+        found = super().gradient(cell, theta, x, z, adjoint)
+        return found._replace(x=np.concatenate([0 * found.x[:, :1], found.x[:, 1:]], axis=1))

@@ -218,6 +218,8 @@ def run(
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     for line in annotations(report) if github else ():
         click.echo(line)
+    if written.failed:
+        raise click.UsageError("\n".join(written.failed))
     sys.exit(report.exit_code)
 
 

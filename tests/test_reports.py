@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import time
@@ -284,3 +285,16 @@ def test_check_deq_gives_a_report_that_is_written(tmp_path: Path) -> None:
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Nothing is violated beyond the expectations" in html
     assert "Error of the equilibrium against 1/(1−γ)" in html
+
+
+def test_a_report_that_cannot_be_written_takes_no_verdict_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "write_whole", full)
+    arguments = ["run", "reference", "--law", "mass", "--max-examples", "5", "--seed", "0", "--report", "r.md"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert re.search(r"\d holds, 0 violated", done.output)
+    assert "r.md cannot be written: No space left on device" in done.output

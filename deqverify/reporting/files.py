@@ -43,12 +43,17 @@ def write(report: Report, path: Path) -> None:
 
 
 class Written:
-    """A handler that writes the report of a run to ``paths``, a page first, so that its numbers are in the others."""
+    """A handler that writes the report of a run to ``paths``, a page first, so that its numbers are in the others.
+    ``failed`` says which could not be written: that takes no verdict away."""
 
     def __init__(self, paths: Sequence[Path]):
+        self.failed: list[str] = []
         self._paths = sorted((check(path) for path in paths), key=lambda path: path.suffix.lower() != ".html")
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunFinished):
             for path in self._paths:
-                write(event.report, path)
+                try:
+                    write(event.report, path)
+                except OSError as error:
+                    self.failed.append(f"report: {path} cannot be written: {error.strerror}")

@@ -292,7 +292,7 @@ def test_two_steps_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch) -
     objective = objective_of(LOSSES[4], found.n, found.s, 1)
     direction = {"x": np.ones_like(given.x)}
     right = derivative(found, objective, direction, 0.0)
-    monkeypatch.setattr(differences._Line, "exponent", lambda self: -3)
+    monkeypatch.setattr(differences.Line, "exponent", lambda self: -3)
     monkeypatch.setattr(differences, "_sharp", lambda rows, scale: True)
     with pytest.raises(OracleError, match="no derivative to within"):
         derivative(found, objective, direction, 1e-9)

@@ -206,11 +206,9 @@ def test_the_same_seed_has_the_same_verdicts_whatever_the_number_of_workers(clus
 
     def found(executor: Executor) -> list[Any]:
         results = Run(request, executor).report().results
-        # Not how near the bounds it came, which is a matter of rounding, and one of the workers rounds otherwise.
-        return [
-            (r.job, r.verdict, r.examples, r.tally.moderate, r.violation and r.violation.counterexample["id"])
-            for r in results
-        ]
+        # Not how near the bounds it came, nor to what a counterexample shrinks: these are matters of rounding, and one
+        # of the workers rounds otherwise.
+        return [(r.job, r.verdict, r.violation is None and (r.examples, r.tally.moderate)) for r in results]
 
     assert found(cluster) == found(OneAlone())
 

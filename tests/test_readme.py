@@ -105,7 +105,7 @@ def test_the_commands_are_those_of_the_makefile() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
 
 
-CI = README[README.index("## In your CI") : README.index("## How near the bounds")]
+CI = README[README.index("## In your CI") : README.index("## Reports")]
 
 
 def fenced(language: str) -> str:

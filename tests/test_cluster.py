@@ -282,7 +282,7 @@ def test_a_cluster_of_this_machine_is_one_option(monkeypatch: pytest.MonkeyPatch
 
 def test_a_worker_that_dies_loses_nothing(cluster: Cluster, dask: Dask, tmp_path: Path) -> None:
     """Last, for it ends one of the two."""
-    targets = [f"tests.targets:Sleeping[{20 + number},{tmp_path}]" for number in range(4)]
+    targets = [f"tests.targets:Sleeping[{12 + number},{tmp_path}]" for number in range(4)]
 
     def asleep(event: Event) -> None:
         if isinstance(event, JobStarted) and len(started) < 2:

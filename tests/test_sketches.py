@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deqverify.faults.backward import OneStepGradient
+from deqverify.faults.sound import Sound
 from deqverify.running import sketches as module
 from deqverify.running.sketches import MEASURED, Sketch, newton_path, sketches_of
-from tests.faults import layers
 from tests.targets import Hanging, Raising
 
 
@@ -37,7 +38,7 @@ def apart(sketch: Sketch) -> float:
 
 
 def test_a_sound_target_stays_within_what_is_allowed_and_on_newtons_path() -> None:
-    found = of(layers.Sound())
+    found = of(Sound())
     assert not any(sketch.note for sketch in found.values())
     for about in ("conditioning", "adjoint"):
         seen, allowed = (np.array(curve.points) for curve in found[about].curves)
@@ -52,7 +53,7 @@ def test_a_sound_target_stays_within_what_is_allowed_and_on_newtons_path() -> No
 
 
 def test_a_gradient_of_one_step_leaves_newtons_path() -> None:
-    found = of(layers.OneStepGradient())
+    found = of(OneStepGradient())
     assert apart(found["path"]) > 0.1
     assert measured(found["adjoint"])[:, 1].min() > 0.1
 
@@ -70,7 +71,7 @@ def test_a_trace_lies_beside_the_rate_of_plain_iteration() -> None:
 
 
 def test_what_is_not_claimed_is_not_drawn_and_what_cannot_be_loaded_is_nothing() -> None:
-    assert list(of(layers.Sound())) == ["conditioning", "adjoint", "decay", "path"]
+    assert list(of(Sound())) == ["conditioning", "adjoint", "decay", "path"]
     assert sketches_of("scipy", "float64", "cpu")[0].about == "conditioning"
     assert len(sketches_of("scipy", "float64", "cpu")) == 1, "it has no gradient"
     assert sketches_of("not-there", None, "cpu") == []

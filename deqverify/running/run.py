@@ -117,7 +117,7 @@ class Run:
         ran = [result.job for result in found]
         missing = untried(ran, list({job.law for job in ran}), self.asked)
         gone = stale(self.request.expectations, laws(), self.request.targets if self.request.in_hand else ())
-        return Report(in_order(found, ran), gone, missing, sketching=self._sketches)
+        return Report(in_order(found, self.jobs), gone, missing, sketching=self._sketches)
 
     def _sketches(self) -> list[Sketch]:
         """Of each target that could be loaded, in the first of its dtypes."""

@@ -149,7 +149,7 @@ def run(
     """
     from rich.console import Console
 
-    from deqverify import examples
+    from deqverify import database as databases
     from deqverify.reporting import terminal
     from deqverify.reporting.files import Written
     from deqverify.reporting.github import lines as annotations
@@ -177,8 +177,8 @@ def run(
             max_time,
             seed,
             known,
-            database=examples.check(database) if database else str(DATABASE.absolute()),
-            elsewhere=dask not in (None, "local"),
+            database=databases.check(database) if database else str(DATABASE.absolute()),
+            remote=dask not in (None, "local"),
         )
         name_interpreters(pythons)
         written = Written(reports)

@@ -23,8 +23,8 @@ from hypothesis.strategies import SearchStrategy
 from deqverify.cells import LinearCell, LinearSoftmaxCell, cells
 from deqverify.cells.relu import ReluCell
 from deqverify.comparison import Measurement
+from deqverify.database import part
 from deqverify.drawing import few_shapes
-from deqverify.examples import part
 from deqverify.implementations.subject import Subject
 from deqverify.needs import NEEDS
 from deqverify.problem import Problem, array_code

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, tar
 from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
-from deqverify import clock, examples
+from deqverify import clock
 from deqverify.clock import Hang, Interrupted, alarm
 from deqverify.comparison import Fact, Measurement
+from deqverify.database import opened
 from deqverify.implementations.subject import Reported, TargetFailure
 from deqverify.seeding import without_local_constants
 
@@ -299,7 +300,7 @@ _PHASES = (Phase.reuse, Phase.generate, Phase.target, Phase.shrink)
 def _configured(test: Any, effort: Effort, phases: tuple[Phase, ...] = _PHASES) -> Any:
     return settings(
         max_examples=effort.examples,
-        database=examples.opened(effort.database) if effort.database else None,
+        database=opened(effort.database) if effort.database else None,
         deadline=None,
         phases=phases,
         suppress_health_check=list(HealthCheck),

@@ -16,7 +16,7 @@ from deqverify.faults.registry import fault
 from deqverify.faults.sound import CONTRACTING, Sound, SoundNewton, SoundSweeps, TwiceNewton
 from deqverify.implementations.protocol import Cotangents, Solution
 from deqverify.implementations.torch_base import TorchLayer
-from deqverify.reference.newton import _corrected
+from deqverify.reference.newton import newton_correction
 
 
 class Pulled(Sound):
@@ -179,7 +179,7 @@ class OneRecordedStep(TwiceNewton):
     def equilibrium(self, cell: Any, theta: Theta, x: Any, z0: Any) -> Solution:
         with torch.no_grad():
             solution = super().equilibrium(cell, theta, x, z0)
-        return replace(solution, z=solution.z + _corrected(cell, theta, x, solution.z))
+        return replace(solution, z=solution.z + newton_correction(cell, theta, x, solution.z))
 
 
 @fault(cause="second-order", killers=("second-order",), subtlety="subtle")

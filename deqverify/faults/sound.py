@@ -17,7 +17,7 @@ from deqverify.implementations.protocol import Cotangents, Pull, Solution, Statu
 from deqverify.implementations.torch_base import TorchLayer
 from deqverify.oracle.krawczyk import dense, unit_pulls
 from deqverify.problem import SoftmaxProblem
-from deqverify.reference.newton import NewtonLayer, _corrected
+from deqverify.reference.newton import NewtonLayer, newton_correction
 from deqverify.theory.closed_form import ClosedForm
 
 CONTRACTING = tuple(name for name, cell in cells().items() if cell.contracts)
@@ -258,7 +258,7 @@ class TwiceNewton(TorchLayer):
         solution, _ = NewtonLayer("torch").vjp(cell, plain, x.detach(), None if z0 is None else z0.detach())
         z = solution.z
         for _ in range(2 if torch.is_grad_enabled() else 0):
-            z = z + _corrected(cell, theta, x, z)
+            z = z + newton_correction(cell, theta, x, z)
         return replace(solution, z=z)
 
 

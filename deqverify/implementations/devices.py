@@ -15,9 +15,10 @@ def cuda_present() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def check_device(device: str, elsewhere: bool = False) -> None:
-    """ValueError for what is no device's name, and for CUDA where PyTorch sees none, unless it is meant elsewhere."""
+def check_device(device: str, remote: bool = False) -> None:
+    """ValueError for what is no device's name, and for CUDA where PyTorch sees none, unless ``remote``: that of another
+    machine is meant."""
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ValueError(f"device: {device!r} is not known; use cpu, cuda or cuda:1 (a number)")
-    if device != "cpu" and not elsewhere and not cuda_present():
+    if device != "cpu" and not remote and not cuda_present():
         raise ValueError("device: PyTorch sees no CUDA device here; use cpu, or a build of PyTorch for your GPU")

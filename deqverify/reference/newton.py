@@ -94,7 +94,7 @@ class NewtonLayer(Stateless):
             return self._numpy(self._compute(_image, cell, theta, x, native(z)))
 
         def correction(z: Array) -> Array:
-            return self._numpy(self._compute(_corrected, cell, theta, x, native(z)))
+            return self._numpy(self._compute(newton_correction, cell, theta, x, native(z)))
 
         with framework(self.framework).computing(dtype), np.errstate(all="ignore"):
             z = np.zeros(shape) if z0 is None else self._numpy(z0)
@@ -182,8 +182,8 @@ def _image(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
     return cell.step(theta, x)(z)
 
 
-def _corrected(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
-    """``(I − J)⁻¹(f(z) − z)``, shaped like z."""
+def newton_correction(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
+    """Newton's step from z: ``(I − J)⁻¹(f(z) − z)``, (n, *state)."""
     return _solved(_matrix(cell, theta, x, z), cell.step(theta, x)(z) - z)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from deqverify.claims import Claims
 from deqverify.clock import Hang, alarm
-from deqverify.examples import part
+from deqverify.database import part
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.registry import Law, LawsError, bring, laws

@@ -29,7 +29,7 @@ class Request:
     in which Hypothesis keeps failing examples, and ``counterexamples`` the folder in which counterexamples are kept as
     data; None: nothing is kept or tried again.
     ``in_hand``: the target is an object of the caller's, held by the executor, and ``targets`` only its name.
-    ``elsewhere``: jobs run on other machines, so that this one need not have the device.
+    ``remote``: jobs run on other machines, so that this one need not have the device.
 
     Raises ValueError, which names the argument, for what is not known or cannot be.
     """
@@ -47,7 +47,7 @@ class Request:
     database: str | None = str(DATABASE)
     counterexamples: Path | None = counterexamples.FOLDER
     in_hand: bool = False
-    elsewhere: bool = False
+    remote: bool = False
 
     def __post_init__(self) -> None:
         for name in ("targets", "laws", "cells", "dtypes", "expectations"):
@@ -58,7 +58,7 @@ class Request:
             object.__setattr__(self, "targets", _several([str(parse(each)) for each in self.targets], "targets"))
         check_cells(self.cells)
         object.__setattr__(self, "dtypes", _several([dtype(each).name for each in self.dtypes], "dtypes"))
-        check_device(self.device, self.elsewhere)
+        check_device(self.device, self.remote)
         for name, least in (("examples", 1), ("seconds", 0.1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and not value >= least:

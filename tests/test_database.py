@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from deqverify import examples
+from deqverify import database
 from deqverify.cli import main
-from deqverify.examples import DatabaseError, check, opened, part
+from deqverify.database import DatabaseError, check, opened, part
 from deqverify.running.executors import ThisProcess
 from deqverify.running.request import Request
 from deqverify.running.results import Verdict
@@ -119,7 +119,7 @@ def test_without_redis_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     import sys
 
     monkeypatch.setitem(sys.modules, "redis", None)
-    examples._redis.cache_clear()
+    database._redis.cache_clear()
     with pytest.raises(DatabaseError, match=r"pip install 'deqverify\[redis\]'"):
         check("redis://127.0.0.1:1/0")
 

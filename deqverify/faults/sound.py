@@ -48,27 +48,12 @@ class Sound(TorchLayer):
         return torch.linalg.solve(torch.eye(len(K), dtype=x.dtype) - K, x.mT).mT
 
 
-class SoundPicard(TorchLayer):
-    """Picard with relative stopping and an adjoint iteration of the same kind, both reported: the iterative control."""
-
-    name = "sound picard"
-    claims = replace(Sound.claims, forward=Accuracy(1e-5), backward=Accuracy(1e-5), starts=True)
-    most = 2000
-
-    def mode(self, training: bool) -> Any:
-        return self
-
-    def far(self, step: Any, size: Any) -> bool:
-        near = step.norm(dim=1) <= 1e-6 * size.norm(dim=1)  # a tenth of the claim; false for NaN
-        return not bool(near.all())
+class Iterating(TorchLayer):
+    """An iteration without a graph, one step with it, and an adjoint equation that is iterated likewise in a hook."""
 
     def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
-        for _ in range(self.most):
-            ahead = f(z)
-            if not self.far(ahead - z, ahead):
-                return ahead, Status.CONVERGED
-            z = ahead
-        return z, Status.CAPPED
+        """Where iterating f from z (n, *state) ends, and how."""
+        raise NotImplementedError
 
     def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
         return self.iterate(f, z)
@@ -102,6 +87,29 @@ class SoundPicard(TorchLayer):
     def heed_second_order(self) -> None:
         if torch.is_grad_enabled():
             raise RuntimeError("the adjoint is solved, not differentiated: there is no second derivative")
+
+
+class SoundPicard(Iterating):
+    """Picard with relative stopping and an adjoint iteration of the same kind, both reported: the iterative control."""
+
+    name = "sound picard"
+    claims = replace(Sound.claims, forward=Accuracy(1e-5), backward=Accuracy(1e-5), starts=True)
+    most = 2000
+
+    def mode(self, training: bool) -> Any:
+        return self
+
+    def far(self, step: Any, size: Any) -> bool:
+        near = step.norm(dim=1) <= 1e-6 * size.norm(dim=1)  # a tenth of the claim; false for NaN
+        return not bool(near.all())
+
+    def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
+        for _ in range(self.most):
+            ahead = f(z)
+            if not self.far(ahead - z, ahead):
+                return ahead, Status.CONVERGED
+            z = ahead
+        return z, Status.CAPPED
 
     def limited(self, max_iterations: int) -> SoundPicard:
         twin = type(self)()
@@ -179,7 +187,7 @@ class SoundNewton(NewtonLayer):
         return cell.pull(theta, x, z, adjoint)
 
 
-class SoundSweeps(TorchLayer):
+class SoundSweeps(Iterating):
     """Picard on any cell that contracts, in PyTorch, with relative stopping and an adjoint iteration of the same kind,
     both reported: the iterative control."""
 
@@ -200,27 +208,6 @@ class SoundSweeps(TorchLayer):
     def size(self, states: Any) -> Any:
         """The 2-norm of each data point, (n,)."""
         return states.flatten(1).norm(dim=1)
-
-    def fixed_point(self, step: Any, z0: Any) -> Solution:
-        with torch.no_grad():
-            z, status = self.iterate(step, z0)
-        reports: list[Status] = []
-        answer = step(z)
-        if not answer.requires_grad:
-            return Solution(answer, status)
-        state = z.detach().requires_grad_()
-        image = step(state)
-
-        def solve_adjoint(cotangent: Any) -> Any:
-            if torch.is_grad_enabled():
-                raise RuntimeError("the adjoint is solved, not differentiated: there is no second derivative")
-            pulled = lambda y: torch.autograd.grad(image, state, y, retain_graph=True)[0]  # noqa: E731
-            found, status = self.iterate(lambda y: pulled(y) + cotangent, torch.zeros_like(cotangent))
-            reports.append(status)
-            return found
-
-        answer.register_hook(solve_adjoint)
-        return Solution(answer, status, backward_status=lambda: reports[-1])
 
     def limited(self, max_iterations: int) -> SoundSweeps:
         twin = copy.copy(self)

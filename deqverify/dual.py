@@ -12,76 +12,40 @@ from typing import Any
 
 import numpy as np
 
+from deqverify.carrying import Carrying, Rearranging
 from deqverify.inexact import Inexact
 
 
 @dataclass(frozen=True, eq=False)
-class Dual:
+class Dual(Carrying):
     """``value + ε tangent`` with ``ε² = 0``: every operation is its product or chain rule, in :class:`Inexact` arrays.
     Plain arrays and numbers have no derivative."""
 
     value: Inexact
     tangent: Inexact
 
-    __array_ufunc__ = None
-    device = "cpu"
-
     def __array_namespace__(self, api_version: str | None = None) -> type[_Namespace]:
         return _Namespace
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.value.shape
-
-    @property
-    def ndim(self) -> int:
-        return self.value.ndim
-
-    def __len__(self) -> int:
-        return len(self.value)
 
     def __matmul__(self, other: Any) -> Dual:
         other = self._beside(other)
         return Dual(self.value @ other.value, self.tangent @ other.value + self.value @ other.tangent)
 
-    def __rmatmul__(self, other: Any) -> Dual:
-        return self._beside(other) @ self
-
     def __mul__(self, other: Any) -> Dual:
         other = self._beside(other)
         return Dual(self.value * other.value, self.tangent * other.value + self.value * other.tangent)
-
-    __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Dual:
         other = self._beside(other)
         value = self.value / other.value
         return Dual(value, (self.tangent - value * other.tangent) / other.value)
 
-    def __rtruediv__(self, other: Any) -> Dual:
-        return self._beside(other) / self
-
     def __add__(self, other: Any) -> Dual:
         other = self._beside(other)
         return Dual(self.value + other.value, self.tangent + other.tangent)
 
-    __radd__ = __add__
-
     def __neg__(self) -> Dual:
         return Dual(-self.value, -self.tangent)
-
-    def __sub__(self, other: Any) -> Dual:
-        return self + -self._beside(other)
-
-    def __rsub__(self, other: Any) -> Dual:
-        return self._beside(other) - self
-
-    def __getitem__(self, key: Any) -> Dual:
-        return self.both(lambda part: part[key])
-
-    @property
-    def T(self) -> Dual:
-        return self.both(lambda part: part.T)
 
     def relu(self) -> Dual:
         return Dual(self.value.relu(), self.value.gate() * self.tangent)
@@ -92,8 +56,7 @@ class Dual:
         jump = np.where(gate.error > 0, np.inf, 0.0)
         return Dual(gate, Inexact(np.zeros(gate.shape), jump, gate.unit))
 
-    def both(self, move: Callable[[Any], Any]) -> Dual:
-        """What is linear and without other arguments is done to both."""
+    def each(self, move: Callable[[Any], Any]) -> Dual:
         return Dual(move(self.value), move(self.tangent))
 
     def _beside(self, other: Any) -> Dual:
@@ -104,11 +67,8 @@ class Dual:
         return Dual(Inexact(value, none, self.value.unit), Inexact(none, none, self.value.unit))
 
 
-class _Namespace:
+class _Namespace(Rearranging):
     """The functions of the array API that cells call."""
-
-    asarray, ones_like = np.asarray, staticmethod(lambda x: np.ones(x.shape))
-    triu, tril = staticmethod(np.triu), staticmethod(np.tril)
 
     @staticmethod
     def tanh(x: Dual) -> Dual:
@@ -135,36 +95,12 @@ class _Namespace:
 
     @staticmethod
     def sum(x: Dual, axis: Any = None, keepdims: bool = False) -> Dual:
-        return x.both(lambda part: part.sum(axis, keepdims))
+        return x.each(lambda part: part.sum(axis, keepdims))
 
     @staticmethod
     def stack(parts: tuple[Dual, ...], axis: int) -> Dual:
         stack = _of(parts[0]).stack
         return Dual(stack(tuple(p.value for p in parts), axis), stack(tuple(p.tangent for p in parts), axis))
-
-    @staticmethod
-    def reshape(x: Dual, shape: tuple[int, ...]) -> Dual:
-        return x.both(lambda part: _of(x).reshape(part, shape))
-
-    @staticmethod
-    def take(x: Dual, places: Any, axis: int) -> Dual:
-        return x.both(lambda part: _of(x).take(part, places, axis))
-
-    @staticmethod
-    def permute_dims(x: Dual, axes: tuple[int, ...]) -> Dual:
-        return x.both(lambda part: _of(x).permute_dims(part, axes))
-
-    @staticmethod
-    def matrix_transpose(x: Dual) -> Dual:
-        return x.both(_of(x).matrix_transpose)
-
-    @staticmethod
-    def flip(x: Dual, axis: Any) -> Dual:
-        return x.both(lambda part: _of(x).flip(part, axis))
-
-    @staticmethod
-    def roll(x: Dual, shift: int, axis: int) -> Dual:
-        return x.both(lambda part: _of(x).roll(part, shift, axis))
 
 
 def _of(x: Dual) -> Any:

@@ -7,11 +7,13 @@ A cell written over the array API runs on them as it stands, and NumPy does the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from deqverify.carrying import Carrying, Rearranging
 from deqverify.dtypes import Array
 
 FUNCTION = 2
@@ -19,7 +21,7 @@ FUNCTION = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Inexact:
+class Inexact(Carrying):
     """``|computed − value| ≤ error``, entry by entry, of one shape; every operation is rounded at ``unit``, u.
 
     ``e_xy = |x| e_y + e_x (|y| + e_y) + k u |x||y|``, k = 1 entry by entry and one more than the inner dimension for a
@@ -32,22 +34,8 @@ class Inexact:
     error: Array
     unit: float
 
-    __array_ufunc__ = None  # NumPy's arrays leave products with these to them
-    device = "cpu"
-
     def __array_namespace__(self, api_version: str | None = None) -> type[_Namespace]:
         return _Namespace
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.value.shape
-
-    @property
-    def ndim(self) -> int:
-        return self.value.ndim
-
-    def __len__(self) -> int:
-        return len(self.value)
 
     def __matmul__(self, other: Any) -> Inexact:
         other = self._beside(other)
@@ -55,16 +43,11 @@ class Inexact:
         rounding = (x.shape[-1] + 1) * self.unit * (x @ y)
         return Inexact(self.value @ other.value, x @ other.error + self.error @ (y + other.error) + rounding, self.unit)
 
-    def __rmatmul__(self, other: Any) -> Inexact:
-        return self._beside(other) @ self
-
     def __mul__(self, other: Any) -> Inexact:
         other = self._beside(other)
         x, y = np.abs(self.value), np.abs(other.value)
         error = x * other.error + self.error * (y + other.error) + self.unit * x * y
         return Inexact(self.value * other.value, error, self.unit)
-
-    __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Inexact:
         """``(e_x + |x/y| e_y)/(|y| − e_y)``, infinite where y may be 0."""
@@ -73,31 +56,13 @@ class Inexact:
         error = (self.error + np.abs(value) * other.error) / clear + self.unit * np.abs(value)
         return Inexact(value, np.where(clear > 0, error, np.inf), self.unit)
 
-    def __rtruediv__(self, other: Any) -> Inexact:
-        return self._beside(other) / self
-
     def __add__(self, other: Any) -> Inexact:
         other = self._beside(other)
         value = self.value + other.value
         return Inexact(value, self.error + other.error + self.unit * np.abs(value), self.unit)
 
-    __radd__ = __add__
-
     def __neg__(self) -> Inexact:
         return Inexact(-self.value, self.error, self.unit)
-
-    def __sub__(self, other: Any) -> Inexact:
-        return self + -self._beside(other)
-
-    def __rsub__(self, other: Any) -> Inexact:
-        return self._beside(other) - self
-
-    def __getitem__(self, key: Any) -> Inexact:
-        return self._rearranged(lambda array: array[key])
-
-    @property
-    def T(self) -> Inexact:
-        return self._rearranged(lambda array: array.T)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Inexact:
         value = self.value.sum(axis=axis, keepdims=keepdims)
@@ -121,7 +86,7 @@ class Inexact:
         value = np.asarray(other, dtype=np.float64)
         return Inexact(value, np.zeros(value.shape), self.unit)
 
-    def _rearranged(self, move: Any) -> Inexact:
+    def each(self, move: Callable[[Any], Any]) -> Inexact:
         return Inexact(move(self.value), move(self.error), self.unit)
 
     def _applied(self, value: Array, moved: Array) -> Inexact:
@@ -129,15 +94,10 @@ class Inexact:
         return Inexact(value, moved + FUNCTION * self.unit * np.abs(value), self.unit)
 
 
-class _Namespace:
+class _Namespace(Rearranging):
     """The functions of the array API that cells call."""
 
-    asarray, ones_like, zeros_like = (
-        np.asarray,
-        staticmethod(lambda x: np.ones(x.shape)),
-        staticmethod(lambda x: 0.0 * x),
-    )
-    triu, tril = staticmethod(np.triu), staticmethod(np.tril)
+    zeros_like = staticmethod(lambda x: 0.0 * x)
 
     @staticmethod
     def tanh(x: Inexact) -> Inexact:
@@ -173,27 +133,3 @@ class _Namespace:
     def stack(parts: tuple[Inexact, ...], axis: int) -> Inexact:
         value, error = (np.stack([getattr(p, name) for p in parts], axis) for name in ("value", "error"))
         return Inexact(value, error, parts[0].unit)
-
-    @staticmethod
-    def reshape(x: Inexact, shape: tuple[int, ...]) -> Inexact:
-        return x._rearranged(lambda array: array.reshape(shape))
-
-    @staticmethod
-    def take(x: Inexact, places: Any, axis: int) -> Inexact:
-        return x._rearranged(lambda array: array.take(places, axis=axis))
-
-    @staticmethod
-    def permute_dims(x: Inexact, axes: tuple[int, ...]) -> Inexact:
-        return x._rearranged(lambda array: array.transpose(axes))
-
-    @staticmethod
-    def matrix_transpose(x: Inexact) -> Inexact:
-        return x._rearranged(lambda array: np.swapaxes(array, -1, -2))
-
-    @staticmethod
-    def flip(x: Inexact, axis: Any) -> Inexact:
-        return x._rearranged(lambda array: np.flip(array, axis=axis))
-
-    @staticmethod
-    def roll(x: Inexact, shift: int, axis: int) -> Inexact:
-        return x._rearranged(lambda array: np.roll(array, shift, axis=axis))

@@ -6,6 +6,7 @@ readout and loss, is written once for layers with a pull (NumPy, PyTorch) and on
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -169,15 +170,43 @@ def wait_for(device: str) -> None:
         torch.cuda.synchronize()
 
 
-class LayerRun:
-    """A layer: ``vjp``, then the gradient of the loss in z and B, and the pull."""
+class _OfALayer(ABC):
+    """What runs of layers have in common: what they answer, and that they wait for the device."""
 
     def __init__(self, subject: Subject, problem: Problem):
         self.subject, self.problem, self.device = subject, problem, subject.device
+        self._last: Any = None
+
+    @abstractmethod
+    def forward(self) -> Any: ...
+
+    @abstractmethod
+    def gradient(self) -> tuple[Any, dict[str, Any]]: ...
+
+    def synchronise(self) -> None:
+        if self.subject.framework.name == "jax":
+            import jax
+
+            jax.block_until_ready(self._last)
+        else:
+            wait_for(self.device)
+
+    def answer(self, which: str) -> tuple[Array, dict[str, Array] | None]:
+        numpy = self.subject.framework.to_numpy
+        if which == "forward":
+            return numpy(self.forward()), None
+        z, gradient = self.gradient()
+        return numpy(z), {name: numpy(gradient[name]) for name in self.problem.pulled_blocks}
+
+
+class LayerRun(_OfALayer):
+    """A layer: ``vjp``, then the gradient of the loss in z and B, and the pull."""
+
+    def __init__(self, subject: Subject, problem: Problem):
+        super().__init__(subject, problem)
         self.theta = subject.parameters(problem)
         self.x, self.B, self.Y = (subject.native(array) for array in (problem.x, problem.B, problem.Y))
         self.iterations: int | None = None
-        self._last: Any = None
         self._plainly = next(iter(subject.framework.without_gradient.values()), nullcontext)
 
     def forward(self) -> Any:
@@ -201,35 +230,20 @@ class LayerRun:
         gradient = self.gradient()[1]
         return [value - LEARNING_RATE * gradient[name] for name, value in (*self.theta.items(), ("B", self.B))]
 
-    def synchronise(self) -> None:
-        if self.subject.framework.name == "jax":
-            import jax
-
-            jax.block_until_ready(self._last)
-        else:
-            wait_for(self.device)
-
-    def answer(self, which: str) -> tuple[Array, dict[str, Array] | None]:
-        numpy = self.subject.framework.to_numpy
-        if which == "forward":
-            return numpy(self.forward()), None
-        z, gradient = self.gradient()
-        return numpy(z), {name: numpy(gradient[name]) for name in self.problem.pulled_blocks}
-
     def _solve(self) -> Any:
         solution, pull = self.subject.implementation.vjp(self.problem.cell, self.theta, self.x)
         self.iterations = solution.iterations
         return solution, pull
 
 
-class JaxRun:
+class JaxRun(_OfALayer):
     """A layer of JAX with the objective around it under one ``jit``; each call is compiled when it is first made."""
 
     def __init__(self, subject: Subject, problem: Problem):
         import jax
         import jax.numpy as jnp
 
-        self.subject, self.problem, self.device = subject, problem, subject.device
+        super().__init__(subject, problem)
         cell, layer, loss = problem.cell, subject.implementation, problem.loss
         self._given = (subject.parameters(problem), subject.native(problem.x), subject.native(problem.B))
         Y = subject.native(problem.Y)
@@ -252,7 +266,6 @@ class JaxRun:
 
         self._forward = jax.jit(lambda theta, x, _: solve(theta, x))
         self._gradient, self._step = jax.jit(gradient), jax.jit(step)
-        self._last: Any = None
         self._count: Any = None
 
     @property
@@ -271,18 +284,6 @@ class JaxRun:
     def step(self) -> Any:
         self._last = self._called(self._step)
         return self._last
-
-    def synchronise(self) -> None:
-        import jax
-
-        jax.block_until_ready(self._last)
-
-    def answer(self, which: str) -> tuple[Array, dict[str, Array] | None]:
-        numpy = self.subject.framework.to_numpy
-        if which == "forward":
-            return numpy(self.forward()), None
-        z, gradient = self.gradient()
-        return numpy(z), {name: numpy(gradient[name]) for name in self.problem.pulled_blocks}
 
     def _called(self, function: Any) -> Any:
         with self.subject.framework.computing(self.subject.dtype):

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from deqverify import SoftmaxProblem, laws, losses
 from deqverify.running.counterexamples import Counterexample
-from tools import findings
+from tools import findings, findings_page
 
 FOUND = [(path.stem, entry) for path in sorted(findings.KEPT.glob("*.json"))
          for entry in json.loads(path.read_text(encoding="utf-8")).get("found", [])]  # fmt: skip
@@ -21,13 +21,17 @@ IDS = [f"{library}-{entry['law']}-{entry['targets'][0]}" for library, entry in F
 
 
 def test_the_page_says_what_is_kept() -> None:
-    assert findings.PAGE.read_text(encoding="utf-8") == findings.text(), "run: python -m tools.findings page"
+    assert findings.PAGE.read_text(encoding="utf-8") == findings_page.text(findings.KEPT), (
+        "run: python -m tools.findings page"
+    )
 
 
 @pytest.mark.parametrize(("library", "entry"), FOUND, ids=IDS)
 def test_a_finding_has_a_law_words_and_a_script_of_its_own(library: str, entry: dict[str, Any]) -> None:
     assert entry["law"] in laws()
-    assert findings._words(entry["law"], entry["targets"][0]), "say its cause in docs/findings/words.toml"
+    assert findings_page.words_of(entry["law"], entry["targets"][0], findings.KEPT), (
+        "say its cause in docs/findings/words.toml"
+    )
     if entry["script"]:
         text = (findings.KEPT / entry["script"]).read_text(encoding="utf-8")
         assert "deqverify" not in text
@@ -46,7 +50,7 @@ SIMPLE = SoftmaxProblem([[0.0]], [[1.0]], [[1.0]], [[0.0]], 0.5, losses.Squared(
 
 
 def result(law: str, verdict: str = "violated") -> dict[str, Any]:
-    """As ``deqverify run --json`` writes it."""
+    """As ``deqverify run --report x.json`` writes it."""
     known = Counterexample(law, "torchdeq", "float64", "cpu", {"problem": SIMPLE, "cotangent": np.ones((1, 1))})
     said = {"kind": "wrong", "description": "measured 4, allowed 0.1", "where": "γ = 0.5", "diagnosis": "is wrong"}
     violation = said | {"boundary_said": "", "counterexample": known.document()}

@@ -72,7 +72,7 @@ only_option = click.option("--only", multiple=True, metavar="LIBRARY", help="Onl
 @only_option
 @click.option("--law", "law_ids", multiple=True, metavar="LAW", help="Only this law; what was found by others stays.")
 @click.option("--results", type=click.Path(path_type=Path, exists=True), multiple=True,
-              help="Take the results of earlier `deqverify run --report x.json` in place of running (repeatable).")  # fmt: skip
+              help="Take results of `deqverify run --report x.json` instead of running (repeatable).")  # fmt: skip
 @click.option("--command", "commands", multiple=True, help="What made these results, as the page says it (repeatable).")
 def run(only: tuple[str, ...], law_ids: tuple[str, ...], results: tuple[Path, ...], commands: tuple[str, ...]) -> None:
     """Verifies and writes the page."""

@@ -28,7 +28,7 @@ from deqverify.oracle.balls import balls, beside, middle, precision, radius
 from deqverify.theory.closed_form import ClosedForm
 from tests.any_cell import Answer, Given, SmallRelu, direct, meets, picard, worst
 from tests.examples import LOSSES, random_problem
-from tests.test_balls import grid_problem, linear_problem, objective_of, rounded, tanh_problem
+from tests.test_balls import grid_problem, linear_problem, objective_of, tanh_problem
 
 TANH, LINEAR, RELU = TanhCell(), LinearSoftmaxCell(), SmallRelu()
 DTYPES = ("float64", "float32")
@@ -289,81 +289,6 @@ def ratio(balls: Any, closed: Bound) -> list[float]:
     found, known = np.ravel(balls), np.ravel(np.broadcast_to(closed.total, np.shape(balls)))
     assert np.isfinite(known).all()
     return [a / b for a, b in zip(found, known, strict=True) if b > 0]
-
-
-def relu_given(x: float, n: int = 1) -> Given:
-    """Two states, ``½ + ½z₁`` and ``relu(x + ¼z₁ − ½z₂ − ¼)``, whose argument is x at the equilibrium where x < 0."""
-    theta = {"W": np.array([[0.5, 0.0], [0.25, -0.5]])}
-    return Given(RELU, theta, np.array([[0.5, x - 0.25]]), np.ones((1, 2)))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("accuracy", [DIRECT, Accuracy(1e-4)], ids=str)
-@pytest.mark.parametrize("x", [0.0, 2.0**-50, -(2.0**-50), 2.0**-20, -(2.0**-20), 1e-5, -1e-5, 0.1, -0.1])
-def test_near_a_kink_no_decided_bound_is_wrong(x: float, accuracy: Accuracy, dtype: str) -> None:
-    """The box holds both sides of the kink, so either slope is allowed; away from it neither is forgiven the other's.
-
-    Where the slope is open, G is half of |M||W| here, less than 1: decided, with wide bounds.
-    """
-    given = rounded(relu_given(x), dtype)
-    errors = errors_of(given, accuracy, dtype)
-    assert errors.decided
-    answers = [direct(given, dtype)]
-    if not accuracy.exact:
-        answers += [worst(given, dtype, accuracy, entry, errors.z) for entry in (0, 1)]
-    for answer in answers:
-        for name, off, bound, _ in compared(errors, answer):
-            assert np.all(off <= bound.total), name
-    off = [
-        np.abs(side - errors.adjoint) / errors.adjoint_error().total for side in (adjoint_with(0.0), adjoint_with(1.0))
-    ]
-    if abs(x) <= 0.5 * errors.z_error.total[0, 1]:  # an allowed answer may lie on either side
-        assert max(off[0].max(), off[1].max()) <= 1.0
-    if abs(x) >= 0.1:
-        assert off[int(x < 0)].max() > 10.0
-
-
-def adjoint_with(gate: float) -> np.ndarray:
-    """``(I − WᵀD)⁻¹c``, D the slopes 1 and ``gate``."""
-    W, D = relu_given(0.0).theta["W"], np.diag([1.0, gate])
-    return np.linalg.solve(np.eye(2) - W.T @ D, np.ones(2))[None, :]
-
-
-def test_where_nothing_is_proved_bounds_are_infinite_and_values_finite() -> None:
-    """At a fold; and where a claim excludes nothing."""
-    theta = {"W": np.array([[1.0]]), "U": np.ones((1, 1)), "b": np.zeros(1)}
-    fold = Given(TANH, theta, np.zeros((1, 1)), np.ones((1, 1)))
-    loose = Given(TANH, theta | {"W": np.array([[0.99]])}, np.zeros((1, 1)), np.ones((1, 1)))
-    for given, accuracy in ((fold, DIRECT), (loose, Accuracy(0.5)), (loose, Accuracy(0.0, 10.0))):
-        errors = errors_of(given, accuracy, "float64")
-        assert not errors.decided
-        assert not errors.in_range
-        for name, off, bound, size in compared(errors, given.answer(np.full((1, 1), 0.7), np.ones((1, 1)))):
-            assert np.isfinite(size).all()
-            assert np.isinf(bound.total).all() or name == "z"
-            assert compare(name, off, bound, size).holds
-    assert errors_of(loose, DIRECT, "float64").decided
-
-
-def test_an_undecided_point_of_a_batch_leaves_the_others_their_equilibrium() -> None:
-    """Unless they share a claim."""
-    theta = {"W": np.array([[0.999]]), "U": np.ones((1, 1)), "b": np.zeros(1)}
-    given = Given(TANH, theta, np.array([[0.0], [2.0]]), np.ones((2, 1)))
-    bound = errors_of(given, Accuracy(0.0, 1e-2), "float64").z_error.total
-    assert np.isinf(bound[0]).all()
-    assert bound[1] < 0.1
-    shared = errors_of(given, Accuracy(0.0, 1e-2, per="batch"), "float64").z_error.total
-    assert np.isinf(shared[0]).all()
-
-
-def test_the_start_decides_which_equilibrium_is_judged() -> None:
-    theta = {"W": np.array([[3.0]]), "U": np.ones((1, 1)), "b": np.zeros(1)}
-    given = Given(TANH, theta, np.zeros((1, 1)), np.ones((1, 1)))
-    for side in (1.0, -1.0):
-        errors = errors_of(given, ACCURACIES["loose"], "float32", start=np.full((1, 1), side))
-        assert errors.decided
-        assert errors.z[0, 0] * side > 0.99
-        assert errors.z_error.total < 1e-3
 
 
 def test_terms_are_named_and_the_error_of_a_cotangent_is_one() -> None:

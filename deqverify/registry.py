@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -246,6 +246,8 @@ def arguments_code(arguments: dict[str, Any]) -> str:
 
 
 def _code(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_code(entry)}" for key, entry in value.items()) + "}"
     return array_code(value) if isinstance(value, np.ndarray) else repr(value)
 
 

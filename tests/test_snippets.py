@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import find, settings
 
-from deqverify import check_deq
+from deqverify import CellProblem, SoftmaxProblem, check_deq, losses
 from deqverify.cli import main
 from deqverify.faults.parametrisation import RowSoftmax
+from deqverify.faults.sound import SoundModel, SoundNewton, SoundPicard, TracedSweeps
+from deqverify.implementations.subject import Subject
+from deqverify.reference import reference
+from deqverify.registry import Law, arguments_code, laws
 from deqverify.running.snippets import finding_object, finding_target
 
 HERE = RowSoftmax()
@@ -130,3 +137,19 @@ def test_a_snippet_for_an_object_in_hand_runs_where_it_is_defined() -> None:
         exec(snippet, {"deq": RowSoftmax()})
     with pytest.raises(AssertionError, match="define deq first: the object given to check_deq, RowSoftmax"):
         exec(snippet, {})
+
+
+ONE_EACH = {tuple(inspect.signature(law.body).parameters): law for law in laws().values()}
+"""A law for each list of arguments that there is."""
+
+
+@pytest.mark.parametrize("law", ONE_EACH.values(), ids=lambda law: law.id)
+def test_what_a_law_draws_is_code_that_pastes(law: Law) -> None:
+    """The simplest example, made again by what a snippet imports."""
+    layers = (SoundNewton(), SoundPicard(), TracedSweeps(), SoundModel(), reference(), reference("peaceman-rachford"))
+    able = (Subject(layer) for layer in layers)
+    subject = next(each for each in able if not law.missing(each))
+    drawn = find(law.drawn(subject), lambda _: True, settings=settings(database=None, deadline=None))
+    names = {"np": np, "losses": losses, "SoftmaxProblem": SoftmaxProblem, "CellProblem": CellProblem}
+    again = eval(f"dict({arguments_code(drawn)})", names)
+    assert arguments_code(again) == arguments_code(drawn)

@@ -18,6 +18,7 @@ from pathlib import Path
 from deqverify.benchmarking.measuring import Entry, Row, entered, measured
 from deqverify.benchmarking.problems import FixedProblem, achieved, digest
 from deqverify.benchmarking.targets import TimedTarget, Unavailable, timed_target
+from deqverify.running.files import write_whole
 from deqverify.running.installed import versions
 
 CACHE = Path(".deqverify/equal-accuracy.json")
@@ -80,8 +81,7 @@ def match(who: TimedTarget, row: Row, accuracy: float, cache: Path = CACHE, agai
         error = error_at(None)
         found = Match(None, error, error <= accuracy, 1)
     known[key] = asdict(found)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    cache.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(cache, json.dumps(known, indent=1, sort_keys=True) + "\n")
     return found
 
 

@@ -25,6 +25,7 @@ from deqverify.benchmarking.against import LEAST, SEEN
 from deqverify.benchmarking.measuring import Row, Timing
 from deqverify.benchmarking.problems import Achieved, FixedProblem
 from deqverify.running import installed
+from deqverify.running.files import write_whole
 
 _T = TypeVar("_T")
 _MACHINE = ("processor", "cores", "threads", "system", "device")
@@ -43,7 +44,7 @@ class Result:
     def write(self, path: Path) -> None:
         """As JSON; numbers that JSON has no word for (inf, NaN) become strings."""
         document = vars(self) | {"rows": [plain(row) for row in self.rows]}
-        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def begun(names: Iterable[str], device: str, accuracy: float | None = None) -> Result:

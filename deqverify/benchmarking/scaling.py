@@ -28,6 +28,7 @@ from deqverify.dtypes import Array
 from deqverify.implementations.devices import cuda_present
 from deqverify.losses import Squared
 from deqverify.problem import Problem, SoftmaxProblem
+from deqverify.running.files import write_whole
 
 TOLERANCE = 1e-8
 """Relative, for those that take one: what it achieves is drawn too."""
@@ -188,9 +189,8 @@ def read(path: Path) -> list[Point]:
 
 def write(path: Path, points: list[Point], about: dict[str, Any]) -> None:
     """Writes all points with what they depend on: the machine, versions and the cell."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = about | {"points": [asdict(point) for point in points]}
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(document, indent=1) + "\n")
 
 
 def arrays(count: int) -> tuple[Array, Array, Array, Array]:

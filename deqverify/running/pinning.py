@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deqverify.running import counterexamples
+from deqverify.running.files import write_whole
 from deqverify.running.plan import Report
 from deqverify.running.results import Result, Verdict
 
@@ -31,7 +32,7 @@ def pin(report: Report, path: Path) -> tuple[list[str], list[str]]:
         pinned.append(name)
     if entries:
         before = path.read_text(encoding="utf-8").rstrip() + "\n\n" if path.exists() else _HEAD
-        path.write_text(before + "\n".join(entries), encoding="utf-8")
+        write_whole(path, before + "\n".join(entries))
     return pinned, left
 
 

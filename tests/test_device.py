@@ -188,7 +188,7 @@ def test_solve_keeps_to_the_device(shape: tuple[int, ...]) -> None:
 
 
 def test_the_cost_model_is_calibrated_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "SIZES", [(8, 2), (16, 2), (16, 4)])
+    monkeypatch.setattr(calibrate, "SIZES_ON_A_GPU", [(8, 2), (16, 2), (16, 4)])
     with pretended_cuda():
         model = calibrate.calibrate(device="cuda", seconds=0.01)
     assert model.where["device"] == "cuda"

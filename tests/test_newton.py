@@ -120,6 +120,17 @@ def test_the_derivative_along_a_tangent_is_the_pulls_transpose(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", HERE)
+def test_a_start_whose_square_is_no_number_any_more_is_not_taken_for_the_equilibrium(name: str) -> None:
+    """1e-170: the 2-norm of its residual underflows unless scaled. First seen on a GPU, whose rounding led there."""
+    cell, theta, _ = CASES["tanh"]()
+    still = {**theta, "b": np.zeros(4)}
+    found, _ = asked(name, cell, still, np.zeros((1, 2)), z0=np.array([[0.0, -1e-170, 0.0, 5e-171]]))
+    assert found.status is Status.CONVERGED
+    # The equilibrium is zero; Newton's step from a start so small is exact up to rounding, and a second one takes that.
+    assert np.abs(framework(name).to_numpy(found.z)).max() <= 1e-200
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_starts_are_accepted_and_no_gradient_reaches_them(name: str) -> None:
     cell, theta, x = CASES["tanh"]()
     plain, _ = asked(name, cell, theta, x)

@@ -325,6 +325,23 @@ def test_a_calibration_measures_every_method_there_is(dtype: torch.dtype, monkey
     assert sum(model.coefficients["lu"]) > 0.0  # an LU takes time
 
 
+def test_a_fit_ends_whatever_the_sizes() -> None:
+    """Features lie ten digits apart, on which non-negative least squares turned in circles, first on a GPU's times."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        sizes = [(m, n, turns) for m, n in calibration.SIZES_ON_A_GPU for turns in (4, 12)]
+        base = np.asarray([features(m, n) for m, n, _ in sizes])
+        turns = np.asarray([[turns] for *_, turns in sizes])
+        rows = np.hstack([base, turns * base])
+        made = np.zeros(12)
+        made[[0, 3, 6, 8]] = 1e-2, 4e-13, 2e-4, 1e-11
+        noisy = rows @ made * np.exp(0.2 * rng.normal(size=len(rows)))
+        found = calibration.fitted(rows, noisy)
+        assert (found >= 0.0).all()
+        # The least squares do no worse than what the times were made of.
+        assert np.linalg.norm(rows @ found / noisy - 1.0) <= np.linalg.norm(rows @ made / noisy - 1.0) * (1 + 1e-9)
+
+
 def test_the_clock_of_one_thread_is_its_own() -> None:
     threads = torch.get_num_threads()
     try:

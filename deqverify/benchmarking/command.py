@@ -204,13 +204,19 @@ def _measure(
         missing = [row for row in rows if row.missing] if not targets else []
         rows = [row for row in rows if row not in missing]
         out.print(table(rows, title, accuracy is not None))
-        for reason in dict.fromkeys(row.note.replace(row.name, "it") for row in missing):
-            left = ", ".join(row.name for row in missing if row.note.replace(row.name, "it") == reason)
+        for reason in dict.fromkeys(_reason(row) for row in missing):
+            left = ", ".join(row.name for row in missing if _reason(row) == reason)
             out.print(f"left out: {left}: {reason}", style="dim", highlight=False, markup=False)
         found.rows += rows
         outputs.write(found)  # after every problem, so that an interrupted run keeps what it has
     if accuracy is not None and len(problems) > 1:
         out.print(markdown(found.rows), highlight=False, markup=False)
+
+
+def _reason(row: Any) -> str:
+    """Why ``row`` is missing, in the same words for every target that is missing for it."""
+    reason: str = row.note
+    return reason.removeprefix(f"target {row.name!r}: ").replace(f"{row.name} ", "it ")
 
 
 def _show(paths: Iterable[Path], outputs: _Outputs) -> None:

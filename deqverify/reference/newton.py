@@ -161,8 +161,11 @@ def _newton(
 
 
 def _norm(states: Array) -> Array:
-    """The 2-norm of every data point, (n,)."""
-    return np.asarray(np.linalg.norm(rows(states), axis=1))
+    """The 2-norm of every data point, (n,); scaled by powers of two, or squares below 1e-308 would make it zero."""
+    flat = rows(states)
+    largest = np.abs(flat).max(axis=1, initial=0.0)
+    exponent = np.frexp(np.where(np.isfinite(largest), largest, 1.0))[1]
+    return np.asarray(np.ldexp(np.linalg.norm(np.ldexp(flat, -exponent[:, None]), axis=1), exponent))
 
 
 def _each(mask: Any, z: Array) -> Any:

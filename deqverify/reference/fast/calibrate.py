@@ -21,13 +21,16 @@ from deqverify.reference.fast.models import key
 from deqverify.reference.fast.solver import Solver, solver
 
 SIZES = [(m, n) for m in (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024) for n in (1, 8, 64, 384) if m * m * n < 2.2e8]
+SIZES_ON_A_GPU = [(m, n) for m in (16, 64, 256, 1024, 2048, 4096) for n in (1, 64, 384)] + [(8192, 16)]
+"""Below a thousand there is little but launches."""
 ACCURACIES = (1e-3, 1e-11)
 
 
 def calibrate(
     dtype: torch.dtype = torch.float64, device: str = "cpu", seconds: float = 20.0, model: CostModel | None = None
 ) -> CostModel:
-    """Measures every method on Gaussian logits at :data:`SIZES` for about ``seconds``, which sets the repeats alone.
+    """Measures every method on Gaussian logits at :data:`SIZES`, or those of a GPU, for about ``seconds``, which sets
+    the repeats alone.
 
     ``models.use`` takes the result for the process, :meth:`CostModel.save` keeps it. ``model`` is only the hand that a
     solver needs while it is measured.
@@ -36,10 +39,11 @@ def calibrate(
     model = model or CostModel({name: features(1, 1) for name in ("lu", *METHODS)}, where)
     generator = torch.Generator().manual_seed(0)
     coefficients: dict[str, tuple[float, ...]] = {}
-    each = seconds / (len(SIZES) * (len(METHODS) * 2 - 1))
+    sizes = SIZES if device == "cpu" else SIZES_ON_A_GPU
+    each = seconds / (len(sizes) * (len(METHODS) * 2 - 1))
     for method in METHODS if dtype == torch.float64 else METHODS[:3]:  # for float32 there is no narrower LU
         rows, times = [], []
-        for m, n in SIZES:
+        for m, n in sizes:
             A, x, c = (
                 torch.randn(shape, generator=generator, dtype=dtype).to(device) for shape in ((m, m), (n, m), (n, m))
             )
@@ -49,12 +53,19 @@ def calibrate(
                     base = features(m, n)
                     rows.append(np.concatenate([base, turns * np.asarray(base)]) if method != "lu" else base)
                     times.append(spent)
-        matrix, target = np.asarray(rows), np.asarray(times)
-        found, _ = scipy.optimize.nnls(matrix / target[:, None], np.ones(len(target)))
+        found = fitted(np.asarray(rows), np.asarray(times))
         coefficients[method] = tuple(found[:6].tolist())
         if method != "lu":
             coefficients[f"turn {method}"] = tuple(found[6:].tolist())
     return CostModel(coefficients, where)
+
+
+def fitted(rows: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Coefficients, none below zero, of least relative errors. Columns are scaled: between 1 and m³ lie ten digits, on
+    which the solver can turn in circles."""
+    relative = rows / times[:, None]
+    scale = np.linalg.norm(relative, axis=0)
+    return np.asarray(scipy.optimize.nnls(relative / scale, np.ones(len(times)))[0] / scale)
 
 
 def measure(

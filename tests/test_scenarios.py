@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from deqverify.cli import main
+from deqverify.losses import Squared
 from deqverify.scenarios.registry import ORDER, Claim, Outcome, Scenario, Work, scenarios
 from deqverify.scenarios.writing import LARGEST, svg
 
@@ -29,10 +30,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "two-layer": {"d": 8, "m": 2, "p": 1, "n": 4, "noises": (0.5,), "alphas": (0.1, 0.03, 0.01), "seeds": 1},
     "implicit-bias": {"m": 6, "p": 2, "n": 3, "starts_": 4, "steps": 60, "digits_": (20, 1, 1)},
     "bits": {"m": 4, "p": 1, "n": 6, "bits": (2, 3, 5, 7), "starts_": 2, "steps": 120},
-    "consensus": {"sizes": ((1, 1, 4), (2, 1, 4)), "count": 60, "steps": 120},
+    "consensus": {"sizes": ((1, 1, 4), (2, 1, 4)), "count": 60, "steps": 120, "samples": 400},
     "edge": {"size": (2, 1, 4), "times": (0.2, 2.0), "count": 24, "steps": 1200},
     "correlations": {"widths": (8, 32, 128), "n": 3, "seeds": 6, "steps": 10},
-    "lattice": {"sites": 32, "beta": 2.0, "steps": 300, "disorders": 2, "tolerances": (1e-3,)},
+    "lattice": {"sites": 32, "disorder": 8.0, "beta": 2.0, "steps": 300, "disorders": 2, "tolerances": (1e-3,)},
     "spheres": {"cases": ((2, 2, 1, 2, False),), "until": 400.0, "points": 8},
 }
 """Sizes for tests: a second or two each."""
@@ -120,6 +121,48 @@ def wider(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "start", lambda seed, width, n: right(seed, max(width, 16 * n), n))
 
 
+def of_rows(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfRows(module.ClosedForm):
+        S = property(lambda self: (E := np.exp(self.problem.A)) / E.sum(axis=1, keepdims=True))
+
+    monkeypatch.setattr(module, "ClosedForm", OfRows)
+
+
+def stopped_early(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Early(module.ClosedForm):
+        @property
+        def Z(self) -> Any:
+            return self.solve(self.problem.Phi) * (1.0 + 1e-9 * self.S[:, :1])
+
+    monkeypatch.setattr(module, "ClosedForm", Early)
+
+
+def explicit(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Euler's step in place of the implicit one, its residual said honestly."""
+
+    def stepped(theta: Any, psi: Any, guess: Any, tolerance: float) -> Any:
+        z = module.CELL.step(theta, psi)(psi)
+        residual = np.linalg.norm(module.CELL.step(theta, psi)(z) - z)
+        return z, float(residual), float(np.linalg.norm(psi + z)) / 2
+
+    monkeypatch.setattr(module, "stepped", stepped)
+
+
+def with_argument(name: str, at: int, value: Any) -> Plant:
+    """``value`` of the argument number ``at`` in place of the argument."""
+
+    def plant(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        right = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: right(*args[:at], value(args[at]), *args[at + 1 :]))
+
+    return plant
+
+
+def of_small_readout(start: Any) -> Any:
+    w, x, y = start
+    return w | {"B": w["B"] / len(w["B"])}, x, y
+
+
 PLANTED: list[tuple[str, str, Plant, set[int]]] = [
     ("linear-rate", "a rate far too large", scaled("promised", lambda rate: 1e9 * rate), {0, 2, 4}),
     ("linear-rate", "the readout is not trained", without("B"), {1, 3, 5}),
@@ -153,6 +196,22 @@ PLANTED: list[tuple[str, str, Plant, set[int]]] = [
     ("spheres", "a gradient in A twice as large", in_gradient(lambda g: g | {"A": 2 * g["A"]}), {0, 1, 2, 4}),
     ("spheres", "no wrong adjoint", lambda module, patch: patch.setattr(module, "one_step", module.adjoint), {3}),
     ("spheres", "targets far away", scaled("start", lambda Y: 100 * Y, 2), {5}),
+    ("bits", "a softmax along rows", of_rows, {0, 2}),
+    ("bits", "equilibria that are off by a billionth", stopped_early, {1, 2}),
+    ("bits", "always three bits", with_argument("quantised", 1, lambda bits: 3), {3, 4}),
+    ("bits", "a step fifty times as long", scaled("preconditioned", lambda g: 50 * g), {5}),
+    ("consensus", "values that are too small", scaled("values", lambda of: 0.99 * of), {0}),
+    ("consensus", "a plain mean", with_argument("consensus", 2, lambda alpha: 0.0), {1, 2}),
+    ("edge", "short steps", scaled("sharpness", lambda s: 100 * s), {0}),
+    ("edge", "long steps", scaled("sharpness", lambda s: s / 100), {4}),
+    ("edge", "a loss of unbounded slope", lambda module, patch: patch.setattr(module, "LOSS", Squared()), {1, 2, 3}),
+    ("correlations", "one width", with_argument("start", 1, lambda m: 16), {0, 2}),
+    ("correlations", "a readout that falls with the width", scaled("start", of_small_readout), {1, 3}),
+    ("correlations", "training that hardly moves", with_argument("moved", 4, lambda along: 1e-3 * along), {4}),
+    ("lattice", "residuals said a hundredth of what they are", scaled("stepped", lambda r: r / 100, 1), {0}),
+    ("lattice", "explicit steps", explicit, {1}),
+    ("lattice", "no disorder", with_argument("spread", 2, lambda disorder: 0.0), {2, 4}),
+    ("lattice", "no nonlinearity", with_argument("spread", 3, lambda beta: 0.0), {3}),
     ("spheres", "training that hardly moves", in_gradient(lambda g: negated(g, -1e-9)), {6}),
 ]
 """Scenario, what is planted, how, and the claims that fail at the least."""

@@ -43,29 +43,52 @@ def optimise(problem: SoftmaxProblem, count: int, steps: int, seed: int) -> dict
     draws = np.random.default_rng([seed, count, steps])
     first = np.concatenate([problem.A.ravel(), problem.B.ravel()])
     particles = first + 1.5 * draws.standard_normal((count, first.size))
-    best, path, least, along = np.inf, [], [], []
+    best, path, least = np.inf, [], []
     alpha = ALPHA / float(np.median(values(problem, particles)))
     for _ in range(steps):
         of = values(problem, particles)
         v = consensus(particles, of, alpha)
-        at = float(values(problem, v[None])[0])
-        best = min(best, at, float(of.min()))
+        best = min(best, float(values(problem, v[None])[0]), float(of.min()))
         path.append(v.tolist())
         least.append(best)
         away = particles - v
-        spread = away.std(axis=0)
         particles = particles - DRIFT * DT * away + NOISE * DT**0.5 * away * draws.standard_normal(away.shape)
-        moved = consensus(particles, values(problem, particles), alpha) - v
-        along.append(cosine(moved, -smoothed(problem, v, spread, draws)))
-    return {"least": least, "path": path, "along": along}
+    return {"least": least, "path": path}
 
 
-def smoothed(problem: SoftmaxProblem, v: Array, spread: Array, draws: np.random.Generator) -> Array:
-    """The gradient of the landscape as the particles see it: of L averaged over Gaussian neighbours of v as far spread
-    as they are, by antithetic differences of values."""
-    xi = draws.standard_normal((64, v.size))
-    up, down = values(problem, v + spread * xi), values(problem, v - spread * xi)
-    return np.asarray(spread * np.mean((up - down)[:, None] * xi, axis=0) / 2.0)
+def hopping(problem: SoftmaxProblem, samples: int, hops: int, seed: int) -> list[float]:
+    """Cosines of consensus hops with the descent of the smoothed landscape.
+
+    A hop goes from x to the consensus of Gaussian samples ``x + σξ`` around it, the paper's scheme between its two
+    methods. By partial integration it is ``−ασ²∇L̃(x)`` with ``L̃(x) = −1/α log E exp(−αL(x + σξ))``: gradient descent on
+    a smoothed landscape, of which only values are asked. Here ∇L̃ is a central difference with the same ξ.
+    """
+    draws = np.random.default_rng([seed, samples, hops])
+    x, cosines = np.concatenate([problem.A.ravel(), problem.B.ravel()]), []
+    alpha = 0.0
+    for _ in range(hops):
+        half = draws.standard_normal((samples // 2, x.size))
+        around = SIGMA * np.concatenate([half, -half])
+        of = values(problem, x + around)
+        alpha = alpha or 1.0 / float(of.std())
+        hop = consensus(around, of, alpha)
+        slope = [
+            landscape(problem, x + h, around, alpha) - landscape(problem, x - h, around, alpha)
+            for h in 1e-4 * np.eye(x.size)
+        ]
+        cosines.append(cosine(hop, -np.array(slope)))
+        x = x + hop
+    return cosines
+
+
+SIGMA = 0.3
+"""The spread of the samples of a hop."""
+
+
+def landscape(problem: SoftmaxProblem, x: Array, around: Array, alpha: float) -> float:
+    """``L̃(x) = −1/α log mean exp(−αL(x + around))``."""
+    of = values(problem, x + around)
+    return float(of.min() - np.log(np.mean(np.exp(-alpha * (of - of.min())))) / alpha)
 
 
 def cosine(one: Array, other: Array) -> float:
@@ -102,10 +125,17 @@ def start(seed: int, m: int, p: int, n: int) -> SoftmaxProblem:
     name="consensus",
     title="Consensus-based optimisation asks for values only, and finds nothing below L*",
     source="Riedl, Klock, Geldhauser & Fornasier 2023, arXiv 2306.09778; theory: rate, monotone",
-    quick={"sizes": ((1, 1, 4), (2, 1, 4), (3, 2, 6)), "count": 100, "steps": 150},
-    full={"sizes": ((1, 1, 4), (2, 1, 4), (2, 2, 6), (3, 2, 6), (4, 3, 8), (6, 3, 10)), "count": 400, "steps": 400},
+    quick={"sizes": ((1, 1, 4), (2, 1, 4), (3, 2, 6)), "count": 100, "steps": 150, "samples": 2000},
+    full={
+        "sizes": ((1, 1, 4), (2, 1, 4), (2, 2, 6), (3, 2, 6), (4, 3, 8), (6, 3, 10)),
+        "count": 400,
+        "steps": 400,
+        "samples": 8000,
+    },
 )
-def consensus_scenario(work: Work, sizes: tuple[tuple[int, int, int], ...], count: int, steps: int) -> Outcome:
+def consensus_scenario(
+    work: Work, sizes: tuple[tuple[int, int, int], ...], count: int, steps: int, samples: int
+) -> Outcome:
     """Particles drift to their consensus, a mean that prefers low values, and are shaken in proportion to their
     distance from it. No gradient is asked for, so that none can mislead: an independent check that L* is global. The
     paper reads the consensus' path as a stochastic relaxation of gradient descent on a smoothed landscape."""
@@ -118,13 +148,15 @@ def consensus_scenario(work: Work, sizes: tuple[tuple[int, int, int], ...], coun
             "attained": bounds.attained,
             "lower": bounds.lower,
             "descent": descended(problem, 60),
+            "hops": hopping(problem, samples, 12, work.seed),
         }
 
     found = work.each(sizes, run, "m, p, n")
     below = [(run["lower"] - run["least"][-1]) / run["lower"] for run in found]
     gaps = [(run["least"][-1] - run["lower"]) / (run["first"] - run["lower"]) for run in found]
     few = [gap for size, gap in zip(sizes, gaps, strict=True) if size[0] ** 2 + size[0] * size[1] <= 8]
-    along = [float(np.mean(run["along"][: steps // 3])) for run in found]
+    along = [float(np.mean(run["hops"])) for run in found]
+    few_along = [cos for size, cos in zip(sizes, along, strict=True) if size[0] ** 2 + size[0] * size[1] <= 8]
     claims = [
         Claim(
             "how far any run went below L*, relatively",
@@ -139,17 +171,17 @@ def consensus_scenario(work: Work, sizes: tuple[tuple[int, int, int], ...], coun
             high=0.01,
         ),
         Claim(
-            "the mean cosine of the consensus' steps with the smoothed landscape's descent, at worst",
-            min(along),
-            "the abstract's reading, a relaxation of gradient descent; chance gives 0 ± 0.1 over as many steps",
-            low=0.15,
+            "in at most 8 dimensions: the mean cosine of hops with the smoothed landscape's descent, at worst",
+            min(few_along),
+            "they are parallel in expectation, by partial integration; a tenth for a finite sample",
+            low=0.9,
         ),
     ]
     rows = [
         (f"{m}, {p}, {n}", m * m + p * m, run["lower"], run["least"][-1], gap, cos)
         for (m, p, n), run, gap, cos in zip(sizes, found, gaps, along, strict=True)
     ]
-    columns = ("m, p, n", "dimensions", "L*", "least value found", "left of L − L*", "cosine with descent")
+    columns = ("m, p, n", "dimensions", "L*", "least value found", "left of L − L*", "cosine of hops with descent")
 
     def draw(figure: Any) -> None:
         plane, falls = figure.subplots(1, 2)

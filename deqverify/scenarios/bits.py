@@ -80,7 +80,7 @@ def start(seed: int, m: int, p: int, n: int) -> SoftmaxProblem:
     title="Weights of a few bits: the equilibrium moves within its bound, and training loses a quarter a bit",
     source="Chen et al. 2023, arXiv 2302.03390; theory: contraction, mass, positivity",
     quick={"m": 6, "p": 2, "n": 10, "bits": (2, 3, 4, 5, 6, 8), "starts_": 3, "steps": 300},
-    full={"m": 12, "p": 3, "n": 24, "bits": (2, 3, 4, 5, 6, 7, 8, 10), "starts_": 8, "steps": 1500},
+    full={"m": 12, "p": 3, "n": 24, "bits": (2, 3, 4, 5, 6, 7, 8, 10), "starts_": 4, "steps": 800},
 )
 def bits_scenario(work: Work, m: int, p: int, n: int, bits: tuple[int, ...], starts_: int, steps: int) -> Outcome:
     """A is quantised to k bits. The softmax of what remains is column-stochastic, so that there is one equilibrium,

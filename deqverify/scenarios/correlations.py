@@ -102,7 +102,7 @@ def exponent(widths: tuple[int, ...], of: Array) -> tuple[float, float]:
     title="First and second derivatives decorrelate as a cell widens, and training becomes linear",
     source="Shem-Ur & Oz 2024, arXiv 2401.04013",
     quick={"widths": (8, 16, 32, 64, 128), "n": 4, "seeds": 8, "steps": 20},
-    full={"widths": (8, 16, 32, 64, 128, 256, 512, 1024), "n": 4, "seeds": 12, "steps": 30},
+    full={"widths": (8, 16, 32, 64, 128, 256, 512, 1024), "n": 4, "seeds": 8, "steps": 20},
 )
 def correlations(work: Work, widths: tuple[int, ...], n: int, seeds: int, steps: int) -> Outcome:
     """The cell z = tanh(γ/√m·Az + Ux) with output Bᵀz/√m, from standard normal weights. The correlation of the first

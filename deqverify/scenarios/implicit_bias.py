@@ -154,7 +154,7 @@ def at_equal_training(runs: dict[str, Any]) -> dict[str, float]:
     title="What an equilibrium model learns beside explicit models of the same size",
     source="Kawaguchi 2021, arXiv 2102.07346, its numerical observation",
     quick={"m": 16, "p": 4, "n": 8, "starts_": 4, "steps": 120, "digits_": (200, 120, 1)},
-    full={"m": 24, "p": 4, "n": 12, "starts_": 10, "steps": 600, "digits_": (400, 600, 3)},
+    full={"m": 24, "p": 4, "n": 12, "starts_": 8, "steps": 400, "digits_": (400, 300, 2)},
     needs=("sklearn",),
 )
 def implicit_bias(

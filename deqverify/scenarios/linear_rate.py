@@ -90,7 +90,7 @@ def measured_rate(run: dict[str, Any]) -> float:
     title="Gradient descent reaches the global optimum at a linear rate, whatever the width",
     source="Kawaguchi 2021, arXiv 2102.07346, Theorem 1; theory: rate, descent, constants, quotient",
     quick={"widths": (2, 4, 8), "p": 4, "n": 6, "steps": 200},
-    full={"widths": (1, 2, 4, 5, 6, 8, 16, 32), "p": 4, "n": 6, "steps": 4000},
+    full={"widths": (1, 2, 4, 5, 6, 8, 16, 32), "p": 4, "n": 6, "steps": 1000},
 )
 def linear_rate(work: Work, widths: tuple[int, ...], p: int, n: int, steps: int) -> Outcome:
     """Gradient descent on the deep equilibrium linear model with three losses, at widths below, at and above the number

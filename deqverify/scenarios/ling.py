@@ -36,7 +36,7 @@ def start(seed: int, width: int, n: int) -> tuple[Cell, dict[str, Array], Array,
     title="Wide ReLU equilibria train at a linear rate, and stay well-posed (Ling et al.)",
     source="Ling et al. 2023, arXiv 2205.13814; theory: over-parameterised, readout-floor",
     quick={"n": 6, "times": (0.5, 2, 8, 16), "seeds": 2, "steps": 40},
-    full={"n": 8, "times": (0.5, 1, 2, 4, 8, 16, 32), "seeds": 6, "steps": 150},
+    full={"n": 8, "times": (0.5, 1, 2, 4, 8, 16, 32), "seeds": 5, "steps": 100},
 )
 def ling(work: Work, n: int, times: tuple[float, ...], seeds: int, steps: int) -> Outcome:
     """Gradient descent on z = relu(Wz + Ux), readout and all weights trained, squared loss, from random starts of

@@ -92,9 +92,9 @@ def trained(seed: int, d: int, m: int, p: int, n: int, noise: float, alpha: floa
         "m": 4,
         "p": 2,
         "n": 20,
-        "noises": (0.0, 0.5, 1.0, 2.0),
+        "noises": (0.0, 0.5, 1.0),
         "alphas": (1.0, 0.3, 0.1, 0.03, 0.01, 0.003),
-        "seeds": 4,
+        "seeds": 2,
     },
 )
 def two_layer(

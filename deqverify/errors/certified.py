@@ -158,7 +158,7 @@ class CertifiedJudge(BallJudge):
         return self._evaluated(z, 2.0**-52)[0] - z
 
     def certificate(self, z: Array) -> tuple[Array, Bound]:
-        """``A‖f(ẑ) − ẑ‖``, at most what the allowed residual makes of it (theory: certified); any residual where nothing
+        """``A‖f(ẑ) − ẑ‖``, at most what the allowed residual makes of it (theory: certified); anything where nothing
         certifies."""
         image, rounding = self._evaluated(z, 2.0**-52)
         amplification = self._contraction[0]

@@ -1,4 +1,4 @@
-"""The command line: ``deqverify run``, ``show``, ``replay``, ``soak``, ``list``, ``explain`` and ``bench``."""
+"""The command line: ``deqverify run``, ``show``, ``replay``, ``soak``, ``faults``, ``list``, ``explain``, ``bench``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from deqverify.benchmarking.command import bench
+from deqverify.cli_faults import faults
 from deqverify.cli_run import run, say_troubles, soak, with_laws
 
 
@@ -130,7 +131,7 @@ def explain(law_id: str, target: str) -> None:
         raise click.UsageError(str(error)) from error
 
 
-for command in (run, soak, bench):
+for command in (run, soak, faults, bench):
     main.add_command(command)
 
 

@@ -2,8 +2,8 @@
 
 A short, seeded calibration; ``make soak`` is the long one. It must end alike on every processor: what our references
 measure, a BLAS decides, down to exactly 0 where two calls get the same bits. So a bound is loose only if an ensemble
-that rounds without any BLAS (tests/ensemble.py) stays away from it too, and a reason for looseness is held against
-that ensemble alone.
+that rounds without any BLAS (``Eliminating``) stays away from it too, and a reason for looseness is held against that
+ensemble alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from deqverify.bounds import Errors
+from deqverify.correct.direct import Eliminating
 from deqverify.faults.sound import SoundPicard
 from deqverify.implementations.subject import Subject
 from deqverify.reference import SPLITTINGS, reference
@@ -24,7 +25,6 @@ from deqverify.registry import Law, laws
 from deqverify.reporting.explain import explain
 from deqverify.running.tally import LOOSE, Tally
 from deqverify.trial import Effort
-from tests.ensemble import Eliminating
 
 ROUNDS, EXAMPLES = 6, 100  # so many that no law depends on what one seed draws, which any change of a strategy changes
 FEW = 25

@@ -45,7 +45,7 @@ def start(seed: int, m: int, p: int, n: int, loss: Loss) -> SoftmaxProblem:
     Phi = left * np.linspace(2.0, 1.0, min(m, n)) @ right
     A, B, Y = (draws.standard_normal(shape) for shape in ((m, m), (p, m), (p, n)))
     if loss.name == "logistic":
-        Y = 1.0 * (Y > 0)
+        Y = np.asarray(Y > 0, dtype=np.float64)
     elif loss.name == "cross-entropy":
         Y = np.exp(0.5 * Y) / np.exp(0.5 * Y).sum(axis=0)
     return SoftmaxProblem(A, B / m**0.5, Phi, Y, 0.5, loss)

@@ -37,7 +37,7 @@ def start(seed: int, loss: str, m: int, p: int, n: int) -> SoftmaxProblem:
     Phi = 0.6 * np.linalg.qr(draws.standard_normal((n, m)))[0].T if n >= m else draws.standard_normal((m, n))
     A, W, Y = 1.5 * draws.standard_normal((m, m)), 4.0 * draws.standard_normal((p, m)), draws.standard_normal((p, n))
     if loss == "logistic":
-        Y = 1.0 * (Y > 0)
+        Y = np.asarray(Y > 0, dtype=np.float64)
     elif loss == "cross-entropy":
         Y = np.eye(p)[:, np.arange(n) % p]
     problem = SoftmaxProblem(A, np.zeros((p, m)), Phi, Y, 0.6, LOSSES[loss])

@@ -35,8 +35,9 @@ def generator(problem: SoftmaxProblem, dF: Array) -> Array:
     return exact_generator(problem, dF).N
 
 
-def compared(seed: int, m: int, p: int, n: int, gamma: float, growth: float, points: int) -> dict[str, Any]:
+def compared(seed: int, case: tuple[int, int, int, float], growth: float, points: int) -> dict[str, Any]:
     """Both paths until the largest eigenvalue has grown its part by exp(``growth``)."""
+    m, p, n, gamma = case
     draws = np.random.default_rng([seed, m, p, n])
     A, B, Phi = (draws.standard_normal(shape) for shape in ((m, m), (p, m), (m, n)))
     dF, nothing = slope(p, n), np.zeros((p, n))
@@ -85,7 +86,7 @@ def unhinged(work: Work, cases: tuple[tuple[int, int, int, float], ...], growth:
     model with an equilibrium layer between) follow a linear flow whose generator is symmetric. Lines: integrated by
     the model's gradients; circles: the exponential. ∂L/∂B and the adjoint are thereby judged together along a whole
     path."""
-    found = work.each(cases, lambda case: compared(work.seed, *case, growth, points))
+    found = work.each(cases, lambda case: compared(work.seed, case, growth, points))
     last = [run["rates"][-1] for run in found]
     claims = [
         Claim(

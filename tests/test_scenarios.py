@@ -54,6 +54,7 @@ def test_every_claim_holds_and_the_picture_is_drawn(name: str) -> None:
     picture = svg(found)
     assert picture.startswith("<?xml")
     assert len(picture.encode()) < LARGEST
+    assert "mathdefault" not in picture, "labels of powers of ten are set, not spelt"
 
 
 def failing(name: str, plant: Callable[[Any, pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> set[int]:

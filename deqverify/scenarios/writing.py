@@ -19,7 +19,6 @@ from deqverify.scenarios.registry import Outcome, Scenario
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small files, and a reader's own font
     "svg.hashsalt": "deqverify",  # the same numbers give the same file
-    "text.parse_math": False,
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

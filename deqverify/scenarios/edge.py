@@ -68,6 +68,7 @@ def trained(seed: int, m: int, p: int, n: int, eta_times: float, count: int, ste
     changes = np.abs(np.diff(losses, axis=0)).mean(axis=0)
     edges = np.quantile(fourth, np.linspace(0, 1, 200))
     shares = [np.searchsorted(np.sort(part.ravel()), edges) / part.size for part in (third, fourth)]
+    apart = float(np.max(np.abs(shares[0] - shares[1]))) if np.isfinite(fourth).all() else np.inf
     most = float(np.quantile(fourth, 0.999))
     counts, bins = np.histogram(fourth, 60, (0.0, most if np.isfinite(most) else 1.0))
     seen = np.unique(np.round(np.geomspace(1, steps, 200)).astype(int)) - 1
@@ -77,7 +78,7 @@ def trained(seed: int, m: int, p: int, n: int, eta_times: float, count: int, ste
         "smallest": float(lengths[-quarter:].mean(axis=0).min() / lengths[0].mean()),
         "settled": float(abs(third.mean() - fourth.mean()) / fourth.mean()),
         "telescoped": float(np.max(np.abs(losses[0] - losses[-1]) / (steps - 1) / np.maximum(changes, 1e-300))),
-        "invariant": float(np.max(np.abs(shares[0] - shares[1]))),
+        "invariant": apart,
         "at": seen.tolist(),
         "loss": losses[seen, 0].tolist(),
         "mean": (np.cumsum(losses[:, 0]) / np.arange(1, steps + 1))[seen].tolist(),

@@ -230,8 +230,7 @@ PLANTED: list[tuple[str, str, Plant, set[int]]] = [
     ("lattice", "residuals said a hundredth of what they are", scaled("stepped", lambda r: r / 100, 1), {0}),
     ("lattice", "explicit steps", explicit, {1}),
     ("lattice", "no disorder, a wide ring", free, {2}),
-    ("lattice", "no disorder", with_argument("spread", 2, lambda disorder: 0.0), {4}),
-    ("lattice", "no nonlinearity", with_argument("spread", 3, lambda beta: 0.0), {3}),
+    ("lattice", "no disorder", with_argument("spread", 2, lambda disorder: 0.0), {3}),
     ("spheres", "training that hardly moves", in_gradient(lambda g: negated(g, -1e-9)), {6}),
 ]
 """Scenario, what is planted, how, and the claims that fail at the least."""

@@ -161,8 +161,8 @@ def lattice(
         profile.set_xlabel("site")
 
     notes = [
-        f"Mean exponent over {disorders} disorders: {grown:.2f} with the nonlinearity, {still:.2f} without, which "
-        "tends to 0 only once the packet has filled its localisation length. The abstract says subdiffusive and names no "
-        "number; times here are short beside those that asymptotics need, and do not tell the two apart.",
+        f"Mean exponent over {disorders} disorders: {grown:.2f} with the nonlinearity, {still:.2f} without; that "
+        "tends to 0 only once the packet has filled its localisation length. The abstract says subdiffusive and names "
+        "no number; times here are short beside those that asymptotics need, and do not tell the two apart.",
     ]
     return Outcome(claims, columns, rows, draw, notes)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ LARGEST = 200_000
 
 
 def svg(outcome: Outcome) -> str:
-    """The picture."""
+    """The picture, without the comments that Matplotlib leaves beside each label."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -43,7 +44,7 @@ def svg(outcome: Outcome) -> str:
         outcome.draw(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    return re.sub(r"<!--.*?-->\n?|\s+$", "", buffer.getvalue(), flags=re.DOTALL) + "\n"
 
 
 def document(of: Scenario, outcome: Outcome, sizes: Mapping[str, Any], seed: int, seconds: float) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_the_command_kills_keeps_and_goes_on(here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["faults", "masked", "row-softmax", "--law", "mass", "--law", "permutation", "--max-examples", "20",
+    command = ["faults", "masked", "row-softmax", "--law", "mass", "--law", "permutation", "--max-examples", "8",
                "--all", "--workers", "1", "--report", "k.html", "--report", "k.json"]  # fmt: skip
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from deqverify.claims import Accuracy
+from deqverify.correct.iterating import HonestPicard
 from deqverify.faults.backward import OneStepGradient
 from deqverify.faults.parametrisation import GammaTwice
 from deqverify.faults.sound import Sound
 from deqverify.implementations.subject import Subject
 from deqverify.registry import describe, laws
 from deqverify.trial import Effort
-from tests.honest import HonestPicard
 
 
 class ForwardOnly(Sound):
@@ -55,7 +55,7 @@ class DonatesBuffers(Sound):
         return _Donated.apply(super().equilibrium(cell, theta, x, z0))
 
 
-def tried(law: Any, subject: Subject, examples: int = 30) -> Any:
+def tried(law: Any, subject: Subject, examples: int = 15) -> Any:
     trial = law.trial(subject, Effort(examples=examples, seconds=60, seed=2))
     assert trial.error is None, trial.error
     return trial

@@ -57,12 +57,12 @@ def write() -> None:
 
 def page(document: dict[str, Any], sizes: Sequence[Size], rarities: Sequence[Rarity]) -> str:
     """Markdown: two tables."""
-    on = document["machine"]
+    on, seeds = document["machine"], document["seeds"]
     examples = ", ".join(f"{law} {count}" for law, count in document["examples"].items())
     measured = (
-        f"Measured on {document['day']} at {document['commit']}, with {document['seeds']} seeds, on {on['processor']},\n"
-        f"{on['cores']} cores, {on['system']}: {document['processor seconds']:.0f} s of the processor. Examples of each "
-        f"law and seed:\n{examples}."
+        f"Measured on {document['day']} at {document['commit']}, with {seeds} seeds, on {on['processor']},\n"
+        + f"{on['cores']} cores, {on['system']}: {document['processor seconds']:.0f} s of the processor. "
+        + f"Examples of each law and seed:\n{examples}."
     )
     rates = [f"γ ≈ {rate:g} | drawn" for rate in RATES]
     lines = [INTRO.format(measured=measured, near=NEAR), f"| law | quantity | claim | {' | '.join(rates)} |"]

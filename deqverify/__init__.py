@@ -102,10 +102,11 @@ def __getattr__(name: str) -> Any:
     try:
         module = import_module(f"deqverify.{_HOMES[name]}")
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "jax"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("torch", "jax"):
             raise
-        fix = f"pip install 'deqverify[{error.name}]'"
-        raise ModuleNotFoundError(f"deqverify.{name} needs {error.name}; {fix}", name=error.name) from error
+        fix = f"pip install 'deqverify[{missing}]'"
+        raise ModuleNotFoundError(f"deqverify.{name} needs {missing}; {fix}", name=missing) from error
     return module if name == _HOMES[name] else getattr(module, name)
 
 

@@ -79,17 +79,7 @@ EXTRAS: dict[str, list[Case]] = {
     "optimistix": _of("optimistix"),
     "pytest": [
         (
-            [
-                "python",
-                "-m",
-                "pytest",
-                "--pyargs",
-                "deqverify.properties",
-                "--deq",
-                "reference[numpy]",
-                "-k",
-                "enclosure",
-            ],
+            ["pytest", "--pyargs", "deqverify.properties", "--deq", "reference[numpy]", "-k", "enclosure"],
             0,
             " passed",
         )

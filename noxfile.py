@@ -1,7 +1,7 @@
 """The oldest and the newest versions that pyproject.toml allows, on every Python: ``nox``, or ``nox -s numpy-3.11``.
 
 Oldest are the lower bounds as they stand there, of all that deqverify itself needs and of the framework's extra; newest
-what pip finds. Each session installs deqverify as a user would, verifies the reference and runs a few test files. A
+what pip finds. Each session installs this clone, verifies the reference and runs a few test files. A
 Python that is not on the machine is skipped. ``nox -s 'jax(versions="oldest")'`` runs one part.
 """
 
@@ -41,7 +41,7 @@ def oldest(*extras: str) -> list[str]:
 
 def verify(session: nox.Session, versions: str, target: str, *extras: str, tests: tuple[str, ...] = ()) -> None:
     names = ",".join(("pytest", *extras))
-    session.install(f".[{names}]", *(oldest("pytest", *extras) if versions == "oldest" else ["--upgrade"]))
+    session.install("-e", f".[{names}]", *(oldest("pytest", *extras) if versions == "oldest" else ["--upgrade"]))
     session.run("python", "-m", "pip", "list", "--format=freeze")
     session.run(
         "deqverify", "run", target, "--profile", "quick", "--max-examples", "10", "--seed", "0", "--workers", "1"

@@ -94,8 +94,8 @@ def _built(factory: Any, options: tuple[str, ...], text: str) -> Any:
         target, missing = parse(text), (error.name or "").partition(".")[0]
         fix = _remedy(target.name, missing, installed().get(target.name))
         if target.name == "reference" and "fast" not in target.options and missing == "torch":
-            options = (option for option in target.options if option != "torch")
-            without = Target("reference", (*options, "numpy"))
+            others = (option for option in target.options if option != "torch")
+            without = Target("reference", (*others, "numpy"))
             fix += f", or take {without}, which needs NumPy alone"
         raise TargetError(f"target {text!r}: there is no module {error.name!r}; {fix}") from error
     except BaseException as error:  # SystemExit and skips are BaseExceptions too

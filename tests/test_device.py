@@ -156,7 +156,7 @@ def test_work_that_events_do_not_see_is_timed_by_the_clock() -> None:
 
 
 def test_scaling_on_the_device_and_on_no_other_than_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = {axis: ("reference[fast]",) for axis in ("m", "n", "gamma")}  # every operation here is slow
+    one = dict.fromkeys(("m", "n", "gamma"), ("reference[fast]",))  # every operation here is slow
     monkeypatch.setattr(scaling, "series", lambda axis, *_: one.get(axis, scaling.BATCHED))
     page = tmp_path / "page.html"
     asked = ["bench", "--scaling", str(page), "--largest", "10", "--device"]

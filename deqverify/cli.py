@@ -118,8 +118,8 @@ def list_(markdown: bool) -> None:
 @main.command()
 @click.argument("law_id", metavar="LAW")
 @with_laws
-@click.option("--target", default="reference", show_default=True, help="The implementation of the example.")
-def explain(law_id: str, target: str) -> None:
+@click.option("--target", help="The implementation of the example.  [default: reference]")
+def explain(law_id: str, target: str | None) -> None:
     """Explain LAW: statement, source, bound, what a violation means, and an example with its numbers."""
     from deqverify.implementations.loading import TargetError
     from deqverify.registry import laws

@@ -120,7 +120,7 @@ def tried(target: str, dtype: str, seed: int) -> tuple[Trial, list[str]]:
     for law in laws().values():
         if law.missing(subject):
             continue
-        trial = law.trial(subject, Effort(EXAMPLES, seconds=20.0, seed=seed))
+        trial = law.trial(subject, Effort(EXAMPLES, seconds=60.0, example_seconds=600.0, seed=seed))
         seen.add(trial)
         if trial.error or trial.failure:
             what = describe(trial.failure) if trial.failure else str(trial.error)

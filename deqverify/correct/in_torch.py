@@ -44,7 +44,7 @@ compiled_solve = torch.compile(solved, backend="aot_eager", dynamic=True)
 class Compiled(Direct):
     """Through ``torch.compile``: no second derivative, no second pull, no calls from two threads are claimed."""
 
-    claims = replace(Direct.claims, second_order=False, repeated_pulls=False, threads=False)
+    claims = replace(Direct.claims, second_order=False, compiles=True, repeated_pulls=False, threads=False)
 
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         return compiled_solve(self.weights(cell, theta), cell.offset(theta, x))

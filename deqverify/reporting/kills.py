@@ -106,7 +106,7 @@ def _faults(kills: Kills) -> Table:
     table.add_column("fault", overflow="fold", ratio=5)
     table.add_column("killed first by", overflow="fold", ratio=5)
     table.add_column("examples", justify="right", no_wrap=True)
-    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("CPU s", justify="right", no_wrap=True)
     if kills.every:
         table.add_column("cause", overflow="fold", ratio=4)
     for each in kills.outcomes:
@@ -141,8 +141,8 @@ def _shares(kills: Kills) -> Table:
         "\nfaults",
         "\nkilled",
         *(["right\ncause"] if kills.every else []),
-        "median\ns",
-        "95th per-\ncentile s",
+        "median\nCPU s",
+        "95th per-\ncentile",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading, group in shares(kills.outcomes):

@@ -251,10 +251,12 @@ def _warm(executor: Executor) -> None:
 
 def chosen(names: Sequence[str] = (), defects: Sequence[str] = (), part: tuple[int, int] = (1, 1)) -> tuple[str, ...]:
     """Names of faults: those asked for, or all; of the classes of ``defects``, or all; of these the ``part`` (k, n),
-    each n-th from the k-th. ValueError, with near matches, for one that is not known."""
+    each n-th from the k-th. ``fault[masked]`` and ``masked`` are one name. ValueError, with near matches, for one that
+    is not known."""
     from difflib import get_close_matches
 
     known = faults()
+    names = [name.removeprefix("fault[").removesuffix("]") for name in names]
     for name in names:
         if name not in known:
             near = get_close_matches(name, known, n=3) or list(known)[:3]

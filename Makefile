@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help venv verify matrix test test-elsewhere coverage mutants soak bench lint docs clean
+.PHONY: help venv verify matrix test test-elsewhere coverage mutants soak bench lint docs release-check clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -78,6 +78,13 @@ lint: venv ## ruff and the type checker
 
 docs: venv ## write docs/laws.md from the laws' docstrings
 	$(BIN)/python -c "from deqverify.reporting.explain import page; print(page(), end='')" > docs/laws.md
+
+EXTRAS ?=
+
+release-check: ## build wheel and sdist, look into them, install them into fresh environments; half an hour. EXTRAS="bare jax": those alone
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build setuptools twine
+	build/release/tools/bin/python -m tools.release $(EXTRAS)
 
 clean: ## remove the environment and everything generated
 	rm -rf $(VENV) build dist *.egg-info .deqverify .hypothesis .pytest_cache .mypy_cache .ruff_cache

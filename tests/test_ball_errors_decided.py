@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from flint import arb
 
-from deqverify.claims import DIRECT, Accuracy
+from deqverify import losses
+from deqverify.claims import DIRECT, Accuracy, Claims
 from deqverify.comparison import compare
+from deqverify.errors.judge import judge
+from deqverify.oracle.objective import Objective
+from deqverify.problem import CellProblem
 from tests.any_cell import Given, direct, worst
 from tests.test_ball_errors import ACCURACIES, DTYPES, RELU, TANH, compared, errors_of
 from tests.test_balls import rounded
@@ -85,3 +92,28 @@ def test_the_start_decides_which_equilibrium_is_judged() -> None:
         assert errors.decided
         assert errors.z[0, 0] * side > 0.99
         assert errors.z_error.total < 1e-3
+
+
+def huge() -> CellProblem:
+    """z = 10x, 1e42: the ball of the output is wider than an exponential can tell. Seen in a long campaign."""
+    theta, B = {"A": np.array([[0.9]]), "U": np.ones((1, 1))}, np.array([[1.140995634010601]])
+    x = np.array([[8.711228593176025e40]])
+    return CellProblem(cell="linear", theta=theta, x=x, B=B, Y=np.ones((1, 1)), loss=losses.CrossEntropy(0.5))
+
+
+CLAIMS = replace(Claims(), forward=Accuracy(1e-6, norm="1"), backward=Accuracy(1e-6, norm="1"))
+
+
+def test_the_loss_of_huge_outputs_is_known() -> None:
+    decided = judge(huge(), CLAIMS, "float64")
+    outputs = 10.0 * float(huge().x[0, 0] * huge().B[0, 0])
+    # ½F² in all but rounding: the cross-entropy of one output is zero; .9 in float64 makes 1/(1 − .9) no 10.
+    assert decided.objective()[0] == pytest.approx(0.5 * outputs**2, rel=1e-14)
+    assert np.isfinite(decided.value_error.total)
+
+
+def test_where_the_loss_has_no_ball_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Objective, "value", lambda *_: arb("nan"))
+    decided = judge(huge(), CLAIMS, "float64")
+    assert decided.objective()[0] == 0.0
+    assert decided.value_error.total == np.inf

@@ -30,6 +30,17 @@ def test_the_loss_of_a_ball_holds_the_loss_of_each_of_its_points(loss: losses.Lo
                 assert float(image.lower()) <= float(narrow.mid()) <= float(image.upper())
 
 
+@pytest.mark.parametrize("outputs", [[1e41], [1e41, 1e41], [1e41, -1e41], [1e41, 1e41 - 1e25, 3e40]], ids=str)
+def test_the_cross_entropy_of_balls_that_are_wider_than_exponentials_can_tell(outputs: list[float]) -> None:
+    """exp of a ball of radius 1e25 may be zero, and log of that is no number: a false alarm in a long campaign."""
+    F, Y = [[arb(f, 1e25)] for f in outputs], np.eye(len(outputs))[:, :1]
+    found = loss_value(losses.CrossEntropy(0.0), F, Y)
+    assert found.is_finite()
+    for shift in (-1e25, 0.0, 1e25):  # the log-sum-exp is the largest, and log k where k are equal, between 0 and log p
+        moved = [f + shift * (-1) ** k for k, f in enumerate(outputs)]
+        assert found.contains(arb(max(moved)) - arb(moved[0]))
+
+
 def test_the_positive_part_of_a_ball_about_zero_is_enclosed() -> None:
     for x in (arb(0, 1), arb(0.25, 1), arb(-0.25, 1)):
         part = _positive(x)

@@ -365,10 +365,13 @@ class BallErrors:
 
     @cached_property
     def value(self) -> tuple[float, Bound]:
-        """L and its bound, ``Σ(|dF| + spread(F, Y, e_F))e_F + (pn + 12) u Σ value_terms(F, Y) + t``."""
+        """L and its bound, ``Σ(|dF| + spread(F, Y, e_F))e_F + (pn + 12) u Σ value_terms(F, Y) + t``; infinite where the
+        balls of huge outputs are too wide for a loss."""
         of, F, dF = self._of, middle(self.outputs), np.abs(middle(self._slopes))
         with ctx.workprec(BITS):
             value = float(of.value(self.outputs))
+        if not np.isfinite(value):
+            return 0.0, Bound({self._rounding: np.asarray(np.inf)})
         carried = np.sum((dF + of.loss.spread(F, of.Y, self.F)) * self.F)
         rounding = (F.size + 12) * self.arithmetic.unit * np.sum(of.loss.value_terms(F, of.Y)) + self.underflow
         return value, Bound(
@@ -387,7 +390,8 @@ class BallErrors:
             cotangent += float((np.abs(middle(self._slopes)) + self.dF).sum())
         sizes += [float((np.abs(value) + bound.total).sum()) for value, bound in blocks.values()]
         with np.errstate(over="ignore", invalid="ignore"):
-            return max(cotangent * max(sizes[0], 1.0), *sizes) < self.arithmetic.largest / 64  # false for NaN
+            largest = np.max([cotangent * max(sizes[0], 1.0), *sizes])  # of NaN it is NaN
+            return bool(largest < self.arithmetic.largest / 64)
 
 
 def _lost(dtype_name: str) -> float:

@@ -221,7 +221,8 @@ class EstimatedJudge(Located):
         cotangent = float((np.abs(self.adjoint) + self._adjoint_error(given).total).sum())
         sizes += [float((np.abs(self.pulled[name]) + error.total).sum()) for name, error in errors.items()]
         with np.errstate(over="ignore", invalid="ignore"):
-            return max(cotangent * max(sizes[0], 1.0), *sizes) < self.arithmetic.largest / 64  # false for NaN
+            largest = np.max([cotangent * max(sizes[0], 1.0), *sizes])  # of NaN it is NaN
+            return bool(largest < self.arithmetic.largest / 64)
 
     def states(self, difference: Array) -> Array:
         return np.abs(difference)

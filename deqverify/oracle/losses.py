@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 from flint import arb
@@ -75,7 +76,12 @@ def _cross_entropy(loss: CrossEntropy, F: list[list[arb]], Y: Array) -> arb:
 
 def _log_sum_exp(column: list[arb]) -> arb:
     top = max(f.mid() for f in column)
-    return top + sum(((f - top).exp() for f in column), arb(0)).log()
+    total = sum(((f - top).exp() for f in column), arb(0))
+    if total > 0:
+        return top + total.log()
+    # The balls are so wide that their exponentials may be zero: between the largest and log p above it.
+    half = arb(len(column)).log() / 2
+    return reduce(arb.max, column) + half + arb(0, half.abs_upper())
 
 
 def rows(array: Array) -> list[list[arb]]:

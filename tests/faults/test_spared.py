@@ -55,7 +55,7 @@ class DonatesBuffers(Sound):
         return _Donated.apply(super().equilibrium(cell, theta, x, z0))
 
 
-def tried(law: Any, subject: Subject, examples: int = 30) -> Any:
+def tried(law: Any, subject: Subject, examples: int = 15) -> Any:
     trial = law.trial(subject, Effort(examples=examples, seconds=60, seed=2))
     assert trial.error is None, trial.error
     return trial

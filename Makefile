@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)/.installed-bench
+SITE   := $(VENV)/.installed-docs
 
 # One thread a process: two processes with two threads each wait for each other.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help venv verify matrix test test-elsewhere coverage mutants soak bench lint docs clean
+.PHONY: help venv verify matrix test test-elsewhere coverage mutants soak bench lint docs site clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -78,6 +79,14 @@ lint: venv ## ruff and the type checker
 
 docs: venv ## write docs/laws.md from the laws' docstrings
 	$(BIN)/python -c "from deqverify.reporting.explain import page; print(page(), end='')" > docs/laws.md
+
+$(SITE): $(STAMP)
+	@echo "installing what the site is built with"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@touch $@
+
+site: $(SITE) ## build the documentation site, build/site/html; a warning is an error
+	$(BIN)/python -m tools.site
 
 clean: ## remove the environment and everything generated
 	rm -rf $(VENV) build dist *.egg-info .deqverify .hypothesis .pytest_cache .mypy_cache .ruff_cache

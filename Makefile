@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help venv verify matrix test test-elsewhere coverage mutants soak bench lint docs site clean
+.PHONY: help venv verify matrix test test-elsewhere coverage mutants soak bench lint docs site site-check clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -82,11 +82,14 @@ docs: venv ## write docs/laws.md from the laws' docstrings
 
 $(SITE): $(STAMP)
 	@echo "installing what the site is built with"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,browser]'
 	@touch $@
 
 site: $(SITE) ## build the documentation site, build/site/html; a warning is an error
 	$(BIN)/python -m tools.site
+
+site-check: site ## the same, and open its pages in headless Chromium
+	DEQVERIFY_SITE=1 $(BIN)/pytest -q tests/test_site.py
 
 clean: ## remove the environment and everything generated
 	rm -rf $(VENV) build dist *.egg-info .deqverify .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,8 @@
 """Sphinx's settings for the site. ``make site`` (tools/site.py) writes its pages to ``build/site/source`` first."""
 
+import re
 from importlib.metadata import version
+from typing import Any
 
 project = "deqverify"
 author = "the authors of deqverify"
@@ -21,3 +23,14 @@ nitpicky = False  # annotations name private classes, which have no page
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", literally)
+
+
+def literally(app: Any, what: str, name: str, found: object, options: object, lines: list[str]) -> None:
+    """``*`` and ``|`` of a docstring are mathematics and shapes, not emphasis and substitutions."""
+    parts = re.split(r"(``.*?``|:[a-z]+:`[^`]*`)", "\n".join(lines), flags=re.DOTALL)
+    parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
+    lines[:] = "".join(parts).split("\n")

@@ -14,6 +14,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from types import ModuleType
+
+import deqverify
+from deqverify.cells import cells
+from tools.formulas import prose, typeset
+from tools.site_pages import cell_pages, law_pages
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "site"
@@ -105,6 +111,30 @@ def named(text: str) -> str:
     return re.sub(r'^<a id="([^"]*)"></a>$', r"(\1)=", text, flags=re.MULTILINE)
 
 
+def displayed(text: str) -> str:
+    """Indented lines of formulas as a table, its columns where two spaces or more stand between them."""
+
+    def table(found: re.Match[str]) -> str:
+        rows = []
+        for line in re.sub(r"\n {12,}", " ", found[0].strip("\n")).splitlines():
+            columns = [prose(column) for column in re.split(r" {2,}", line.strip())]
+            rows.append(f"<tr><td>{'</td><td>'.join(columns)}</td></tr>")
+        return "\n".join(['<table class="formulas">', *rows, "</table>"]) + "\n"
+
+    return re.sub(r"(?<=\n\n)(?:    .*\n)+", table, text)
+
+
+def in_full() -> str:
+    """The part of the page of the public API that autodoc writes of the docstrings."""
+    parts = ["\n## In full\n\n```{eval-rst}"]
+    for name in deqverify.__all__:
+        found = getattr(deqverify, name)
+        if not isinstance(found, ModuleType):
+            kind = "autoclass" if isinstance(found, type) else "autofunction"
+            parts.append(f".. {kind}:: deqverify.{name}\n" + ("   :members:\n" if kind == "autoclass" else ""))
+    return "\n".join([*parts, "```\n"])
+
+
 def write(source: Path) -> None:
     """All pages of the site, and the files that they lead to, into the folder ``source``."""
     known = places()
@@ -114,6 +144,10 @@ def write(source: Path) -> None:
         text, needed = moved((ROOT / old).read_text(encoding="utf-8"), old, known)
         pages[new] = named(text)
         files |= needed
+    pages |= law_pages() | cell_pages()
+    pages["api.md"] += in_full()
+    pages["theory.md"] = typeset(displayed(pages["theory.md"]))
+    pages["cells/index.md"] += "\n```{toctree}\n:hidden:\n\n" + "\n".join(cells()) + "\n```\n"
     names = {page.removesuffix(".md") for page in pages}
     pages["index.md"] += f"\n{contents(names)}\n"
     shutil.rmtree(source, ignore_errors=True)

@@ -32,5 +32,10 @@ def setup(app: Any) -> None:
 def literally(app: Any, what: str, name: str, found: object, options: object, lines: list[str]) -> None:
     """``*`` and ``|`` of a docstring are mathematics and shapes, not emphasis and substitutions."""
     parts = re.split(r"(``.*?``|:[a-z]+:`[^`]*`)", "\n".join(lines), flags=re.DOTALL)
-    parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
+    parts[::2] = [re.sub(r"(?m)^( *\* )|([*|])", _kept_or_escaped, part) for part in parts[::2]]
     lines[:] = "".join(parts).split("\n")
+
+
+def _kept_or_escaped(found: re.Match[str]) -> str:
+    """The mark of a list's item stays one."""
+    return found[1] or f"\\{found[2]}"

@@ -163,6 +163,4 @@ def test_a_page_fits_its_window(page: Any, name: str) -> None:
 @asked
 def test_the_search_works_from_a_disk(page: Any) -> None:
     page.goto((HTML / "search.html").as_uri() + "?q=phantom")
-    page.locator("#search-results li a").first.wait_for()
-    targets = page.locator("#search-results li a").evaluate_all("links => links.map(link => link.href)")
-    assert any("findings.html" in target for target in targets)
+    page.locator("#search-results li a[href^='findings.html']").first.wait_for()

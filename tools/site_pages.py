@@ -104,7 +104,7 @@ def cell_page(cell: Cell) -> str:
     about = [law for law in laws().values() if law.ours and cell.name == law.about]
     parts = [
         f"# {cell.name}",
-        typeset(_plain(first)),
+        typeset(_plain(first.replace(f": ``{formula[1]}``", ""))),
         f'<p class="formula">{mathml(formula[1], display=True)}</p>',
         typeset(_plain(inspect.getdoc(type(cell)) or "")),
         f"## Problems that are drawn\n\n{typeset(_plain(inspect.getdoc(cell.draw) or ''))}",
@@ -158,9 +158,10 @@ def _curves(seen: list[float], promised: list[float]) -> str:
     lines = []
     for decade in range(0, decades + 1, max(1, decades // 4)):
         y = 10 + decade * (height - 30) / decades
+        label = f"1e-{decade}" if decade else "1"
         lines.append(
             f'<line x1="{left}" y1="{y:.1f}" x2="{width}" y2="{y:.1f}" opacity="0.2"/>'
-            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" stroke="none">1e-{decade}</text>'
+            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" stroke="none">{label}</text>'
         )
     dashed = f'<polyline fill="none" stroke-dasharray="5 4" points="{points(promised)}"/>' if promised else ""
     return (

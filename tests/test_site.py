@@ -56,6 +56,13 @@ def test_a_formula_is_typeset(formula: str, characters: str) -> None:
     assert shown(mathml(formula)) == characters
 
 
+def test_a_long_formula_may_be_broken_outside_of_brackets() -> None:
+    pieces = mathml("‖A‖² + ‖B‖² ≥ 2κ(L − L*)").split("> <")
+    assert len(pieces) == 3
+    assert len(mathml("‖A‖² + ‖B‖² ≥ 2κ(L − L*)", display=True).split("> <")) == 1
+    assert "</math> <math>" not in mathml("L − L*")
+
+
 def test_formulas_are_told_from_code_and_from_words() -> None:
     assert all(map(is_formula, ("A", "z*", "γᵏ", "g = vec G", "‖ẑ − z*‖₁")))
     assert not any(map(is_formula, ("Errors.z", "theory: mass", "--law", "rtol", "max_iter", "float64", "z_error")))

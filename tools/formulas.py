@@ -11,12 +11,15 @@ import re
 import unicodedata
 
 ACCENTS = {"\u0302": "^", "\u0303": "~", "\u0304": "¯", "\u0307": "˙"}
-BELOW = {"\u0332": "_"}
+BELOW = {"\u0332": "¯"}
 RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵀᵏᴷᵖʲⁿ′″"
 LOWERED = "₀₁₂₃₄₅₆₇₈₉₊₋"
 FENCES = "()[]{}|‖⟨⟩"
 OPERATORS = "+−-=<>≤≥≠≈±·×∘⊗∗*/,;:→↦←∈≻⪰⊥∞…∂∇ΣΠ√@"
 HALVES = "½¼¾"
+
+WHOLE = 16
+"""Characters up to which a formula is not broken over lines."""
 
 SUBSCRIPT = re.compile(r"_(\{[^}]*\}|(?:min|max|[A-Z]{1,2}|d[A-Z]|:?[ijkln]{1,2}:?|[a-z]|\d+|[α-ωΑ-Ω∞])(?:,[a-z])?)")
 ATOM = re.compile(r"\d+(?:\.\d+)?|[a-z]{3,}|\w")
@@ -38,9 +41,29 @@ def is_formula(code: str) -> bool:
 
 
 def mathml(formula: str, display: bool = False) -> str:
-    """``formula`` as a ``<math>`` element on one line, safe to stand within Markdown."""
-    kind = ' display="block"' if display else ""
-    return f"<math{kind}><mrow>{''.join(_row(unicodedata.normalize('NFC', formula.strip())))}</mrow></math>"
+    """``formula`` as MathML that is safe within Markdown: one element, or several between which a line may break."""
+    formula = unicodedata.normalize("NFC", formula.strip())
+    if display:
+        return f'<math display="block"><mrow>{"".join(_row(formula))}</mrow></math>'
+    return " ".join(f"<math><mrow>{''.join(_row(piece))}</mrow></math>" for piece in _pieces(formula))
+
+
+def _pieces(formula: str) -> list[str]:
+    """A long formula, cut after operators outside of brackets: no browser breaks a line within MathML."""
+    pieces, start, depth = [], 0, 0
+    for at, sign in enumerate(formula):
+        depth += (sign in "([{⟨") - (sign in ")]}⟩")
+        spaced = formula[at - 1 : at] == " " and formula[at + 1 : at + 2] == " "
+        if (
+            len(formula) > WHOLE
+            and depth == 0
+            and spaced
+            and sign in "=<>≤≥+−⪰"
+            and formula[start:at].count("|") % 2 == 0
+        ):
+            pieces.append(formula[start : at + 1])
+            start = at + 2
+    return [*pieces, formula[start:]]
 
 
 def typeset(text: str) -> str:
@@ -86,7 +109,8 @@ def _kind(word: str) -> str:
     if _LINKING.fullmatch(core):
         return "link"
     symbols = any(not character.isascii() and character not in _WORDS_MARKS for character in core)
-    return "formula" if symbols or (_LETTERS.fullmatch(core) and core != "a") else "word"
+    indexed = "|" in core or re.search(r"[A-Za-z)]_(?!\w{4,})[\w{]", core)
+    return "formula" if symbols or indexed or (_LETTERS.fullmatch(core) and core != "a") else "word"
 
 
 def _closed(text: str) -> bool:

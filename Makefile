@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help venv verify matrix test test-elsewhere coverage mutants soak bench lint docs site site-check clean
+.PHONY: help venv verify matrix test test-elsewhere coverage mutants soak bench lint docs site site-check release-check clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -90,6 +90,13 @@ site: $(SITE) ## build the documentation site, build/site/html; a warning is an 
 
 site-check: site ## the same, and open its pages in headless Chromium
 	DEQVERIFY_SITE=1 $(BIN)/pytest -q tests/test_site.py
+
+EXTRAS ?=
+
+release-check: ## build wheel and sdist, look into them, install them into fresh environments; half an hour. EXTRAS="bare jax": those alone
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build setuptools twine
+	build/release/tools/bin/python -m tools.release $(EXTRAS)
 
 clean: ## remove the environment and everything generated
 	rm -rf $(VENV) build dist *.egg-info .deqverify .hypothesis .pytest_cache .mypy_cache .ruff_cache

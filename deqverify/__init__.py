@@ -10,6 +10,7 @@ Names are imported when first used: importing the package pulls in neither a fra
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -94,9 +95,18 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # it stands in pyproject.toml alone
+        return version("deqverify")
     if name not in _HOMES:
         raise AttributeError(f"module 'deqverify' has no attribute {name!r}")
-    module = import_module(f"deqverify.{_HOMES[name]}")
+    try:
+        module = import_module(f"deqverify.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("torch", "jax"):
+            raise
+        fix = f"pip install 'deqverify[{missing}]'"
+        raise ModuleNotFoundError(f"deqverify.{name} needs {missing}; {fix}", name=missing) from error
     return module if name == _HOMES[name] else getattr(module, name)
 
 

@@ -1,4 +1,5 @@
-"""The command line: ``deqverify run``, ``show``, ``replay``, ``soak``, ``list``, ``explain`` and ``bench``."""
+"""The command line: ``deqverify run``, ``show``, ``replay``, ``soak``, ``faults``, ``list``, ``explain``, ``bench`` and
+``scenario``."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from typing import Any
 import click
 
 from deqverify.benchmarking.command import bench
+from deqverify.cli_faults import faults
 from deqverify.cli_run import run, say_troubles, soak, with_laws
+from deqverify.scenarios.command import scenario
 
 
 class _Group(click.Group):
@@ -115,8 +118,8 @@ def list_(markdown: bool) -> None:
 @main.command()
 @click.argument("law_id", metavar="LAW")
 @with_laws
-@click.option("--target", default="reference", show_default=True, help="The implementation of the example.")
-def explain(law_id: str, target: str) -> None:
+@click.option("--target", help="The implementation of the example.  [default: reference]")
+def explain(law_id: str, target: str | None) -> None:
     """Explain LAW: statement, source, bound, what a violation means, and an example with its numbers."""
     from deqverify.implementations.loading import TargetError
     from deqverify.registry import laws
@@ -130,7 +133,7 @@ def explain(law_id: str, target: str) -> None:
         raise click.UsageError(str(error)) from error
 
 
-for command in (run, soak, bench):
+for command in (run, soak, faults, bench, scenario):
     main.add_command(command)
 
 

@@ -92,6 +92,7 @@ def say_troubles(console: Any) -> None:
 @_dask
 @click.option("--database", metavar="FOLDER|URL", help="Keep failing examples in FOLDER, or on the Redis server at "
               "redis://HOST:PORT/NUMBER, and try those first that others kept there.")  # fmt: skip
+@click.option("--fail-fast", is_flag=True, help="Try nothing more on a target after its first violation.")
 @click.option("--resume", is_flag=True, help="Go on with the same run where it was killed or interrupted.")
 @click.option(
     "--python",
@@ -118,6 +119,7 @@ def run(
     workers: int,
     dask: str | None,
     database: str | None,
+    fail_fast: bool,
     resume: bool,
     pythons: tuple[str, ...],
 ) -> None:
@@ -165,6 +167,7 @@ def run(
             seed,
             known,
             database=databases.check(database) if database else str(DATABASE.absolute()),
+            fail_fast=fail_fast,
             remote=dask not in (None, "local"),
         )
         name_interpreters(pythons)

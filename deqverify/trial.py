@@ -116,7 +116,8 @@ class Trial:
     """The evidence of one trial. ``error`` is a defect of the suite itself, never of the implementation.
 
     ``easy`` examples have γ ≤ 0.9; ``not_finite`` counts answers that were reported as not converged and hold NaN or
-    infinity, though the problem is finite.
+    infinity, though the problem is finite. ``failed_at`` is the place of the first example that failed, from 1; 0
+    where none did.
     """
 
     examples: int = 0
@@ -126,6 +127,7 @@ class Trial:
     easy: int = 0
     easy_reported: int = 0
     not_finite: int = 0
+    failed_at: int = 0
     worst: float = 0.0
     seconds: float = 0.0
     failure: Failure | None = None
@@ -134,6 +136,8 @@ class Trial:
 
     def add(self, other: Trial) -> None:
         """Adds the evidence of another trial of the same law on the same implementation."""
+        if other.failed_at and not self.failed_at:
+            self.failed_at = self.examples + other.failed_at
         for name in (
             "examples",
             "informative",
@@ -206,10 +210,12 @@ def run_trial(
             with alarm(effort.example_seconds):
                 failure, held = _judge(trial, body, subject, arguments, crashes_fail)
         except Hang:
+            trial.failed_at = trial.failed_at or trial.examples
             trial.failure = Failure("hang", None, f"no answer within {effort.example_seconds:g} s", arguments)
             raise
         if failure:
             if trial.failure is None:
+                trial.failed_at = trial.examples
                 enough = min(effort.seconds, clock.now() - started + effort.seconds / SHRINKING)
             trial.failure = failure
             severity.see(failure.seen, arguments)

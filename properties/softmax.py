@@ -15,17 +15,20 @@ from deqverify.properties.common import (
     judged,
     large_problem,
     own_rounding,
+    rounded_signals,
     softmax_problem,
 )
 from hypothesis import strategies as st
 
+from deqverify.bounds import FLOAT64, Bound
 from deqverify.comparison import Fact, Measurement, compare
-from deqverify.dtypes import Array, dtype
+from deqverify.dtypes import Array, dtype, round_to
 from deqverify.errors.judge import along, astray
 from deqverify.implementations.subject import Subject
 from deqverify.problem import SoftmaxProblem
 from deqverify.registry import law
-from deqverify.strategies import problems
+from deqverify.strategies import problems, well_conditioned_problems
+from deqverify.theory.unhinged import Path, generator
 
 WRONG = "wrong equilibrium"
 WRONG_GRADIENT = "wrong gradient"
@@ -214,3 +217,70 @@ def euler(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]
     left = float(np.sum(problem.x * gradient["x"]))
     size = max(abs(right), float(np.sum(np.abs(exact.F * exact.dF))))
     yield compare("|⟨Φ, ∂L/∂Φ⟩ − ⟨F, dF⟩|", abs(left - right), allowed, size)
+
+
+@law(
+    about=SOFTMAX,
+    statement="with a constant ∂L/∂F, as of the unhinged loss, gradient flow moves (B, Φ) by one matrix exponential",
+    source="theory: unhinged; Zhou et al. 2023, arXiv 2312.07841",
+    needs=("pull",),
+    rests_on=("existence", "gradient-x"),
+    anomaly=WRONG_GRADIENT,
+    at_stake="Features and readout are trained along another path than the loss's.",
+    cost=6,
+    draws=lambda deq: cases(
+        well_conditioned_problems(deq.dtype), slope=lambda problem: rounded_signals(deq, problem.Y.shape)
+    ),
+)
+def unhinged_flow(deq: Subject, problem: SoftmaxProblem, slope: Array) -> Iterator[Measurement | Fact]:
+    """Two steps of the classical Runge–Kutta method in B (p, m) and Φ (m, n), A held fixed, ``slope`` D = ∂L/∂F (p, n):
+    ∂L/∂B = DZᵀ from the equilibria, ∂L/∂Φ from a pull of BᵀD.
+
+    Beside it stands the exponential of a symmetric matrix. Bound, in the Frobenius norm: the errors of Z through |D|
+    and of the pull, what rounding B, Φ and BᵀD to the dtype moves, each times the step and its growth; the method's
+    remainder; the exponential's rounding. Catches an adjoint that was solved for another cotangent or along another S
+    than the equilibrium, also where both are right at the start alone.
+    """
+    flow = generator(problem, slope)
+    if flow.largest == 0.0:
+        return
+    h = 0.125 / flow.largest
+    here = start = Path.of(problem)
+    error, tainted = Bound({}), False
+
+    def velocity(at: Path) -> Path:
+        nonlocal error, tainted
+        asked = at.on(problem).rounded_to(deq.dtype)
+        cotangent = round_to((asked.B.T @ slope).T, deq.dtype)
+        found = deq.solve(asked)
+        pulled = deq.pull(found, cotangent)
+        truth = judged(deq, asked, cotangent)
+        tainted |= not truth.in_range
+        readout = truth.z_error * np.linalg.norm(slope, axis=0)
+        terms = {f"{name}, in ∂L/∂B": np.asarray(np.sum(term)) for name, term in readout.terms.items()}
+        of_x = truth.pulled_error("x").terms.items()
+        terms |= {f"{name}, in ∂L/∂Φ": np.asarray(np.linalg.norm(term)) for name, term in of_x}
+        moved = flow.largest * at.distance(Path.of(asked))
+        moved += flow.inverse * float(np.linalg.norm(cotangent.T - asked.B.T @ slope))
+        terms["what rounding to the dtype moves"] = np.asarray(moved)
+        error = error + Bound(terms)
+        return Path(-slope @ found.z, -pulled["x"].T)
+
+    for step in range(2):
+        k1 = velocity(here)
+        k2 = velocity(here + k1 * (h / 2))
+        k3 = velocity(here + k2 * (h / 2))
+        k4 = velocity(here + k3 * h)
+        here = here + (k1 + k2 * 2 + k3 * 2 + k4) * (h / 6)
+        if tainted or not here.finite:
+            break
+        time = (step + 1) * h
+        growth, size = float(np.exp(time * flow.largest)), start.size
+        remainder = (step + 1) * 0.125**5 / 120 * growth * size  # of the exponential's series, each step
+        own = 64 * flow.count * (1 + problem.gamma) / (1 - problem.gamma) * FLOAT64.unit * growth * size
+        allowed = h * growth * error + own_rounding("the exponential", own)
+        allowed = allowed + Bound({"remainder of the Runge–Kutta method": np.asarray(remainder)})
+        true = flow.moved(start, time)
+        what = f"‖[Bᵀ, Φ](T) − exp(NT)[Bᵀ, Φ](0)‖ at T‖N‖ = {time * flow.largest:.3g}"
+        yield compare(what, here.distance(true), allowed, true.distance(start))
+    yield Fact("B and Φ are finite along the path", tainted or here.finite, "numbers throughout", informative=False)

@@ -10,6 +10,7 @@ import pytest
 from deqverify.cells import cells
 from deqverify.cells.base import NearlyContracting
 from deqverify.claims import Accuracy, Claims
+from deqverify.comparison import compare
 from deqverify.errors.any_cell import BallJudge
 from deqverify.errors.certified import CertifiedJudge
 from deqverify.errors.judge import judge
@@ -44,6 +45,18 @@ def test_it_stands_where_balls_do_and_allows_more(name: str) -> None:
         # The residual that is claimed may lie along any entry: what the inverse's rows make of it is allowed here too.
         assert np.all(known.z_error.total.reshape(problem.n, -1).max(axis=1) <= 4.0 * found.z_error.total)
     assert seen
+
+
+def test_where_nothing_certifies_a_residual_of_zero_is_allowed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """∞ · 0 was NaN, and a false alarm in a long campaign."""
+    name = next(name for name, cell in CELLS.items() if isinstance(cell, NearlyContracting))
+    problem = problem_of(name, sample(name, 1)[0])
+    monkeypatch.setattr(type(CELLS[name]), "nearby", lambda *_: None)
+    monkeypatch.setattr(CertifiedJudge, "_evaluated", lambda _, z, __: (z, np.zeros_like(z)))
+    found = CertifiedJudge(problem, Claims(), "float64", np.ones(problem.states))
+    assert not found.in_range
+    certificate, allowed = found.certificate(found.z)
+    assert compare("certificate", certificate, allowed, 1.0).holds
 
 
 @pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if isinstance(cell, NearlyContracting)])

@@ -155,7 +155,9 @@ def test_work_that_events_do_not_see_is_timed_by_the_clock() -> None:
     assert row.memory is None
 
 
-def test_scaling_on_the_device_and_on_no_other_than_before(tmp_path: Path) -> None:
+def test_scaling_on_the_device_and_on_no_other_than_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = dict.fromkeys(("m", "n", "gamma"), ("reference[fast]",))  # every operation here is slow
+    monkeypatch.setattr(scaling, "series", lambda axis, *_: one.get(axis, scaling.BATCHED))
     page = tmp_path / "page.html"
     asked = ["bench", "--scaling", str(page), "--largest", "10", "--device"]
     with pretended_cuda():

@@ -18,13 +18,13 @@ from collections import Counter, defaultdict
 from typing import Any, get_args
 
 from deqverify.cells import LinearSoftmaxCell, cells
+from deqverify.correct.iterating import ForwardOnly, HonestPicard, OtherStart
 from deqverify.frameworks import framework
 from deqverify.implementations.subject import Subject
 from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.worst import Direction, Passes, WorstHonest
 from deqverify.registry import Law, describe, laws
 from deqverify.trial import Effort, Example
-from tests.honest import ForwardOnly, HonestPicard, OtherStart
 from tools.quiet import KINDS, claim
 
 EXAMPLES = 6  # of a law on one implementation and cell: the first of them is the simplest

@@ -1,7 +1,8 @@
 """No false alarm on wrapped layers: ``python -m tools.quiet_wrapped torch EXAMPLES [SEED [MINUTES]]`` tries every law
 on the correct layers of tests/wrapped, in one process, until EXAMPLES examples were judged or the minutes are over, and
 prints every violation. With ``first`` for the first word, ``python -m tools.quiet_wrapped first torch [SEED]``, it
-prints after how many seconds each broken twin's first violation arrives in the default profile, shrunk and weighed.
+prints after how many seconds of the processor each broken twin's first violation arrives in the default profile, shrunk
+and weighed.
 
 In PyTorch the layers solve to 1e-3, 1e-6 or 1e-9 and claim that; some spend the whole of it on purpose, along one
 vector. Exit code 1 for an alarm, and for a twin that survives.
@@ -22,9 +23,11 @@ from deqverify import Accuracy, Claims
 from deqverify.implementations.subject import Subject
 from deqverify.implementations.wrapping import CLAIMS
 from deqverify.registry import Law, describe, laws
+from deqverify.running.executors import ThisProcess
+from deqverify.running.killing import outcome
+from deqverify.running.request import Request
 from deqverify.trial import Effort
 from tests.wrapped import torch_layers
-from tools.first import first
 
 EXAMPLES = 6  # of a law on one layer: the first of them is the simplest
 COARSE = {"float64": (1e-3, 1e-6, 1e-9), "float32": (1e-3, 1e-5)}
@@ -81,20 +84,17 @@ def quiet(framework: str, wanted: int, seed: int, minutes: float) -> int:
 def soon(framework: str, seed: int) -> int:
     module = importlib.import_module(f"tests.wrapped.{framework}_layers")
     examples = module.TWINS if framework == "jax" else {name: twins for name, (_, _, twins) in module.EXAMPLES.items()}
-    times, busy, survived = [], [], 0
+    times, survived = [], 0
     for name, twins in examples.items():
         for twin in twins:
-            begun = time.process_time()
-            law, seconds = first(f"{module.__name__}:make[{name},{twin}]", seed)
-            times.append(seconds)
-            busy.append(time.process_time() - begun)
-            survived += not law
-            print(
-                f"{name:12} {twin:26} {seconds:6.2f} s, {busy[-1]:6.2f} s of the processor  {law or 'SURVIVED'}",
-                flush=True,
-            )
-    middle, spent = np.median(times), np.median(busy)
-    print(f"{len(times)} twins: median {middle:.2f} s, {spent:.2f} s of the processor, {survived} survived")
+            target = f"{module.__name__}:make[{name},{twin}]"
+            request = Request([target], seed=seed, database=None, counterexamples=None, fail_fast=True)
+            found = outcome(target, request, ThisProcess())
+            survived += not found.first
+            times += [found.first.seconds] if found.first else []
+            said = f"{found.first.seconds:6.2f} s  {found.first.law} {found.first.dtype}" if found.first else "SURVIVED"
+            print(f"{name:12} {twin:26} {said}", flush=True)
+    print(f"{len(times)} twins killed: median {np.median(times):.2f} s, {survived} survived")
     return 1 if survived else 0
 
 

@@ -28,20 +28,31 @@ ELSEWHERE = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "asv_benchmarks/README.md": "benchmarks-commands.md",
     "asv_benchmarks/results/README.md": "benchmarks-results.md",
     "docs/laws.md": "laws/index.md",
     "docs/cells.md": "cells/index.md",
+    "docs/scenarios/README.md": "scenarios/index.md",
 }
 """Pages of the repository that have another place on the site; every other ``docs/NAME.md`` is ``NAME.md``."""
 
 ORDER = {
     "Begin": ["install", "pytorch", "jax", "numpy"],
     "Judge": ["verdicts", "claims", "ci", "reports", "running"],
-    "What is known": ["findings", "power", "libraries", "scenarios/index", "benchmarks", "benchmarks-commands"],
+    "What is known": [
+        "findings",
+        "libraries",
+        "faults",
+        "power",
+        "experiments",
+        "scenarios/index",
+        "benchmarks",
+        "benchmarks-commands",
+    ],
     "What is verified": ["laws/index", "cells/index", "theory", "solver"],
     "Extend": ["add-a-law", "add-a-cell", "add-a-library", "add-a-loss"],
-    "Reference": ["api", "changelog", "contributing"],
+    "Reference": ["api", "security", "changelog", "contributing"],
 }
 """The contents, in captions; a page that is not there is left out, one that is not listed comes last."""
 
@@ -145,6 +156,10 @@ def write(source: Path) -> None:
         pages[new] = named(text)
         files |= needed
     pages |= law_pages() | cell_pages()
+    if gallery := sorted(page for page in pages if page.startswith("scenarios/") and not page.endswith("/index.md")):
+        listed = "\n".join(PurePosixPath(page).stem for page in gallery)
+        pages["scenarios/index.md"] = pages.get("scenarios/index.md", "# Results of the experiments\n")
+        pages["scenarios/index.md"] += f"\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
     pages["api.md"] += in_full()
     pages["theory.md"] = typeset(displayed(pages["theory.md"]))
     pages["cells/index.md"] += "\n```{toctree}\n:hidden:\n\n" + "\n".join(cells()) + "\n```\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,8 @@ class _Outputs:
         for option, path in (("json", json_path), ("picture", picture), ("markdown", markdown)):
             if path and not path.resolve().parent.is_dir():
                 raise click.UsageError(f"--{option}: there is no folder {path.resolve().parent}")
+        if picture:
+            _can_draw("--picture")
 
     def write(self, found: Any) -> None:
         from deqverify.benchmarking import showing
@@ -166,8 +169,14 @@ class _Outputs:
         if self.picture:
             try:
                 showing.draw(found.rows, self.picture)
-            except (ImportError, ValueError) as error:
+            except ValueError as error:
                 click.echo(f"--picture: {error}", err=True)
+
+
+def _can_draw(option: str) -> None:
+    """Ends the command, before anything is measured, where there is no matplotlib."""
+    if find_spec("matplotlib") is None:
+        raise click.UsageError(f"{option}: matplotlib is needed; pip install 'deqverify[plot]'")
 
 
 def _measure(
@@ -279,6 +288,7 @@ def _scaling(
 
     if len(cells) != 1 or cells[0] == "all":
         raise click.UsageError("--scaling: draws one cell on a page; name one --cell")
+    _can_draw("--scaling")
     _problems(cells, (1,), (1,), (0.5,), "mixing")  # an unknown cell ends the command
     kept = page.with_suffix(".json")
     asked: Any = {"largest": largest, "device": device, "cell": cells[0], "targets": targets}

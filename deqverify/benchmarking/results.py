@@ -100,7 +100,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     found: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": platform.node(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -114,7 +114,8 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor, as the system says it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -158,9 +158,12 @@ class CertifiedJudge(BallJudge):
         return self._evaluated(z, 2.0**-52)[0] - z
 
     def certificate(self, z: Array) -> tuple[Array, Bound]:
-        """``A‖f(ẑ) − ẑ‖``, at most what the allowed residual makes of it (theory: certified)."""
+        """``A‖f(ẑ) − ẑ‖``, at most what the allowed residual makes of it (theory: certified); anything where nothing
+        certifies."""
         image, rounding = self._evaluated(z, 2.0**-52)
         amplification = self._contraction[0]
+        if amplification == np.inf:  # times a residual of zero it is no number
+            return self.states(image - z), Bound({OWN: np.asarray(np.inf)})
         own = Bound({OWN: amplification * self.states(rounding + 2.0**-52 * np.abs(z))})
         return amplification * self.states(image - z), self._from_residuals(self.z_error, self.claims.forward) + own
 

@@ -31,7 +31,9 @@ class Pulled(Sound):
         raise NotImplementedError
 
 
-@fault(cause="adjoint-certificate", said="gives -1 times the gradient", killers=("adjoint-certificate",))
+@fault(
+    cause="adjoint-certificate", said="gives -1 times the gradient", killers=("adjoint-certificate", "unhinged-flow")
+)
 class WrongSignOfTheAdjoint(Pulled):
     """The gradient has the wrong sign."""
 

@@ -91,8 +91,12 @@ def _built(factory: Any, options: tuple[str, ...], text: str) -> Any:
     except KeyboardInterrupt:
         raise
     except ModuleNotFoundError as error:  # a factory may import its library first when it is called
-        name = parse(text).name
-        fix = _remedy(name, (error.name or "").partition(".")[0], installed().get(name))
+        target, missing = parse(text), (error.name or "").partition(".")[0]
+        fix = _remedy(target.name, missing, installed().get(target.name))
+        if target.name == "reference" and "fast" not in target.options and missing == "torch":
+            others = (option for option in target.options if option != "torch")
+            without = Target("reference", (*others, "numpy"))
+            fix += f", or take {without}, which needs NumPy alone"
         raise TargetError(f"target {text!r}: there is no module {error.name!r}; {fix}") from error
     except BaseException as error:  # SystemExit and skips are BaseExceptions too
         raise TargetError(f"target {text!r}: building it failed: {type(error).__name__}: {error}") from error
@@ -153,12 +157,14 @@ def _imported(name: str) -> Any:
 
 
 def _remedy(name: str, missing: str, point: EntryPoint | None) -> str:
-    """What to do where a module is ``missing``; the extra of that name brings all that a target of a package needs."""
+    """What to do where a module is ``missing``: a package's extra of the target's name brings all that the target
+    needs, one of the module's name what it lacks."""
     if point is None and missing == name.partition(":")[0].partition(".")[0]:
         return f"run where {missing}.py lies, or put its folder on PYTHONPATH"
     package = point.dist if point else None
     extras = (package.metadata.get_all("Provides-Extra") or []) if package else []
-    return f"pip install '{package.name}[{name}]'" if package and name in extras else f"pip install {missing}"
+    extra = next((each for each in (name, missing) if each in extras), None)
+    return f"pip install '{package.name}[{extra}]'" if package and extra else f"pip install {missing}"
 
 
 def is_factory(candidate: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 from deqverify.cells import LinearSoftmaxCell
@@ -25,11 +26,13 @@ _WITH_SYMBOLS = ("any", ANY_LINEAR, LinearSoftmaxCell.name)
 """Laws about other cells use letters of their own, which their docstrings define."""
 
 
-def explain(law: Law, target: str = "reference") -> str:
-    """Statement, source, needs, what the docstring says of the bound, its symbols, and an example judged on ``target``.
+def explain(law: Law, target: str | None = None) -> str:
+    """Statement, source, needs, what the docstring says of the bound, its symbols, and an example judged on ``target``,
+    by default the reference, in NumPy where PyTorch is not installed.
 
     TargetError where the target cannot be loaded.
     """
+    target = target or ("reference" if find_spec("torch") else "reference[numpy]")
     used = symbols(f"{law.statement} {law.doc}") if law.about in _WITH_SYMBOLS else {}
     meanings = ["", "Symbols; docs/theory.md in the repository has the derivations:", *_listed(used)] if used else []
     return "\n".join([_text(law), *meanings, "", f"An example, on {target}:", "", _example(law, target)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deqverify.reporting import junit, machine, markdown, page
@@ -22,9 +22,14 @@ FORMATS: dict[str, tuple[str, Callable[[Report], str]]] = {
 def check(path: Path) -> Path:
     """``path``, where a report can be written to it; ValueError, before anything runs, for an unknown format or a
     folder that is not there."""
-    if path.suffix.lower() not in FORMATS:
-        known = "; ".join(f"{suffix}: {what}" for suffix, (what, _) in FORMATS.items())
-        raise ValueError(f"report: {path.name!r} has to end in one of {', '.join(FORMATS)} ({known})")
+    return check_place(path, {suffix: what for suffix, (what, _) in FORMATS.items()})
+
+
+def check_place(path: Path, formats: Mapping[str, str]) -> Path:
+    """The same for the ``formats`` of another report: by the end of a name, what it holds."""
+    if path.suffix.lower() not in formats:
+        known = "; ".join(f"{suffix}: {what}" for suffix, what in formats.items())
+        raise ValueError(f"report: {path.name!r} has to end in one of {', '.join(formats)} ({known})")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise ValueError(f"report: there is no folder {folder}")

@@ -12,7 +12,7 @@ from deqverify.running.installed import versions
 from deqverify.running.plan import Report
 from deqverify.running.results import Result
 
-__all__ = ["FORMAT", "document", "schema", "text", "versions"]
+__all__ = ["FORMAT", "document", "plain", "schema", "text", "versions"]
 
 FORMAT = 1
 """Goes up when a key changes its meaning or goes away; new keys may come without."""
@@ -45,7 +45,7 @@ def _entry(result: Result) -> dict[str, Any]:
 
 def text(report: Report) -> str:
     """The document; numbers that JSON has no word for (inf, NaN) become strings, and halves of characters "�"."""
-    return json.dumps(_plain(document(report)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(document(report)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def schema() -> dict[str, Any]:
@@ -57,13 +57,14 @@ def schema() -> dict[str, Any]:
 _HALVES = re.compile("[\ud800-\udfff]")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` as strict JSON has it: numbers that it has no word for become text, halves of characters "�"."""
     if isinstance(value, str):
         return _HALVES.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {_plain(key): _plain(entry) for key, entry in value.items()}
+        return {plain(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float) and not abs(value) < float("inf"):
         return str(value)
     return value

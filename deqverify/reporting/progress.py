@@ -64,9 +64,7 @@ class Watch:
 
     def said_left(self) -> str:
         seconds = self.left
-        if seconds is None:
-            return "first examples"
-        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+        return "first examples" if seconds is None else said_left(seconds)
 
     def said_running(self) -> str:
         """The jobs that are running, the one that began first at the head."""
@@ -127,3 +125,56 @@ class _Bar(Progress):
             task.description = bad + watch.said_left()
         yield self.make_tasks_table(self.tasks)
         yield Text(watch.said_running(), style="dim", no_wrap=True, overflow="ellipsis")
+
+
+class Counting:
+    """Progress of a campaign on ``total`` faults, on ``console`` while the context lasts: a bar on a terminal,
+    elsewhere a line now and then. :meth:`begin` may be called from any thread."""
+
+    def __init__(self, console: Console, total: int, clock: Callable[[], float] = time.monotonic):
+        self._console, self._total, self._clock = console, total, clock
+        self._running: dict[str, float] = {}
+        self._done = self._survived = 0
+        self._since = self._told = clock()
+        shown = console.is_terminal and not console.is_dumb_terminal
+        columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=console, transient=True, refresh_per_second=2) if shown else None
+        self._task = self._bar.add_task("starting workers", total=total) if self._bar else None
+
+    def __enter__(self) -> Counting:
+        if self._bar and self._total:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar and self._total:
+            self._bar.stop()
+
+    def begin(self, name: str) -> None:
+        self._running[name] = self._clock()
+        self._tell()
+
+    def end(self, name: str, survived: bool) -> None:
+        self._running.pop(name, None)
+        self._done, self._survived = self._done + 1, self._survived + survived
+        self._tell()
+
+    def _tell(self) -> None:
+        now = self._clock()
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=self._done, description=self._said(now))
+        elif now - self._told >= EVERY:
+            self._told = now
+            line = Text(f"  {self._done}/{self._total} faults, {self._said(now)}")
+            line.truncate(self._console.width, overflow="ellipsis")
+            self._console.print(line)
+
+    def _said(self, now: float) -> str:
+        bad = f"{self._survived} survived, " if self._survived else ""
+        seconds = (now - self._since) / self._done * (self._total - self._done) if self._done else 0.0
+        left = said_left(seconds) if self._done else "the first are running"
+        return f"{bad}{left}; now {', '.join(list(self._running))}"
+
+
+def said_left(seconds: float) -> str:
+    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"

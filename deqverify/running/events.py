@@ -32,9 +32,11 @@ class JobStarted:
 
 @dataclass(frozen=True)
 class JobPaused:
-    """The first few examples of ``job`` violated nothing; it starts again, with all its examples, later."""
+    """The first few examples of ``job`` violated nothing, ``result`` says how many they were; it starts again, with all
+    its examples, later."""
 
     job: Job
+    result: Result | None = None
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,14 @@ class ViolationFound:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """The verdict of one job; each job has one."""
+    """The verdict of one job; each job has one, unless the run ends at the first violation of a target."""
 
     result: Result
 
 
 @dataclass(frozen=True)
 class RunFinished:
-    """Every job has its verdict."""
+    """No job is left."""
 
     report: Report
 

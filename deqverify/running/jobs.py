@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,6 +32,7 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
 
     ``scratch`` is a file that always holds the example being tried, for whoever finds this process dead.
     """
+    started = time.process_time()
     try:
         law = law_of(job)
         candidate = load(job.target) if implementation is None else implementation
@@ -78,7 +80,7 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
     finally:
         if settings:
             subject.framework.restore(settings)
-    result.tally = tally
+    result.tally, result.busy = tally, time.process_time() - started
     if job.strict and passing:
         result.stale = f"{law.id} × {job.column}: {passing_said(passing)}"
         if result.verdict is Verdict.HOLDS:

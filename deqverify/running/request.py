@@ -29,6 +29,7 @@ class Request:
     in which Hypothesis keeps failing examples, and ``counterexamples`` the folder in which counterexamples are kept as
     data; None: nothing is kept or tried again.
     ``in_hand``: the target is an object of the caller's, held by the executor, and ``targets`` only its name.
+    ``fail_fast``: after the first violation of a target nothing more is tried on it.
     ``remote``: jobs run on other machines, so that this one need not have the device.
 
     Raises ValueError, which names the argument, for what is not known or cannot be.
@@ -47,6 +48,7 @@ class Request:
     database: str | None = str(DATABASE)
     counterexamples: Path | None = counterexamples.FOLDER
     in_hand: bool = False
+    fail_fast: bool = False
     remote: bool = False
 
     def __post_init__(self) -> None:

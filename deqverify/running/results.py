@@ -126,7 +126,9 @@ class Violation:
 @dataclass
 class Result:
     """The outcome of one job. ``worst`` is the largest measured/allowed among examples that held; ``not_finite`` counts
-    answers to finite problems that hold NaN or infinity and were reported as not converged.
+    answers to finite problems that hold NaN or infinity and were reported as not converged. ``failed_at`` is the place
+    of the first example that failed, from 1, before shrinking; 0 where none did. ``busy`` are the processor's seconds
+    of the whole job, with the words and the weighing of a violation; 0 where its process did not end by itself.
 
     ``follows`` names the laws that a violation may follow from, the most basic first; where it does the verdict is
     "follows", and ``cause`` the law that is to blame."""
@@ -139,6 +141,7 @@ class Result:
     reported: int = 0
     crashed: int = 0
     not_finite: int = 0
+    failed_at: int = 0
     worst: float = 0.0
     seconds: float = 0.0
     violation: Violation | None = None
@@ -146,6 +149,7 @@ class Result:
     tally: Tally = field(default_factory=Tally)
     follows: tuple[str, ...] = ()
     cause: str = ""
+    busy: float = 0.0
     stale: str = ""
     """Why its expectation is none any more, where a pinned counterexample passes."""
 
@@ -159,7 +163,7 @@ def result_of(job: Job, law: Law, trial: Trial, diagnosis: str = "", lines: Sequ
     """The verdict that the evidence of ``trial`` allows; ``lines`` show where a violation begins."""
     verdict, reason = _verdict(trial)
     violation = violation_of(job, law, trial.failure, diagnosis, lines) if trial.failure else None
-    counts = (trial.examples, trial.informative, trial.reported, trial.crashed, trial.not_finite)
+    counts = (trial.examples, trial.informative, trial.reported, trial.crashed, trial.not_finite, trial.failed_at)
     return Result(job, verdict, reason, *counts, trial.worst, trial.seconds, violation)
 
 

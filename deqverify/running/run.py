@@ -102,7 +102,8 @@ class Run:
                 left.append(job)
                 continue
             yield JobFinished(found[-1])
-        for event in in_rounds(left, self._executor):
+        over = {result.job.target for result in found if result.verdict is Verdict.VIOLATED}
+        for event in in_rounds(left, self._executor, over if self.request.fail_fast else None):
             if not isinstance(event, JobFinished):
                 yield event
                 continue
@@ -116,6 +117,8 @@ class Run:
         """The report of results that a face has collected itself."""
         ran = [result.job for result in found]
         missing = untried(ran, list({job.law for job in ran}), self.asked)
+        if self.request.fail_fast and (left := len(self.jobs) - len(found)):
+            missing.append(f"{left} of {len(self.jobs)} jobs: their targets were violated already (--fail-fast)")
         gone = stale(self.request.expectations, laws(), self.request.targets if self.request.in_hand else ())
         return Report(in_order(found, self.jobs), gone, missing, sketching=self._sketches)
 
@@ -151,9 +154,24 @@ class Run:
         return apply(result, self.request.expectations)
 
 
-def in_rounds(jobs: Sequence[Job], executor: Executor) -> Iterator[JobStarted | JobPaused | JobFinished]:
+def in_rounds(
+    jobs: Sequence[Job], executor: Executor, over: set[str] | None = None
+) -> Iterator[JobStarted | JobPaused | JobFinished]:
     """What happens to ``jobs``, each finished once: in the first rounds of a few examples, of the laws that run first
-    and in the first dtype of each target, what is violated already; all others afterwards."""
+    and in the first dtype of each target, what is violated already; all others afterwards.
+
+    Jobs of targets in ``over`` are left out, where it is given: a target is put there at its first violation."""
+
+    def left(some: Iterable[Job]) -> Iterator[Job]:
+        """Asked one by one as workers become free, so that what was found meanwhile counts."""
+        return (job for job in some if over is None or job.target not in over)
+
+    def followed(some: Iterable[Job]) -> Iterator[JobStarted | JobFinished]:
+        for event in executor.follow(some):
+            if over is not None and isinstance(event, JobFinished) and _unexpected(event.result):
+                over.add(event.result.job.target)
+            yield event
+
     early: dict[tuple[str, str], Job] = {}
     for job in jobs:
         if job.first:
@@ -161,16 +179,20 @@ def in_rounds(jobs: Sequence[Job], executor: Executor) -> Iterator[JobStarted | 
     found = set()
     for examples in ROUNDS:
         few = [job for job in early.values() if job.examples >= 2 * examples and job not in found]
-        brief: Iterable[Job] = (dataclasses.replace(job, examples=examples, brief=True) for job in few)
-        for event in executor.follow(brief):
+        brief: Iterable[Job] = (dataclasses.replace(job, examples=examples, brief=True) for job in left(few))
+        for event in followed(brief):
             if isinstance(event, JobStarted):
                 yield event
             elif event.result.verdict is not Verdict.VIOLATED:
-                yield JobPaused(event.result.job)
+                yield JobPaused(event.result.job, event.result)
             else:
                 tried = event.result.job
                 whole = early[tried.target, tried.law]
                 found.add(whole)
                 job = dataclasses.replace(tried, examples=whole.examples, brief=False)
                 yield JobFinished(dataclasses.replace(event.result, job=job))
-    yield from executor.follow(job for job in jobs if job not in found)
+    yield from followed(left(job for job in jobs if job not in found))
+
+
+def _unexpected(result: Result) -> bool:
+    return result.verdict is Verdict.VIOLATED and not result.job.expected

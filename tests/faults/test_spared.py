@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from deqverify.claims import Accuracy
+from deqverify.correct.iterating import HonestPicard
 from deqverify.faults.backward import OneStepGradient
 from deqverify.faults.parametrisation import GammaTwice
 from deqverify.faults.sound import Sound
 from deqverify.implementations.subject import Subject
 from deqverify.registry import describe, laws
 from deqverify.trial import Effort
-from tests.honest import HonestPicard
 
 
 class ForwardOnly(Sound):

@@ -1,0 +1,77 @@
+"""What people use today, asked of the corpus: each baseline finds what it can find, and no more is said of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("jax")  # check_grads is one of the baselines
+
+from deqverify.correct import make as sound
+from deqverify.faults import faults
+from deqverify.faults import make as broken
+from tools import rivals
+from tools.rivals_page import page
+
+
+@pytest.mark.parametrize(
+    ("baseline", "found", "missed"),
+    [
+        ("gradcheck", "missing-transpose", "gamma-twice"),
+        ("gradgradcheck", "", "recorded-newton"),
+        ("check_grads", "one-step-gradient", "gamma-twice"),
+        ("residual 1e-3", "gamma-twice", "missing-transpose"),
+        ("like jaxopt", "one-step-gradient", "gamma-twice"),
+        ("like optimistix", "one-step-gradient", ""),
+        ("like DEQs.jl", "gamma-twice", "one-step-gradient"),
+        ("like torchopt", "one-step-gradient", ""),
+    ],
+)
+def test_a_baseline_finds_its_own_and_spares_the_sound(baseline: str, found: str, missed: str) -> None:
+    if found:
+        assert rivals.ask(baseline, lambda: broken(found))["verdict"] == "killed"
+    if missed and missed in faults():
+        assert rivals.ask(baseline, lambda: broken(missed))["verdict"] == "survived"
+    spared = rivals.ask(baseline, lambda: sound("recorded-newton"))
+    assert spared["verdict"] == "survived", spared
+
+
+def test_what_cannot_be_asked_is_neither_killed_nor_spared() -> None:
+    assert rivals.ask("residual 1e-3", lambda: sound("whole-model"))["verdict"] == "cannot"
+    assert rivals.ask("gradcheck", lambda: sound("forward-only"))["verdict"] == "cannot"
+    assert rivals.ask("gradgradcheck", lambda: sound("hook"))["verdict"] == "cannot"
+    assert rivals.ask("gradcheck", lambda: sound("whole-model"))["verdict"] == "survived"
+    assert rivals.ask("gradcheck", lambda: broken("mean-for-sum"))["verdict"] == "killed"
+
+
+def test_the_page_counts_what_was_kept() -> None:
+    def seen(verdict: str) -> dict[str, Any]:
+        return {"verdict": verdict, "seconds": 0.25, "said": ""}
+
+    asked = {
+        "fault[row-softmax]": {"first": seen("killed"), "second": seen("survived")},
+        "fault[gamma-twice]": {"first": seen("survived"), "second": seen("cannot")},
+        "correct[qr]": {"first": seen("survived"), "second": seen("killed")},
+    }
+    ours = {"fault[row-softmax]": {"verdict": "survived", "seconds": 2.0, "said": "SURVIVED"}}
+    text = page({"asked": asked, "ours": ours, "machine": "a machine", "date": "today"})
+    assert "| parametrisation | 2 | 50 % | 0 % | 0 % of 1 |" in text
+    assert "| cannot be asked |  | 0 | 1 | 0 |" in text
+    assert "| false alarms | of 1 | 0 | 1 | * |" in text
+    assert "| median time |  | 0.250 s | 0.250 s | 2.0 s |" in text
+    assert "- `fault[row-softmax]` survived ours; killed by first." in text
+    assert "1 of 2:" in text
+
+
+def test_a_log_of_the_first_kills_is_read(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rivals, "KEPT", tmp_path / "kept.json")
+    log = tmp_path / "first.log"
+    log.write_text(
+        "fault[trapezoid]             seed 0:   1.61 s  descent-dissipation float64\n"
+        "fault[whole-batch]           seed 0:  17.15 s  SURVIVED\n2 runs: median 2.00 s\n"
+    )
+    rivals.ours(log)
+    found = rivals.kept()["ours"]
+    assert found["fault[trapezoid]"] == {"verdict": "killed", "seconds": 1.61, "said": "descent-dissipation float64"}
+    assert found["fault[whole-batch]"]["verdict"] == "survived"

@@ -45,6 +45,7 @@ ORDER = {
         "libraries",
         "faults",
         "power",
+        "compared",
         "experiments",
         "scenarios/index",
         "benchmarks",

@@ -262,6 +262,7 @@ def unhinged_flow(deq: Subject, problem: SoftmaxProblem, slope: Array) -> Iterat
         terms |= {f"{name}, in ∂L/∂Φ": np.asarray(np.linalg.norm(term)) for name, term in of_x}
         moved = flow.largest * at.distance(Path.of(asked))
         moved += flow.inverse * float(np.linalg.norm(cotangent.T - asked.B.T @ slope))
+        moved += (problem.n + 2) * FLOAT64.unit * float(np.linalg.norm(slope) * np.linalg.norm(found.z))  # of D Z
         terms["what rounding to the dtype moves"] = np.asarray(moved)
         error = error + Bound(terms)
         return Path(-slope @ found.z, -pulled["x"].T)

@@ -13,12 +13,14 @@ from click.testing import CliRunner
 from hypothesis import strategies as st
 from rich.console import Console
 
+from deqverify import trial as trials
 from deqverify.cli import main
 from deqverify.comparison import Fact
 from deqverify.faults import DEFECTS, faults
+from deqverify.registry import laws
 from deqverify.reporting import kills
 from deqverify.reporting.kills import Kills
-from deqverify.running import killing
+from deqverify.running import jobs, killing
 from deqverify.running.events import JobFinished, JobStarted
 from deqverify.running.executors import ThisProcess
 from deqverify.running.kill_shares import shares, unkept, worths
@@ -123,6 +125,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         begun.append(fault)
         return real(fault, *given)
 
+    # That it is killed is asked here, not how small the counterexample gets, nor where it begins.
+    monkeypatch.setattr(trials, "SHRINKING", 40.0)
+    monkeypatch.setattr(trials, "_SURVEY_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "boundary", lambda *_: [])
     monkeypatch.setattr(killing, "Workers", Here)
     monkeypatch.setattr(killing, "_warm", lambda lane: None)
     monkeypatch.setattr(killing, "outcome", noting)
@@ -216,14 +222,25 @@ def test_the_numbers_are_those_of_the_outcomes() -> None:
     assert unkept([replace(missed, seen={killer: Seen("follows")})]) == []
 
 
-def test_survivors_stand_first_and_nothing_is_wider_than_80_columns() -> None:
-    found = Kills.of(synthetic(), EFFORT, every=True)
+def test_survivors_stand_first_and_80_columns_suffice() -> None:
+    long = sorted(laws(), key=len)[-9:]
+    widest = Outcome(
+        max(faults(), key=len),
+        First(long[-1], "float64", 12345, 1234.5),
+        tuple((law, "", ()) for law in long),
+        {law: Seen("violated") for law in long},
+        1.0,
+    )
+    found = Kills.of([*synthetic(), widest], EFFORT, every=True)
     assert found.outcomes[0].fault == "not-zeroed"
     assert found.exit_code == 1
     with (console := Console(width=80, force_terminal=False, record=True)).capture() as captured:
         kills.show(found, console)
     text = captured.get()
     assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text, "nothing is cut off"
+    assert "12345" in text
+    assert "1234.5" in text
     assert "SURVIVED" in text
     assert "kill nothing alone" in text
     assert f"permutation, not {faults()['masked'].cause}" in " ".join(text.split())

@@ -118,6 +118,10 @@ def without(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     [
         ("reference", "pip install 'deqverify[torch]', or take reference[numpy], which needs NumPy alone"),
         ("reference[torch]", "pip install 'deqverify[torch]', or take reference[numpy], which needs NumPy alone"),
+        (
+            "reference[newton]",
+            "pip install 'deqverify[torch]', or take reference[newton,numpy], which needs NumPy alone",
+        ),
         ("reference[jax]", "pip install 'deqverify[jax]'"),
     ],
 )

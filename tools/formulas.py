@@ -21,8 +21,8 @@ HALVES = "½¼¾"
 WHOLE = 16
 """Characters up to which a formula is not broken over lines."""
 
-SUBSCRIPT = re.compile(r"_(\{[^}]*\}|(?:min|max|[A-Z]{1,2}|d[A-Z]|:?[ijkln]{1,2}:?|[a-z]|\d+|[α-ωΑ-Ω∞])(?:,[a-z])?)")
-ATOM = re.compile(r"\d+(?:\.\d+)?|[a-z]{3,}|\w")
+SUBSCRIPT = re.compile(r"_(\{[^}]*\}|(?:min|max|[A-Z]{1,2}|d[A-Z]|:?[ijkln]{1,2}:?|\d+|[^\W_]|∞)(?:,[a-z])?)")
+ATOM = re.compile(r"\d+(?:\.\d+)?|[a-z]{3,}|[^\W_]")
 
 _OF_CODE = re.compile(r"[A-Za-z]{2,}\.[a-z]|\(\)|^theory:|^--|\w_[a-z]{4,}|[\"'@]|/[a-z]{4,}|\w\d{2}|\bfault\b")
 _PLAIN = re.compile(r"[A-Za-z](?:_\w|\*)?")
@@ -164,7 +164,7 @@ def _accented(text: str, at: int) -> tuple[str, int, bool]:
     while end < len(text) and unicodedata.combining(text[end]):
         end += 1
     letter, *marks = unicodedata.normalize("NFD", text[at:end])
-    element = f"<mi>{letter}</mi>"
+    element = f"<mi>{_escaped(letter)}</mi>"
     for mark in marks:
         if mark in BELOW:
             element = f'<munder accentunder="true">{element}<mo stretchy="false">{_escaped(BELOW[mark])}</mo></munder>'

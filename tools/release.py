@@ -58,7 +58,13 @@ EXTRAS: dict[str, list[Case]] = {
         _run("scipy", -1, "1 verdicts from"),
         _run("reference", 2, "pip install 'deqverify[torch]', or take reference[numpy]"),
         _run("reference[newton]", 2, "or take reference[newton,numpy]"),
-        _run("fault[row-softmax]", 2, "pip install 'deqverify[torch]'"),
+        *(
+            _run(name, 2, "pip install 'deqverify[torch]'")
+            for name in ("fault[row-softmax]", "correct[direct]", "plain")
+        ),
+        (["deqverify", "faults", "row-softmax"], 2, "pip install 'deqverify[torch]'"),
+        (["deqverify", "scenario", "--list"], 2, "pip install 'deqverify[scenarios]'"),
+        (["deqverify", "soak", "--minutes", "0", "--picture", "x.svg"], 2, "pip install 'deqverify[plot]'"),
         *(
             _run(name, 2, f"pip install 'deqverify[{name}]'")
             for name in ("torchdeq", "jaxopt", "optimistix", "xitorch", "torchopt", "deepinv")
@@ -85,6 +91,7 @@ EXTRAS: dict[str, list[Case]] = {
         )
     ],
     "plot": [([*_run("reference[numpy]")[0], "--report", "x.html"], 0, "enclosure")],
+    "scenarios": [(["deqverify", "scenario", "--list"], 0, "scenario")],
     "redis": [([*_run("reference[numpy]")[0], "--database", "redis://localhost:1/0"], 2, "localhost")],
     "dask": [([*_run("reference[numpy]")[0], "--dask", "local"], 0, "enclosure")],
 }

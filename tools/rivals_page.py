@@ -13,8 +13,8 @@ OURS = "deqverify"
 
 HEAD = """# Compared with what people use today
 
-Each baseline was asked of the {faults} faults of `deqverify.faults` and of the {correct} correct implementations of
-`deqverify.correct`. The libraries' own tests are written again in their manner in
+Each baseline was asked of {faults} of the {all_faults} faults of `deqverify.faults` and of {correct} of the {all_correct} correct
+implementations of `deqverify.correct`{order}. The libraries' own tests are written again in their manner in
 [tools/rivals.py](../tools/rivals.py), which names repository and file; torchdeq keeps no tests in its repository.
 {machine}, {date}. `python -m tools.rivals run` measures, `python -m tools.rivals page` writes this page.
 
@@ -44,7 +44,16 @@ def page(kept: dict[str, Any]) -> str:
     said += f"; {len(survived)} survived." if survived else "; none survived."
     lines = [
         HEAD.format(
-            faults=len(broken), correct=len(sound), machine=kept["machine"], date=kept["date"], ours=said
+            faults=len(broken),
+            all_faults=len(faults()),
+            correct=len(sound),
+            all_correct=len(implementations()),
+            order=""
+            if len(broken) + len(sound) == len(faults()) + len(implementations())
+            else ", in an order of chance",
+            machine=kept["machine"],
+            date=kept["date"],
+            ours=said,
         ).rstrip(),
         "",
         row("class of defect", "faults", *baselines, OURS),

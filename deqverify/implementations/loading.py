@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from deqverify.frameworks import FRAMEWORKS
 from deqverify.implementations.candidates import as_implementation, is_module, refuse_module_class
 from deqverify.implementations.options import claimed, framework_of
 from deqverify.implementations.protocol import Layer, Model
@@ -87,7 +88,10 @@ def _built(factory: Any, options: tuple[str, ...], text: str) -> Any:
     except ValueError:  # written in C, without a signature
         pass
     try:
-        return factory(*options)
+        made = factory(*options)
+        if getattr(made, "framework", None) in FRAMEWORKS:
+            importlib.import_module(made.framework)  # a layer may be made without it, and not asked
+        return made
     except KeyboardInterrupt:
         raise
     except ModuleNotFoundError as error:  # a factory may import its library first when it is called

@@ -122,8 +122,8 @@ def correlations(work: Work, widths: tuple[int, ...], n: int, seeds: int, steps:
         Claim("the exponent of the kernel's drift in the width, plus its confidence", two + two_error, fit, high=-0.25),
         Claim("the exponent of the kernel's drift in the width, less its confidence", two - two_error, fit, low=-1.5),
         Claim(
-            "the largest share of the loss that training left, at the largest width",
-            float(of["left"][-1].max()),
+            "the median share of the loss that training left, at the largest width",
+            float(np.median(of["left"][-1])),
             "the drift is that of a training that got somewhere: half",
             high=0.5,
         ),

@@ -104,7 +104,8 @@ def flow(
 
 def descent(w: Weights, X: Array, Y: Array, single_index: bool, eta: float, steps: int) -> list[float]:
     """How far gradient descent leaves ``constant + η² Σ GGᵀ``, relative to what it adds, for both."""
-    before, added = spheres(w), [0.0, 0.0]  # type: tuple[Array, Array], list[Any]
+    before = spheres(w)
+    added: list[Any] = [0.0, 0.0]
     for _ in range(steps):
         _, g = loss_and_gradient(w, X, Y, single_index)
         added[0] = added[0] + eta**2 * (g["A"] @ g["A"].T + g["U"] @ g["U"].T)

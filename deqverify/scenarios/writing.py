@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from deqverify.scenarios.registry import Outcome, Scenario
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small files, and a reader's own font
     "svg.hashsalt": "deqverify",  # the same numbers give the same file
-    "text.parse_math": False,
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -35,7 +35,7 @@ LARGEST = 200_000
 
 
 def svg(outcome: Outcome) -> str:
-    """The picture."""
+    """The picture, without the comments that Matplotlib leaves beside each label."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -44,7 +44,7 @@ def svg(outcome: Outcome) -> str:
         outcome.draw(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    return re.sub(r"<!--.*?-->\n?|\s+$", "", buffer.getvalue(), flags=re.DOTALL) + "\n"
 
 
 def document(of: Scenario, outcome: Outcome, sizes: Mapping[str, Any], seed: int, seconds: float) -> dict[str, Any]:

@@ -52,6 +52,9 @@ def verify(session: nox.Session, versions: str, target: str, extra: str = "", te
 def numpy(session: nox.Session, versions: str) -> None:
     """NumPy, SciPy and whatever else deqverify itself needs; no framework."""
     verify(session, versions, "reference[numpy]", tests=NUMPY_TESTS)
+    session.run(
+        "deqverify", "run", "scipy", "--law", "answers", "--max-examples", "10", "--seed", "0", "--workers", "1"
+    )
 
 
 @nox.session(python=PYTHONS)

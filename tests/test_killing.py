@@ -17,7 +17,7 @@ from deqverify import trial as trials
 from deqverify.cli import main
 from deqverify.comparison import Fact
 from deqverify.faults import DEFECTS, faults
-from deqverify.registry import laws
+from deqverify.registry import laws as every_law
 from deqverify.reporting import kills
 from deqverify.reporting.kills import Kills
 from deqverify.running import jobs, killing
@@ -95,6 +95,10 @@ def test_a_run_that_fails_fast_leaves_a_target_after_its_first_violation_and_no_
     assert tried["fault[masked]"] == ["existence"]
     assert {*tried["fault[row-softmax]"]} == {*laws}
     assert "2 of 6 jobs: their targets were violated already (--fail-fast)" in report.untried
+    alone = Run(asked(*laws, fail_fast=True), Answering("existence")).report()
+    assert f"{len(every_law()) - 3} of {len(every_law())} laws (--law)" in alone.untried, (
+        "euler and mass were asked for"
+    )
     (violated,) = report.of(Verdict.VIOLATED)
     again = OneBroken("existence")
     Run(asked(*laws, fail_fast=True, targets=targets), again, done={violated.job.key: violated}).report()
@@ -223,7 +227,7 @@ def test_the_numbers_are_those_of_the_outcomes() -> None:
 
 
 def test_survivors_stand_first_and_80_columns_suffice() -> None:
-    long = sorted(laws(), key=len)[-9:]
+    long = sorted(every_law(), key=len)[-9:]
     widest = Outcome(
         max(faults(), key=len),
         First(long[-1], "float64", 12345, 1234.5),

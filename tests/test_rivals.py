@@ -42,7 +42,7 @@ def test_what_cannot_be_asked_is_neither_killed_nor_spared() -> None:
     assert rivals.ask("gradcheck", lambda: sound("forward-only"))["verdict"] == "cannot"
     assert rivals.ask("gradgradcheck", lambda: sound("hook"))["verdict"] == "cannot"
     assert rivals.ask("gradcheck", lambda: sound("whole-model"))["verdict"] == "survived"
-    assert rivals.ask("gradcheck", lambda: broken("mean-for-sum"))["verdict"] == "killed"
+    assert rivals.ask("gradcheck", lambda: broken("decayed"))["verdict"] == "killed"
 
 
 def test_the_page_counts_what_was_kept() -> None:

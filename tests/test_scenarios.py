@@ -40,10 +40,14 @@ SMALL: dict[str, dict[str, Any]] = {
 """Sizes for tests: a second or two each."""
 
 
-@cache
-def outcome(name: str) -> Outcome:
+def skipped_without_what_it_needs(name: str) -> None:
     for module in SCENARIOS[name].needs:
         pytest.importorskip(module)
+
+
+@cache
+def outcome(name: str) -> Outcome:
+    skipped_without_what_it_needs(name)
     return SCENARIOS[name].compute(Work(), **SMALL[name])
 
 
@@ -77,6 +81,7 @@ def test_committed_results_are_small_whole_and_hold() -> None:
 
 def failing(name: str, plant: Callable[[Any, pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """The claims, by their place, that fail once ``plant`` changed the scenario's module."""
+    skipped_without_what_it_needs(name)
     of: Scenario = SCENARIOS[name]
     plant(importlib.import_module(of.compute.__module__), monkeypatch)
     found = of.compute(Work(), **SMALL[name])

@@ -115,7 +115,8 @@ class Run:
 
     def report_of(self, found: Sequence[Result]) -> Report:
         """The report of results that a face has collected itself."""
-        ran = [result.job for result in found]
+        # What a first violation left out is said below, and is no law or dtype that nobody asked for.
+        ran = self.jobs if self.request.fail_fast else [result.job for result in found]
         missing = untried(ran, list({job.law for job in ran}), self.asked)
         if self.request.fail_fast and (left := len(self.jobs) - len(found)):
             missing.append(f"{left} of {len(self.jobs)} jobs: their targets were violated already (--fail-fast)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +13,9 @@ pytest.importorskip("jax")  # check_grads is one of the baselines
 from deqverify.correct import make as sound
 from deqverify.faults import faults
 from deqverify.faults import make as broken
+from deqverify.reporting.kills import Kills, document
+from deqverify.running.killing import First, Outcome
+from deqverify.running.profiles import profile
 from tools import rivals
 from tools.rivals_page import page
 
@@ -64,14 +69,20 @@ def test_the_page_counts_what_was_kept() -> None:
     assert "1 of 2:" in text
 
 
-def test_a_log_of_the_first_kills_is_read(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_kills_first_is_read_from_a_report(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rivals, "KEPT", tmp_path / "kept.json")
-    log = tmp_path / "first.log"
-    log.write_text(
-        "fault[trapezoid]             seed 0:   1.61 s  descent-dissipation float64\n"
-        "fault[whole-batch]           seed 0:  17.15 s  SURVIVED\n2 runs: median 2.00 s\n"
+    first = First("descent-dissipation", "float64", 7, 1.61)
+    outcomes = [
+        Outcome("trapezoid", first, (), {}, 2.0, ""),
+        Outcome("whole-batch", None, (), {}, 17.15, ""),
+        Outcome("masked", None, (), {}, 0.0, "no disk"),
+    ]
+    report = tmp_path / "kills.json"
+    report.write_text(
+        json.dumps(document(Kills.of(outcomes, replace(profile("default"), seed=0), False))), encoding="utf-8"
     )
-    rivals.ours(log)
+    rivals.ours(report)
     found = rivals.kept()["ours"]
-    assert found["fault[trapezoid]"] == {"verdict": "killed", "seconds": 1.61, "said": "descent-dissipation float64"}
+    assert found["fault[trapezoid]"] == {"verdict": "killed", "seconds": 1.61, "said": "descent-dissipation"}
     assert found["fault[whole-batch]"]["verdict"] == "survived"
+    assert "fault[masked]" not in found

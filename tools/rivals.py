@@ -1,7 +1,7 @@
 """What people use today, asked of the same corpus: ``python -m tools.rivals run`` asks each baseline of every fault and
 of every correct implementation, and keeps what it says in docs/compared.json; interrupted, it goes on.
-``python -m tools.rivals ours LOG`` reads the log of ``python -m tools.first`` into it, and ``python -m tools.rivals
-page`` writes docs/compared.md.
+``python -m tools.rivals ours KILLS.json`` reads what ``deqverify faults --report KILLS.json`` wrote into it, and
+``python -m tools.rivals page`` writes docs/compared.md.
 
 Each baseline is written again in the manner of the repository that it is named after, with its sizes, steps and
 tolerances, on the cells of this suite. "killed" is an assertion that failed or an error that was raised; what a
@@ -396,18 +396,17 @@ def run() -> None:
         print(f"{each.target:36} {words}", flush=True)
 
 
-def ours(log: Path) -> None:
-    """The first law that killed each fault, and after how many seconds, from a log of tools.first."""
+def ours(report: Path) -> None:
+    """The first law that killed each fault, and after how many of the processor's seconds, from a report of
+    ``deqverify faults --report kills.json``."""
     document = kept()
-    for line in log.read_text().splitlines():
-        if line.startswith("fault["):
-            target, rest = line.split(" seed ")
-            seconds, _, law = rest.partition(":")[2].strip().partition(" s ")
-            law = law.strip()
-            document["ours"][target.strip()] = {
-                "verdict": "survived" if law == "SURVIVED" else "killed",
-                "seconds": float(seconds),
-                "said": law,
+    for each in json.loads(report.read_text(encoding="utf-8"))["faults"]:
+        if not each["error"]:
+            first = each["first"]
+            document["ours"][f"fault[{each['fault']}]"] = {
+                "verdict": "killed" if first else "survived",
+                "seconds": first["seconds"] if first else each["seconds"],
+                "said": first["law"] if first else "",
             }
     write_whole(KEPT, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
 
@@ -417,11 +416,11 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["run"]:
             run()
-        case ["ours", log]:
-            ours(Path(log))
+        case ["ours", report]:
+            ours(Path(report))
         case ["page"]:
             from tools.rivals_page import page
 
             write_whole(Path("docs/compared.md"), page(kept()))
         case _:
-            sys.exit("usage: python -m tools.rivals run | ours LOG | page")
+            sys.exit("usage: python -m tools.rivals run | ours KILLS.json | page")

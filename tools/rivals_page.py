@@ -24,8 +24,8 @@ or a second derivative that is not claimed is not asked for) does not kill it. {
 """
 
 BESIDE = """
-Seconds of {ours} are those by the clock, on a busy machine, until the first violation has arrived, shrunk, weighed and
-explained; those of the baselines are the processor's until their one example is judged. The baselines are faster: a
+Seconds of {ours} are the processor's until the first violation has arrived, shrunk and weighed; those of the baselines
+until their one example is judged. The baselines are faster: a
 fraction of a second, where we draw problems until one fails. A false alarm is a correct implementation that fails.
 The baselines know no claims: an implementation that says it is accurate to 1e-5, and is, fails a difference quotient
 with a step of 1e-6, and cannot tell it that it may; nor that it claims no second pull through one graph. {hooks} of the

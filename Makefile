@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)/.installed-bench
+SITE   := $(VENV)/.installed-docs
 
 # One thread a process: two processes with two threads each wait for each other.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help venv verify matrix test test-elsewhere coverage mutants soak bench lint docs release-check clean
+.PHONY: help venv verify matrix test test-elsewhere coverage mutants soak bench lint docs site site-check release-check clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -78,6 +79,17 @@ lint: venv ## ruff and the type checker
 
 docs: venv ## write docs/laws.md from the laws' docstrings
 	$(BIN)/python -c "from deqverify.reporting.explain import page; print(page(), end='')" > docs/laws.md
+
+$(SITE): $(STAMP)
+	@echo "installing what the site is built with"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,browser]'
+	@touch $@
+
+site: $(SITE) ## build the documentation site, build/site/html; a warning is an error
+	$(BIN)/python -m tools.site
+
+site-check: site ## the same, and open its pages in headless Chromium
+	DEQVERIFY_SITE=1 $(BIN)/pytest -q tests/test_site.py
 
 EXTRAS ?=
 

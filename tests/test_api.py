@@ -70,7 +70,10 @@ def test_each_package_says_whether_it_is_private() -> None:
 
 def test_the_examples_of_the_documentation_use_what_is_public() -> None:
     """But for the page that shows how a cell is added, which is a file of ours."""
-    for page in (ROOT / "README.md", ROOT / "docs" / "add-a-law.md"):
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        if page.name == "add-a-cell.md":
+            continue
         for snippet in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
             for node in ast.walk(ast.parse(snippet)):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deqverify"):

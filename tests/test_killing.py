@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from deqverify.running.profiles import profile
 from deqverify.running.request import Request
 from deqverify.running.results import Job, Result, Verdict
 from deqverify.running.run import Run
+from deqverify.running.workers import Workers
 from deqverify.trial import Effort, Trial, run_trial
 from tests.synthetic import HOSTILE
 from tests.test_run import Answering
@@ -275,3 +278,11 @@ def test_reports_are_escaped_and_whole(tmp_path: Path) -> None:
 def test_outcomes_are_read_as_they_were_written() -> None:
     for each in synthetic(HOSTILE):
         assert Outcome.read(each.document()) == each
+
+
+def test_a_thread_that_waits_for_a_worker_goes_on_when_workers_are_ended() -> None:
+    """As when a campaign is interrupted: the thread of each fault waits for its own worker."""
+    with Workers(600.0, 1) as workers:
+        under_way = workers._asking("reference", time.sleep, 600.0, 300.0)
+    # Without being told it would wait for ever; a minute is for a loaded machine.
+    assert wait([under_way], 60.0).done

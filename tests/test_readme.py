@@ -1,4 +1,4 @@
-"""The README does what it says: its Python runs, its commands exist, its table is current."""
+"""The README and the pages of docs/ do what they say: their Python runs, their commands exist."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ from deqverify import laws
 from deqverify.cells import cells
 from deqverify.cli import main
 from deqverify.reporting.explain import page
-from deqverify.reporting.glossary import linked
 from deqverify.running.expectations import read, stale
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-def table_of_laws() -> str:
-    """The table that stands in the README; run this file to print it."""
-    rows = ["| law | statement | source |", "|---|---|---|"]
-    for law in laws().values():
-        rows.append(
-            f"| `{law.id}` | {law.statement.replace('|', chr(92) + '|')} | {linked(law.source, 'docs/theory.md')} |"
-        )
-    return "\n".join(rows)
+def fenced(name: str, language: str) -> list[str]:
+    """The blocks of a language on a page, named by its path."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_table_of_laws_is_current() -> None:
-    found = re.search(r"<!-- laws -->\n(.*?)\n<!-- /laws -->", README, flags=re.DOTALL)
-    assert found
-    assert found[1] == table_of_laws(), "run: python -m tests.test_readme"
+def test_every_page_with_python_is_run_by_a_test() -> None:
+    """The first four here; the guides by test_laws_of_others and cell_examples."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    snippets = {path.name: len(fenced(str(path), "python")) for path in pages}
+    assert {name: count for name, count in snippets.items() if count} == {
+        "README.md": 3,
+        "pytorch.md": 4,
+        "jax.md": 2,
+        "numpy.md": 1,
+        "verdicts.md": 1,
+        "add-a-law.md": 2,
+        "add-a-cell.md": 1,
+    }
 
 
 def test_the_page_of_laws_is_current() -> None:
@@ -45,20 +47,22 @@ def test_the_page_of_laws_is_current() -> None:
 
 def test_the_violation_shown_is_real() -> None:
     with pytest.raises(AssertionError, match=r"measured 4, allowed 0\.00801"):
-        exec(SNIPPETS[0], {})
+        exec(fenced("README.md", "python")[0], {})
 
 
 def test_verifying_ones_own_deq_finds_the_one_step_gradient_and_the_silent_cap() -> None:
+    first, test, *_ = fenced("docs/pytorch.md", "python")
+    assert first == fenced("README.md", "python")[1]  # one test for both
     names: dict[str, object] = {}
-    exec(SNIPPETS[1], names)
+    exec(first, names)
     results = names["report"].results  # type: ignore[attr-defined]
     assert {r.job.law for r in results if r.verdict.value == "violated"} == {"enclosure", "gradient-x"}
-    exec(SNIPPETS[2], names)
+    exec(test, names)
     assert names["test_my_deq"].pytestmark  # type: ignore[attr-defined]
 
 
 def test_a_library_that_takes_parameters_is_wrapped_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(SNIPPETS[3], {})
+    exec(fenced("docs/pytorch.md", "python")[2], {})
     shown = capsys.readouterr().out
     assert "crash" not in shown
     assert "could not run" not in shown
@@ -67,16 +71,32 @@ def test_a_library_that_takes_parameters_is_wrapped_as_shown(capsys: pytest.Capt
 
 def test_a_layer_in_jax_is_verified_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("jax")
-    exec(SNIPPETS[4], {})
+    first = fenced("docs/jax.md", "python")[0]
+    assert first == fenced("README.md", "python")[2]
+    exec(first, {})
     assert "VIOLATED  gradient-x × mine float64" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("place", "package"), [(5, "torch"), (6, "jax")])
+def test_a_solver_in_numpy_is_verified_as_shown() -> None:
+    (snippet,) = fenced("docs/numpy.md", "python")
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    seen = {r.job.law: r.verdict.value for r in names["report"].results}
+    assert seen["enclosure"] == "violated"
+    assert seen["gradient-x"] == "not claimed"
+    honest = snippet.replace("        return z0\n", "        return Solution(z0, Status.CAPPED)\n")
+    assert honest != snippet
+    exec(honest, names)
+    seen = {r.job.law: r.verdict.value for r in names["report"].results}
+    assert seen["enclosure"] in ("holds", "inconclusive")  # the second where a loaded machine tried few examples
+
+
+@pytest.mark.parametrize(("name", "place"), [("pytorch", 3), ("jax", 1)])
 def test_a_layer_with_weights_of_its_own_is_wrapped_as_shown(
-    place: int, package: str, capsys: pytest.CaptureFixture[str]
+    name: str, place: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip(package)
-    exec(SNIPPETS[place], {})
+    pytest.importorskip({"pytorch": "torch"}.get(name, name))
+    exec(fenced(f"docs/{name}.md", "python")[place], {})
     shown = capsys.readouterr().out
     assert "VIOLATED  gradient-theta" in shown
     assert "VIOLATED  enclosure" not in shown
@@ -84,37 +104,58 @@ def test_a_layer_with_weights_of_its_own_is_wrapped_as_shown(
 
 
 def test_known_violations_are_written_as_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    section = README[README.index("## Known violations") : README.index("## Causes")]
-    (entries,) = re.findall(r"```toml\n(.*?)```", section, flags=re.DOTALL)
+    (entries,) = fenced("docs/verdicts.md", "toml")
     (tmp_path / "deqverify.toml").write_text(entries, encoding="utf-8")
     assert [expected.law for expected in read(tmp_path / "deqverify.toml")] == ["gradient-x", "energy"]
     names: dict[str, Any] = {}
-    exec(SNIPPETS[7], names)
+    exec(fenced("docs/verdicts.md", "python")[0], names)
     assert names["report"].ok
     assert "gradient-x expected" in capsys.readouterr().out
 
 
 def test_the_cells_are_those_that_there_are() -> None:
-    table = README[README.index("| cell | f(z)") : README.index("Bounds for the linear-softmax cell")]
+    text = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8")
+    table = text[text.index("| cell | f(z)") : text.index("Bounds for the linear-softmax cell")]
     assert set(re.findall(r"`([a-z-]+)`", table)) == set(cells())
 
 
 def test_the_commands_are_those_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)$", README, flags=re.MULTILINE):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^make ([\w-]+)$", text, flags=re.MULTILINE)
+    assert commands == ["verify", "test"]
+    for target in commands:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
 
 
-CI = README[README.index("## In your CI") : README.index("## Reports")]
+def own_commands(name: str) -> list[list[str]]:
+    """The lines of a page's shell blocks that call deqverify, split as a shell does."""
+    lines = "\n".join(fenced(name, "sh")).replace("\\\n", " ").splitlines()
+    return [words[1:] for line in lines if (words := shlex.split(line, comments=True))[:1] == ["deqverify"]]
 
 
-def fenced(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", CI, flags=re.DOTALL)
-    return str(found)
+PAGES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))]
+PAGES.remove("docs/add-a-law.md")  # its commands are run, with the module that they name, by test_laws_of_others
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if own_commands(name)])
+def test_the_commands_of_a_page_have_valid_options(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed and not run; files that a command reads are there, and empty."""
+    monkeypatch.chdir(tmp_path)
+    for command, *arguments in own_commands(name):
+        for word in arguments:
+            if re.fullmatch(r"[\w-]+\.(json|toml)", word):
+                Path(word).touch()
+        main.commands[command].make_context(command, arguments)  # UsageError for what is no option
+
+
+def the(name: str, language: str) -> str:
+    (found,) = fenced(name, language)
+    return found
 
 
 def test_the_workflow_parses_and_its_commands_have_valid_options() -> None:
-    steps = yaml.safe_load(fenced("yaml"))["jobs"]["laws"]["steps"]
+    steps = yaml.safe_load(the("docs/ci.md", "yaml"))["jobs"]["laws"]["steps"]
     commands = [shlex.split(step["run"]) for step in steps if "run" in step]
     (own,) = [command for command in commands if command[0] == "deqverify"]
     context = main.commands[own[1]].make_context(own[1], own[2:])  # UsageError for what is no option
@@ -128,23 +169,18 @@ def test_the_workflow_parses_and_its_commands_have_valid_options() -> None:
 
 
 def test_the_expectations_beside_the_workflow_name_laws_that_there_are(tmp_path: Path) -> None:
-    (tmp_path / "expectations.toml").write_text(fenced("toml"), encoding="utf-8")
+    entries = the("docs/ci.md", "toml")
+    (tmp_path / "expectations.toml").write_text(entries, encoding="utf-8")
     known = read(tmp_path / "expectations.toml")
     assert stale(known, laws()) == []
-    assert tomllib.loads(fenced("toml"))["expect"][0]["target"] == "mine:my_deq"
+    assert tomllib.loads(entries)["expect"][0]["target"] == "mine:my_deq"
 
 
 def test_the_invocation_of_pytest_has_valid_options(pytestconfig: pytest.Config) -> None:
-    _, *options = shlex.split(fenced("sh"))
+    _, *options = shlex.split(the("docs/ci.md", "sh"))
     known = pytestconfig._parser.parse_known_args(options[2:])
     assert known.deq_targets == ["mine:my_deq"]
     assert known.deq_max_time == 5.0
     assert [each for each in options if each.startswith("--deq")] == [
         "--deq", "--deq-profile", "--deq-max-time", "--deq-expect",
     ]  # fmt: skip
-
-
-if __name__ == "__main__":
-    table = f"<!-- laws -->\n{table_of_laws()}\n<!-- /laws -->"
-    fresh = re.sub(r"<!-- laws -->.*<!-- /laws -->", lambda _: table, README, flags=re.DOTALL)
-    (ROOT / "README.md").write_text(fresh, encoding="utf-8")

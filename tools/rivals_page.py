@@ -30,7 +30,8 @@ fraction of a second, where we draw problems until one fails. A false alarm is a
 The baselines know no claims: an implementation that says it is accurate to 1e-5, and is, fails a difference quotient
 with a step of 1e-6, and cannot tell it that it may; nor that it claims no second pull through one graph. {hooks} of the
 {kills} kills of gradcheck are an error that a hook raises when gradcheck hands it None for a gradient; the sound
-implementation with a hook raises it too, so that they say nothing of the fault.
+implementation with a hook raises it too, so that they say nothing of the fault. Nor do those of iterations by gradcheck
+and check_grads where the noise of stopping is all that they see, as on the sound ones listed below.
 
 The baselines were given one problem each, small and at a rate of ½, as in the tests that they stand for; most of what
 they miss shows elsewhere: near γ = 1, beyond a size, at another scale, in the second call, in a batch, in the status.

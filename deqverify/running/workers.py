@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakSet
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -38,6 +39,7 @@ class Workers(Several):
     def __enter__(self) -> Workers:
         self._folder = tempfile.TemporaryDirectory(prefix="deqverify-")
         self._scratches: dict[Future[Any], Path] = {}
+        self._asked: WeakSet[Future[Any]] = WeakSet()
         self._threads = _one_thread()
         self._threads.__enter__()
         self._pool = ProcessPool(
@@ -49,6 +51,8 @@ class Workers(Several):
         return self
 
     def __exit__(self, *exception: object) -> None:
+        for future in list(self._asked):  # another thread may wait for one, which would never be done
+            future.cancel()
         self._pool.stop()  # what is still under way is not wanted any more
         self._pool.join()
         for child, thread in self._elsewhere.values():
@@ -94,7 +98,9 @@ class Workers(Several):
         """``function(*arguments)`` in a worker, or in a child of the interpreter that is named for ``target``."""
         python = interpreter_of(target)
         if not python:
-            return self._pool.schedule(function, args=list(arguments), timeout=seconds)
+            future: Future[Any] = self._pool.schedule(function, args=list(arguments), timeout=seconds)
+            self._asked.add(future)
+            return future
         if python not in self._elsewhere:
             self._elsewhere[python] = Elsewhere(python), ThreadPoolExecutor(1)
         child, thread = self._elsewhere[python]

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -33,7 +33,13 @@ class _Group(click.Group):
 @click.version_option(package_name="deqverify")
 def main() -> None:
     """Verify implementations of deep equilibrium models: laws, rigorous bounds, shrunk counterexamples."""
-    sys.path.insert(0, os.getcwd())  # targets of one's own are modules beside one's work
+    here, running = Path.cwd(), Path(__file__).parent
+    if (here / "deqverify" / "__init__.py").exists() and not (here / "deqverify").samefile(running):
+        raise click.UsageError(
+            f"this folder has a package deqverify, which its modules would be imported from, and the one that runs is "
+            f"{running}: install this one (pip install -e .), or run from another folder"
+        )
+    sys.path.insert(0, str(here))  # targets of one's own are modules beside one's work
 
 
 @main.command()

@@ -312,3 +312,13 @@ def test_a_solver_without_a_graph_is_told_so_once_and_can_claim_to_be_forward_on
     result = run("forward_only:solve[backward=none]", *arguments)
     assert result.exit_code == 0, result.output
     assert "no graph" not in result.output
+
+
+def test_another_deqverify_in_the_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes would import that one: a clone that is not installed hung without a word."""
+    (tmp_path / "deqverify").mkdir()
+    (tmp_path / "deqverify" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["list"])
+    assert done.exit_code == 2
+    assert "install this one" in done.output

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_the_same_laws_on_the_same_problem_reject_what_is_broken() -> None:
 def test_there_are_enough_and_each_says_what_is_different_about_it() -> None:
     known = implementations()
     assert len(known) >= 24
-    assert {each.group for each in known.values()} == set(GROUPS)
+    assert {each.group for each in known.values()} == {g for g in GROUPS if g != "in_jax" or find_spec("jax")}
     for each in known.values():
         assert each.target == f"correct[{each.name}]"
         assert len(each.differs) > 20

@@ -19,7 +19,7 @@ LAWS = (
     "token-order-gradient", "norm-kept", "symplectic", "mass", "positivity", "permutation",
     "column-shift", "gauge", "euler", "dissipation", "dissipation-floor", "projected-floor", "quotient-floor",
     "flow", "descent", "descent-dissipation", "descent-floor", "global-optimum", "column-sums", "trust-region",
-    "descent-order", "trajectory", "status-forward", "status-backward", "status-cap", "status-nan", "solves",
+    "unhinged-flow", "descent-order", "trajectory", "status-forward", "status-backward", "status-cap", "status-nan", "solves",
     "batch", "poisoned-point", "batch-of-one", "empty-batch", "deterministic", "history", "answers-kept",
     "in-place-update", "settings-kept", "copies", "pickles", "threads", "answers", "inputs-kept",
     "dtype-and-device", "memory-layout", "no-gradient", "modes",

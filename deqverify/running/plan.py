@@ -116,9 +116,9 @@ def select(patterns: Sequence[str]) -> list[str]:
 
 FIRST = (
     "descent-dissipation", "existence", "euler", "trace", "splitting-rate", "status-cap", "answers",
-    "adjoint-certificate", "inputs-kept", "solves", "restart", "no-gradient", "deterministic", "settings-kept",
-    "dtype-and-device", "status-nan", "objective", "empty-batch", "answers-kept", "copies", "second-order",
-    "adjoint-identity", "repeated-pull", "modes", "memory-layout", "threads",
+    "adjoint-certificate", "uniqueness", "inputs-kept", "solves", "restart", "no-gradient", "deterministic",
+    "settings-kept", "dtype-and-device", "status-nan", "objective", "empty-batch", "answers-kept", "copies",
+    "second-order", "adjoint-identity", "repeated-pull", "modes", "memory-layout", "threads",
 )  # fmt: skip
 """The laws that run first: each kills the most, for its seconds, of the known faults that those before it leave."""
 

@@ -90,7 +90,7 @@ def faults(
     try:
         for path in reports:
             kills.check(path)
-        campaign = Campaign(chosen(names, defects, part), tuple(select(law_patterns)), effort, every, folder)
+        campaign = Campaign(chosen(names, defects, part), tuple(select(law_patterns)), effort, folder, every)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except ImportError as error:

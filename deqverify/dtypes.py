@@ -38,6 +38,12 @@ class Dtype:
         return self.tiny * 2.0 ** (1 - self.significand)
 
     @property
+    def underflow(self) -> float:
+        """What underflow may take of a number: all below the normal ones, but in float16 the spacing of its subnormal
+        numbers, which are kept wherever it is computed in."""
+        return self.smallest if self.name == "float16" else self.tiny
+
+    @property
     def below_one(self) -> float:
         """The largest number of the format that is smaller than one."""
         return 1.0 - self.unit_roundoff

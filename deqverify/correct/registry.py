@@ -6,9 +6,10 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any, TypeVar
+
+from deqverify.implementations.named import the_one
 
 GROUPS = ("direct", "iterating", "judged", "in_torch", "in_jax", "known")
 """The modules of this package that register implementations; the last those that are written elsewhere."""
@@ -67,11 +68,4 @@ def make(*names: str) -> Any:
 
     ValueError, with near matches, for no name, for several, and for one that is not known.
     """
-    known = implementations()
-    if len(names) != 1 or names[0] not in known:
-        near = (len(names) == 1 and get_close_matches(names[0], known, n=3)) or list(known)[:3]
-        given = f"got {', '.join(names)}" if names else "none is given"
-        raise ValueError(
-            f"correct: name one of the {len(known)}, as correct[{near[0]}] or {', '.join(near[1:])}; {given}"
-        )
-    return known[names[0]].make()
+    return the_one("correct", names, implementations()).make()

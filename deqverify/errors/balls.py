@@ -28,6 +28,7 @@ from deqverify.cells import Cell, LinearCell, Parts, Theta
 from deqverify.claims import DIRECT, Claims
 from deqverify.dtypes import Array, dtype
 from deqverify.errors.claimed import accepted, claimed
+from deqverify.errors.magnitudes import product, well_inside
 from deqverify.oracle.balls import Balls, balls, beside, magnitude, middle, precision, radius
 from deqverify.oracle.krawczyk import ROUNDED, Jacobian, above, apply, settled, transposed
 from deqverify.oracle.objective import Objective
@@ -166,11 +167,11 @@ class BallErrors:
         exact = self.exact
         largest = max([1.0, *(float(np.abs(a).max(initial=0.0)) for a in (*exact.theta.values(), exact.x, self.z))])
         outputs = len(self.objective.B) if self.objective else 0
-        return (self.n + self.s + outputs) * _lost(self.computed) * largest
+        return (self.n + self.s + outputs) * dtype(self.computed).underflow * largest
 
     def stored(self, value: Array) -> Array:
         """Of an answer rounded for storage in a narrower dtype, and of the truth rounded to float64."""
-        underflow = _lost(self.dtype_name) if self.arithmetic.storage else 0.0
+        underflow = dtype(self.dtype_name).underflow if self.arithmetic.storage else 0.0
         return (self.arithmetic.storage + 2.0**-53) * np.abs(value) + underflow
 
     def bound(self, rounding: Array, claim: Array, curvature: Array, cotangent: Array | None = None) -> Bound:
@@ -328,7 +329,7 @@ class BallErrors:
     def F(self) -> Array:
         """Of the outputs, (p, n): ``e_F = |B|e_z + (s + 1) u |B||Z| + t``."""
         B, (Z, e) = np.abs(self._of.B), self._states
-        return _product(B, e) + (self.s + 1) * self.arithmetic.unit * (B @ Z) + self.underflow
+        return product(B, e) + (self.s + 1) * self.arithmetic.unit * (B @ Z) + self.underflow
 
     @cached_property
     def dF(self) -> Array:
@@ -347,7 +348,7 @@ class BallErrors:
         """Of ``Bᵀ∂L/∂F``, (n, *state): ``|B|ᵀ(e_dF + ((p + 1) u + u')|∂L/∂F|) + t``."""
         B = np.abs(self._of.B)
         unit = (len(B) + 1) * self.arithmetic.unit + self.arithmetic.storage
-        off = _product(B.T, self.dF + unit * np.abs(middle(self._slopes))) + self.underflow
+        off = product(B.T, self.dF + unit * np.abs(middle(self._slopes))) + self.underflow
         return off.T.reshape(self.shape)
 
     @cached_property
@@ -358,7 +359,7 @@ class BallErrors:
         with ctx.workprec(BITS):
             value = middle(self._slopes @ self.exact.candidate.reshape(self.n, self.s))
         rounding = (self.n + 1) * unit * (dF @ Z.T) + self.stored(value) + self.underflow
-        carried = _product(self.dF, (Z + e).T) + _product(dF, e.T)
+        carried = product(self.dF, (Z + e).T) + product(dF, e.T)
         return self.pulled(self.cotangent_error) | {
             "B": (np.nan_to_num(value), Bound({CARRIED: carried, self._rounding: rounding}))
         }
@@ -382,31 +383,15 @@ class BallErrors:
     def in_range(self) -> bool:
         """Whether all that a model computes stays well inside the dtype, with the errors that its claims allow: sums of
         magnitudes and their products below largest/64. Beyond it overflow is nobody's fault."""
-        sizes = [float((np.abs(self.z) + self.z_error.total).sum())]
+        state = float((np.abs(self.z) + self.z_error.total).sum())
         blocks = self.gradient if self.objective else self.pulled()
         adjoint = self.adjoint_error(self.cotangent_error if self.objective else 0.0).total
         cotangent = float((np.abs(self.adjoint) + adjoint).sum())
         if self.objective:
             cotangent += float((np.abs(middle(self._slopes)) + self.dF).sum())
-        sizes += [float((np.abs(value) + bound.total).sum()) for value, bound in blocks.values()]
-        with np.errstate(over="ignore", invalid="ignore"):
-            largest = np.max([cotangent * max(sizes[0], 1.0), *sizes])  # of NaN it is NaN
-            return bool(largest < self.arithmetic.largest / 64)
-
-
-def _lost(dtype_name: str) -> float:
-    """What underflow may take of a number: all below the normal ones, but in float16 the spacing of its subnormal
-    numbers, which are kept wherever it is computed in."""
-    fmt = dtype(dtype_name)
-    return fmt.smallest if dtype_name == "float16" else fmt.tiny
+        others = [float((np.abs(value) + bound.total).sum()) for value, bound in blocks.values()]
+        return well_inside(self.arithmetic.largest, cotangent, state, others)
 
 
 def _blocks(parts: Parts) -> dict[str, Any]:
     return {**parts.theta, "x": parts.x}
-
-
-def _product(left: Array, right: Array) -> Array:
-    """Of magnitudes, infinity among them; ``0 · ∞ = ∞``."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        found = left @ right
-    return np.where(np.isnan(found), np.inf, found)

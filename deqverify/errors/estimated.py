@@ -16,6 +16,7 @@ from deqverify.bounds import Arithmetic, Bound
 from deqverify.claims import DIRECT, Claims
 from deqverify.dtypes import Array, dtype
 from deqverify.errors.claimed import accepted, claimed
+from deqverify.errors.magnitudes import product
 from deqverify.oracle.estimated import Found, signs
 from deqverify.oracle.krawczyk import apply, settled
 from deqverify.oracle.objective import Objective
@@ -67,9 +68,8 @@ class Located:
 
     @cached_property
     def _underflow(self) -> float:
-        fmt = dtype(self.dtype)
         largest = max(1.0, float(np.abs(self.z).max(initial=0.0)), float(np.abs(self.problem.x).max(initial=0.0)))
-        return (sum(self.rows) + self.problem.p) * (fmt.smallest if self.dtype == "float16" else fmt.tiny) * largest
+        return (sum(self.rows) + self.problem.p) * dtype(self.dtype).underflow * largest
 
     def _solve_rounding(self, growth: Array, solution: Array) -> Array:
         """``3su |PᵀL||U||solution|``: a direct solve with ``I − J`` in the dtype."""
@@ -176,9 +176,3 @@ class Located:
 
 def known(array: Array) -> Array:
     return np.where(np.isnan(array), np.inf, array)
-
-
-def product(left: Array, right: Array) -> Array:
-    with np.errstate(invalid="ignore", over="ignore"):
-        found = left @ right
-    return np.asarray(np.where(np.isnan(found), np.inf, found))

@@ -11,8 +11,9 @@ from deqverify.cells import Parts
 from deqverify.claims import Accuracy
 from deqverify.dtypes import Array, dtype, round_to
 from deqverify.errors.claimed import accepted, claimed
-from deqverify.errors.estimated import CARRIED, CLAIMED, COTANGENT, CURVATURE, LAST_BIT, OWN, Located, known, product
+from deqverify.errors.estimated import CARRIED, CLAIMED, COTANGENT, CURVATURE, LAST_BIT, OWN, Located, known
 from deqverify.errors.judge import Direction
+from deqverify.errors.magnitudes import product, well_inside
 from deqverify.oracle.estimated import SAFETY, signs, units
 from deqverify.oracle.krawczyk import apply, settled, transposed
 
@@ -215,14 +216,12 @@ class EstimatedJudge(Located):
         """An equilibrium was found, and sums of magnitudes and their products stay below largest/64."""
         if not np.isfinite(self._e).all():
             return False
-        sizes = [float((np.abs(self.z) + self.z_error.total).sum())]
+        state = float((np.abs(self.z) + self.z_error.total).sum())
         given = 0.0 if self._given is not None else self.cotangent_error
         errors = self._cached
         cotangent = float((np.abs(self.adjoint) + self._adjoint_error(given).total).sum())
-        sizes += [float((np.abs(self.pulled[name]) + error.total).sum()) for name, error in errors.items()]
-        with np.errstate(over="ignore", invalid="ignore"):
-            largest = np.max([cotangent * max(sizes[0], 1.0), *sizes])  # of NaN it is NaN
-            return bool(largest < self.arithmetic.largest / 64)
+        others = [float((np.abs(self.pulled[name]) + error.total).sum()) for name, error in errors.items()]
+        return well_inside(self.arithmetic.largest, cotangent, state, others)
 
     def states(self, difference: Array) -> Array:
         return np.abs(difference)

@@ -7,8 +7,9 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, TypeVar
+
+from deqverify.implementations.named import the_one
 
 DEFECTS = (
     "forward",
@@ -115,9 +116,4 @@ def make(*names: str) -> Any:
 
     ValueError, with near matches, for no name, for several, and for one that is not known.
     """
-    known = faults()
-    if len(names) != 1 or names[0] not in known:
-        near = (len(names) == 1 and get_close_matches(names[0], known, n=3)) or list(known)[:3]
-        given = f"got {', '.join(names)}" if names else "none is given"
-        raise ValueError(f"fault: name one of the {len(known)}, as fault[{near[0]}] or {', '.join(near[1:])}; {given}")
-    return known[names[0]].make()
+    return the_one("fault", names, faults()).make()

@@ -19,6 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from deqverify.faults import Fault, faults
+from deqverify.implementations.named import near
 from deqverify.running import counterexamples
 from deqverify.running.events import Event, JobFinished, JobPaused, JobStarted, ViolationFound
 from deqverify.running.executors import Executor
@@ -30,8 +31,6 @@ from deqverify.running.request import Request
 from deqverify.running.results import Result, Verdict
 from deqverify.running.run import Run
 from deqverify.running.workers import Workers
-
-FOLDER = Path(".deqverify") / "faults"
 
 KILLS = (Verdict.VIOLATED.value, Verdict.FOLLOWS.value)
 """Verdicts of a law that kill."""
@@ -174,8 +173,8 @@ class Campaign:
     names: tuple[str, ...]
     law_ids: tuple[str, ...]
     profile: Profile
+    folder: Path
     every: bool = False
-    folder: Path = FOLDER
     counterexamples: Path = field(default=counterexamples.FOLDER)
 
     def request(self, name: str) -> Request:
@@ -253,14 +252,11 @@ def chosen(names: Sequence[str] = (), defects: Sequence[str] = (), part: tuple[i
     """Names of faults: those asked for, or all; of the classes of ``defects``, or all; of these the ``part`` (k, n),
     each n-th from the k-th. ``fault[masked]`` and ``masked`` are one name. ValueError, with near matches, for one that
     is not known."""
-    from difflib import get_close_matches
-
     known = faults()
     names = [name.removeprefix("fault[").removesuffix("]") for name in names]
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, n=3) or list(known)[:3]
-            raise ValueError(f"fault: there is no fault {name!r}; did you mean {', '.join(near)}?")
+            raise ValueError(f"fault: there is no fault {name!r}; did you mean {', '.join(near(name, known))}?")
     classes = {each.defect for each in known.values()}
     for defect in defects:
         if defect not in classes:

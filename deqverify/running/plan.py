@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from deqverify.cells import cells
 from deqverify.claims import Claims
+from deqverify.implementations.named import near
 from deqverify.registry import laws
 from deqverify.running.causes import Cause, causes, settled
 from deqverify.running.jobs import ask, database_of, home_of
@@ -103,12 +104,9 @@ def select(patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         found = [id for id, law in known.items() if pattern == id or f"{law.family}.".startswith(f"{pattern}.")]
         if not found:
-            from difflib import get_close_matches
-
-            near = get_close_matches(pattern, known, n=3) or list(known)[:3]
             raise ValueError(
-                f"law: there is no law or family {pattern!r}; did you mean {', '.join(near)}? Laws of a module of your "
-                "own are brought by --laws MODULE, or by importing it"
+                f"law: there is no law or family {pattern!r}; did you mean {', '.join(near(pattern, known))}? Laws of "
+                "a module of your own are brought by --laws MODULE, or by importing it"
             )
         chosen += found
     return [id for id in known if id in chosen]

@@ -30,6 +30,9 @@ MAX_ITERATIONS = 100
 SHORTEST = 2.0**-10
 """The shortest part of Newton's step that is tried."""
 
+SMALL = 2.0**-250
+"""A root of a sum of squares above it has lost nothing to those below the smallest normal number, 2⁻¹⁰²²."""
+
 
 class NewtonLayer(Stateless):
     """``z ← z + t (I − J)⁻¹(f(z) − z)`` from z₀ or zero, in every data point on its own.
@@ -161,8 +164,12 @@ def _newton(
 
 
 def _norm(states: Array) -> Array:
-    """The 2-norm of every data point, (n,); scaled by powers of two, or squares below 1e-308 would make it zero."""
+    """The 2-norm of every data point, (n,)."""
     flat = rows(states)
+    plain = np.sqrt(np.einsum("ij,ij->i", flat, flat))
+    if np.all((plain > SMALL) & (plain < 1.0 / SMALL)):
+        return np.asarray(plain)
+    # Scaled by powers of two, so that no square is lost and none overflows.
     largest = np.abs(flat).max(axis=1, initial=0.0)
     exponent = np.frexp(np.where(np.isfinite(largest), largest, 1.0))[1]
     return np.asarray(np.ldexp(np.linalg.norm(np.ldexp(flat, -exponent[:, None]), axis=1), exponent))

@@ -16,7 +16,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from deqverify.cells import Cell, cells
-from deqverify.cells.base import Parts, Theta
+from deqverify.cells.base import CellWithJacobian, Parts, Theta
 from deqverify.dtypes import Array
 from deqverify.dtypes import dtype as known_dtype
 from deqverify.frameworks import framework
@@ -210,9 +210,12 @@ def _pushed(cell: Cell, theta: Theta, x: Any, z: Any, dtheta: Theta, dx: Any) ->
 
 
 def _matrix(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
-    """``I − J``, (n, s, s): row k of ``J_i`` is what the k-th unit cotangent pulls back to at data point i."""
+    """``I − J``, (n, s, s): row k of ``J_i`` is what the k-th unit cotangent pulls back to at data point i, where the
+    cell has no quicker way."""
     xp, n, s = array_namespace(z), z.shape[0], math.prod(z.shape[1:])
     unit = xp.eye(s, dtype=z.dtype, device=device(z))
+    if isinstance(cell, CellWithJacobian):
+        return unit - cell.jacobian(theta, x, z)
 
     def repeated(array: Any) -> Any:
         wide = xp.broadcast_to(array[:, None, ...], (n, s, *array.shape[1:]))

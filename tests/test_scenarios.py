@@ -22,7 +22,7 @@ from deqverify.scenarios.registry import ORDER, Claim, Outcome, Scenario, Work, 
 from deqverify.scenarios.writing import LARGEST, svg
 
 SCENARIOS = scenarios()
-
+IMAGES = {"images": 20, "image_steps": 1, "image_seeds": 1}
 SMALL: dict[str, dict[str, Any]] = {
     "linear-rate": {"widths": (2, 4), "p": 2, "n": 3, "steps": 60},
     "trust-region": {"cases": (("squared", 2, 1, 3),), "until": 1.0, "points": 12},
@@ -30,8 +30,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "gao": {"n": 3, "times": (0.5, 16), "seeds": 1, "steps": 12},
     "unhinged": {"cases": ((2, 2, 3, 0.5),), "growth": 5.0, "points": 17},
     "two-layer": {"d": 8, "m": 2, "p": 1, "n": 4, "noises": (0.5,), "alphas": (0.1, 0.03, 0.01), "seeds": 1},
-    "implicit-bias": {"m": 6, "p": 2, "n": 3, "starts_": 3, "steps": 60, "digits_": (20, 1, 1)},
-    "bits": {"m": 4, "p": 1, "n": 6, "bits": (2, 3, 5, 7), "starts_": 1, "steps": 80},
+    "implicit-bias": {"m": 6, "p": 2, "n": 3, "seeds": 3, "steps": 60} | IMAGES,
+    "bits": {"m": 4, "p": 1, "n": 6, "bits": (2, 3, 5, 7), "seeds": 1, "steps": 80},
     "consensus": {"sizes": ((1, 1, 4), (2, 1, 4)), "count": 60, "steps": 120, "samples": 400},
     "edge": {"size": (2, 1, 4), "times": (0.2, 2.0), "count": 24, "steps": 1200},
     "correlations": {"widths": (8, 32, 128), "n": 3, "seeds": 6, "steps": 10},

@@ -153,20 +153,19 @@ def at_equal_training(runs: dict[str, Any]) -> dict[str, float]:
     name="implicit-bias",
     title="What an equilibrium model learns beside explicit models of the same size",
     source="Kawaguchi 2021, arXiv 2102.07346, its numerical observation",
-    quick={"m": 16, "p": 4, "n": 8, "starts_": 4, "steps": 120, "digits_": (200, 120, 1)},
-    full={"m": 24, "p": 4, "n": 12, "starts_": 8, "steps": 400, "digits_": (400, 300, 2)},
+    quick={"m": 16, "p": 4, "n": 8, "seeds": 4, "steps": 120, "images": 200, "image_steps": 120, "image_seeds": 1},
+    full={"m": 24, "p": 4, "n": 12, "seeds": 8, "steps": 400, "images": 400, "image_steps": 300, "image_seeds": 2},
     needs=("sklearn",),
 )
 def implicit_bias(
-    work: Work, m: int, p: int, n: int, starts_: int, steps: int, digits_: tuple[int, int, int]
+    work: Work, m: int, p: int, n: int, seeds: int, steps: int, images: int, image_steps: int, image_seeds: int
 ) -> Outcome:
     """The equilibrium model, the shallow linear model, a deep linear network and a ReLU network, all but the shallow
     one with m² + pm weights, under gradient descent with the same line search. The first three start at one and the
     same linear function and can represent the same functions: what differs is the implicit bias. Test losses are
     compared where training losses are equal, since the models move at different speeds."""
     kinds = (("equilibrium", 0.0), ("equilibrium", 0.3), ("Gaussian", 0.0))
-    images, image_steps, image_starts = digits_
-    items = [(*kind, s) for kind in kinds for s in range(starts_)] + [("digits", 0.0, s) for s in range(image_starts)]
+    items = [(*kind, s) for kind in kinds for s in range(seeds)] + [("digits", 0.0, s) for s in range(image_seeds)]
 
     def run(item: tuple[str, float, int]) -> dict[str, Any]:
         teacher, noise, start = item

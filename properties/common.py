@@ -19,6 +19,7 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.drawing import draw_signal, scales
 from deqverify.dtypes import Array, round_to
 from deqverify.errors.judge import Judge, judge
+from deqverify.frameworks import framework
 from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.registry import cells_of
@@ -260,6 +261,6 @@ def global_random_state(deq: Subject) -> dict[str, str]:
     """Digests of every global random state, by module."""
     return {
         "random": hashlib.sha256(repr(random.getstate()).encode()).hexdigest(),
-        "numpy.random": hashlib.sha256(repr(np.random.get_state(legacy=False)).encode()).hexdigest(),
+        "numpy": framework("numpy").random_state(),
         deq.framework.name: deq.framework.random_state(),
     }

@@ -165,6 +165,21 @@ def test_settings_are_put_back(bridge: Framework) -> None:
     assert bridge.random_state() == bridge.random_state()
 
 
+def test_every_draw_shows_in_the_global_state_of_numpy() -> None:
+    bridge, before = framework("numpy"), np.random.get_state()
+    try:
+        np.random.seed(0)
+        told = [bridge.random_state()]
+        for _ in range(3):  # the second normal number is kept from the first draw: only has_gauss and gauss change
+            np.random.standard_normal()
+            told.append(bridge.random_state())
+        assert len(set(told)) == 4
+        np.random.seed(0)
+        assert bridge.random_state() == told[0]
+    finally:
+        np.random.set_state(before)
+
+
 def test_a_layer_of_pytorch_takes_states_of_another_shape_than_its_inputs() -> None:
     torch = framework("torch")
     theta, x = instance()

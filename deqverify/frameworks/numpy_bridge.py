@@ -68,4 +68,10 @@ class NumpyFramework(Framework):
         return view
 
     def random_state(self) -> str:
-        return hashlib.sha256(repr(np.random.get_state()).encode()).hexdigest()
+        found: dict[str, Any] = np.random.get_state(legacy=False)
+        values = (*found["state"].values(), *found.values())
+        # Bytes, since NumPy takes milliseconds to write an array of words.
+        told = [
+            v.tobytes() if isinstance(v, np.ndarray) else repr(v).encode() for v in values if not isinstance(v, dict)
+        ]
+        return hashlib.sha256(b"|".join(told)).hexdigest()

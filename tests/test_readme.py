@@ -29,7 +29,7 @@ def fenced(name: str, language: str) -> list[str]:
 
 
 def test_every_page_with_python_is_run_by_a_test() -> None:
-    """The first four here; the guides by test_laws_of_others and cell_examples."""
+    """The first five here; the guides by test_laws_of_others and cell_examples."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     snippets = {path.name: len(fenced(str(path), "python")) for path in pages}
     assert {name: count for name, count in snippets.items() if count} == {

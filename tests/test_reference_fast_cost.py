@@ -12,7 +12,8 @@ import torch
 from deqverify.reference.fast import calibrate as calibration
 from deqverify.reference.fast import models, vjp
 from deqverify.reference.fast.cost import METHODS, CostModel, features
-from tests.test_reference_fast import gaussian, tensors
+from tests.examples import gaussian
+from tests.test_reference_fast import tensors
 
 
 def test_the_cost_model_chooses_by_its_coefficients(tmp_path: Any) -> None:

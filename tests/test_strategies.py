@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, seed, settings
+from hypothesis import Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
 from deqverify import strategies
@@ -19,11 +19,9 @@ from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Pois
 from deqverify.problem import SoftmaxProblem
 from deqverify.strategies.problems import FEATURE_REGIMES, LOGIT_REGIMES, MOST_EXPONENT, scales, sizes
 from deqverify.theory.closed_form import ClosedForm
+from tests.cell_examples import QUIET
 
 DRAWS = 1000
-QUIET = settings(
-    database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink)
-)
 
 
 def drawn(strategy: st.SearchStrategy[Any], count: int = DRAWS) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -116,11 +115,16 @@ PLANTED: dict[str, tuple[Callable[[SoftmaxProblem], bool], int]] = {
 
 
 @pytest.mark.parametrize("name", list(PLANTED))
-def test_a_planted_failure_shrinks_in_two_seconds_to_something_small(name: str) -> None:
+def test_a_planted_failure_shrinks_soon_to_something_small(name: str) -> None:
     condition, most = PLANTED[name]
-    started = time.perf_counter()
-    smallest = find(strategies.problems(), condition, settings=settings(QUIET, max_examples=2000), random=Random(0))
-    assert time.perf_counter() - started < 2.0  # the promise of the issue, with room on a loaded machine
+    tried: list[Any] = []
+
+    def noted(problem: Any) -> bool:
+        tried.append(problem)
+        return condition(problem)
+
+    smallest = find(strategies.problems(), noted, settings=settings(QUIET, max_examples=2000), random=Random(0))
+    assert len(tried) <= 200  # a few milliseconds each; 27 to 47 were needed when this was written
     assert max(smallest.m, smallest.p, smallest.n) <= most
     untouched = [getattr(smallest, k) for k in ("A", "Y") if k not in name.split()]
     assert not any(array.any() for array in untouched)

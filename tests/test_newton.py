@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +14,7 @@ import torch
 from deqverify.cells import Parts, cells
 from deqverify.cells.arithmetic import gate, relu
 from deqverify.dtypes import dtype as known_dtype
-from deqverify.frameworks import FRAMEWORKS, framework
+from deqverify.frameworks import framework
 from deqverify.implementations.protocol import Layer, Status
 from deqverify.implementations.subject import Subject
 from deqverify.reference import reference
@@ -23,10 +22,10 @@ from deqverify.registry import laws
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.trial import Effort
 from tests.examples import random_problem
+from tests.test_frameworks import HERE
 from tests.tokens import CELL as TOKENS
 from tests.tokens import instance
 
-HERE = [name for name in FRAMEWORKS if importlib.util.find_spec(name)]
 TANH = cells()["tanh"]
 
 

@@ -1,8 +1,9 @@
 """Clocks of an example and of a process: they ring after a limit, and time that is nobody's fault does not count.
 
-That is time for compiling, and time in which the process waited for a processor that others had. A process that sleeps
-gains no processor time while the wall's clock runs, and one that waits gains a little all along: so what sleeps is
-judged by the wall, and what computes by the processor. :data:`LOADED` times the limit on the wall ends either.
+That is time for compiling and importing, and time in which the process waited for a processor that others had. A
+process that sleeps gains no processor time while the wall's clock runs, and one that waits gains a little all along: so
+what sleeps is judged by the wall, and what computes by the processor. :data:`LOADED` times the limit on the wall ends
+either.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ GRACE = 0.1
 """Seconds between the limit and the alarm: what is forgiven is said right after it was spent."""
 
 MOST_COMPILING = 300.0
-"""After so many seconds compiling is a hang too."""
+"""After so many seconds compiling is a hang too, and so is importing."""
 
 LOADED = 6.0
 """A machine may be so many times slower than an idle one. After this multiple of a limit on the wall patience ends."""
@@ -52,7 +53,7 @@ class _Running:
     deadline: float
     patience: float
     warned: bool = False
-    compiling: bool = False
+    uncounted: bool = False
 
 
 class _Watch:
@@ -83,28 +84,28 @@ def now() -> float:
 def forgive(seconds: float) -> None:
     """Lets the running example, if there is one, take ``seconds`` more. May be called from any thread."""
     global _forgiven
-    if _running and not _running.compiling:
+    if _running and not _running.uncounted:
         _running.deadline += seconds
         _forgiven += seconds
 
 
 @contextmanager
-def compiling() -> Iterator[None]:
-    """What is done in this context does not count against the running example, as long as it is not endless. May be
-    entered in any thread."""
+def uncounted() -> Iterator[None]:
+    """What is done in this context, compiling or importing, does not count against the running example, as long as it
+    is not endless. May be entered in any thread."""
     global _forgiven
     running = _running
-    if running is None or running.compiling:
+    if running is None or running.uncounted:
         yield
         return
-    started, running.compiling = time.monotonic(), True
+    started, running.uncounted = time.monotonic(), True
     running.deadline += MOST_COMPILING
     try:
         yield
     finally:
         spent = time.monotonic() - started
         running.deadline += spent - MOST_COMPILING
-        running.compiling, _forgiven = False, _forgiven + spent
+        running.uncounted, _forgiven = False, _forgiven + spent
 
 
 @contextmanager

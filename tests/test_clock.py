@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from deqverify import clock
-from deqverify.clock import HUNG, LOADED, Hang, alarm, compiling, forgive
+from deqverify.clock import HUNG, LOADED, Hang, alarm, forgive, uncounted
 
 LIMIT = 0.1
 
@@ -26,7 +26,7 @@ def busy(seconds: float) -> None:
 def endless(forgiven: float = 0.0, compiled: float = 0.0) -> None:
     """An alarm that never comes fails by its time, not by hanging."""
     forgive(forgiven)
-    with compiling():
+    with uncounted():
         busy(compiled)
     busy(60.0)
 
@@ -48,7 +48,7 @@ def test_what_is_forgiven_in_time_is_no_hang(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_compiling_does_not_count_and_what_follows_does() -> None:
-    with alarm(2.0), compiling(), compiling():
+    with alarm(2.0), uncounted(), uncounted():
         busy(3.0)
         forgive(60.0)  # is in it already
     started = time.monotonic()
@@ -59,7 +59,7 @@ def test_compiling_does_not_count_and_what_follows_does() -> None:
 
 def test_endless_compiling_is_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "MOST_COMPILING", LIMIT)
-    with pytest.raises(Hang), alarm(LIMIT), compiling():
+    with pytest.raises(Hang), alarm(LIMIT), uncounted():
         endless()
 
 
@@ -151,7 +151,7 @@ def test_a_process_that_hears_nothing_ends() -> None:
 
 def test_it_is_quiet_in_another_thread_and_without_an_example() -> None:
     forgive(1.0)
-    with compiling():
+    with uncounted():
         pass
     seen: list[str] = []
 

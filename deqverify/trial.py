@@ -50,7 +50,7 @@ class Effort:
     """How hard to try: examples, seconds (soft, checked before each example), seed, and where failures are kept.
 
     An example that takes ``example_seconds`` is a hang (in the main thread; elsewhere there is no such clock), where
-    compiling in JAX does not count.
+    compiling in JAX and waiting for a processor do not count (:mod:`deqverify.clock`).
 
     Without a seed each run draws anew. Hypothesis's own ``derandomize`` is not used: it depends on the test function
     alone, so that all laws would see the same problems.

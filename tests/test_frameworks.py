@@ -6,13 +6,16 @@ import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from deqverify import frameworks
 from deqverify.cells import cells
 from deqverify.claims import Claims
+from deqverify.clock import alarm
 from deqverify.errors.balls import BallErrors
 from deqverify.frameworks import FRAMEWORKS, Framework, framework
 from deqverify.frameworks.base import PROCESS_SETTINGS
@@ -41,6 +44,17 @@ def test_all_three_are_known_and_another_one_is_refused_with_the_list() -> None:
     assert FRAMEWORKS == ("numpy", "torch", "jax")
     with pytest.raises(ValueError, match="'tensorflow' is not known; use one of numpy, torch, jax"):
         framework("tensorflow")
+
+
+def test_importing_one_does_not_count_against_an_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_bridge.py").write_text(
+        "import time\ntime.sleep(0.6)\n\nclass Slow:\n    pass\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(frameworks._BRIDGES, "slow", "slow_bridge:Slow")
+    with alarm(0.2):
+        made = framework.__wrapped__("slow")  # what is kept for others stays as it is
+    assert type(made).__name__ == "Slow"
 
 
 def test_the_protocol_is_kept(bridge: Framework) -> None:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from deqverify.losses import Squared
 from deqverify.scenarios.registry import ORDER, Claim, Outcome, Scenario, Work, scenarios
-from deqverify.scenarios.writing import LARGEST, svg
+from deqverify.scenarios.writing import LARGEST, picture
 
 SCENARIOS = scenarios()
 
@@ -70,10 +70,10 @@ def test_every_claim_holds_and_the_picture_is_drawn(name: str) -> None:
 
 
 def test_a_picture_sets_its_labels_and_holds_no_date() -> None:
-    picture = svg(outcome("trust-region"))
-    assert picture.startswith("<?xml")
-    assert "mathdefault" not in picture, "labels of powers of ten are set, not spelt"
-    assert str(datetime.date.today()) not in picture
+    drawn = picture(outcome("trust-region"))
+    assert drawn.startswith("<?xml")
+    assert "mathdefault" not in drawn, "labels of powers of ten are set, not spelt"
+    assert str(datetime.date.today()) not in drawn
 
 
 def test_committed_results_are_small_whole_and_hold() -> None:

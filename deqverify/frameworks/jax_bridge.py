@@ -122,7 +122,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     jitted = jax.jit(function, static_argnums=0)
 
     def call(*arguments: Any) -> Any:
-        with clock.compiling():
+        with clock.uncounted():
             jitted.lower(*arguments).compile()  # kept by JAX: the second time it is a look-up
         return jitted(*arguments)
 

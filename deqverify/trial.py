@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, target
 from hypothesis.errors import Flaky
@@ -41,6 +41,10 @@ _SURVEY_EXAMPLES = 50
 _SURVEY_SECONDS = 0.5
 
 
+Brief = Literal["", "first", "others"]
+"""Which part of a law's examples a brief trial asks for; all of them without."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """How hard to try: examples, seconds (soft, checked before each example), seed, and where failures are kept.
@@ -52,9 +56,9 @@ class Effort:
     alone, so that all laws would see the same problems.
 
     With ``push`` half of the examples climb towards a larger measured/allowed (``hypothesis.target``): better at
-    finding what a bound forgets, and no fair sample of anything. A ``brief`` trial has neither the cells that share
-    its law's examples nor what is large. What is ``expected`` to fail is neither shrunk nor weighed: it was, when it
-    was written down.
+    finding what a bound forgets, and no fair sample of anything. A ``brief`` trial asks for a part of a law's examples:
+    those of the "first" of its cells, or the "others": the cells that share its examples, and what is large. What is
+    ``expected`` to fail is neither shrunk nor weighed: it was, when it was written down.
     """
 
     examples: int = 100
@@ -63,7 +67,7 @@ class Effort:
     seed: int | None = None
     database: str | None = None
     push: bool = False
-    brief: bool = False
+    brief: Brief = ""
     expected: bool = False
 
 

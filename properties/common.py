@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -255,6 +255,19 @@ def packed(A: Array, B: Array) -> Array:
 def unpacked(problem: SoftmaxProblem, state: Array) -> SoftmaxProblem:
     split = problem.m**2
     return replace(problem, A=state[:split].reshape(problem.A.shape), B=state[split:].reshape(problem.B.shape))
+
+
+@contextmanager
+def other_random_states(deq: Subject) -> Iterator[None]:
+    """In this context the global random states are some numbers on: where every call seeds one, and nobody draws in
+    between, it looks untouched otherwise."""
+    before = random.getstate()
+    random.random()
+    try:
+        with framework("numpy").moved_on(), deq.framework.moved_on():
+            yield
+    finally:
+        random.setstate(before)
 
 
 def global_random_state(deq: Subject) -> dict[str, str]:

@@ -165,6 +165,15 @@ def test_settings_are_put_back(bridge: Framework) -> None:
     assert bridge.random_state() == bridge.random_state()
 
 
+def test_a_random_state_is_moved_on_and_put_back(bridge: Framework) -> None:
+    before = bridge.random_state()
+    with bridge.moved_on():
+        assert (bridge.random_state() != before) == (bridge.name != "jax")
+        with bridge.moved_on():
+            pass
+    assert bridge.random_state() == before
+
+
 def test_every_draw_shows_in_the_global_state_of_numpy() -> None:
     bridge, before = framework("numpy"), np.random.get_state()
     try:

@@ -73,6 +73,10 @@ class Framework(Protocol):
     def random_state(self) -> str:
         """A digest of the framework's global random state."""
 
+    def moved_on(self) -> AbstractContextManager[None]:
+        """In this context the global random state is another, some numbers on; afterwards it is what it was."""
+        return nullcontext()
+
     def assign(self, array: Any, values: Any) -> None:
         """Writes ``values`` into a native array, in place, as an optimiser does. TypeError where it is not mutable."""
         raise TypeError(self.because)

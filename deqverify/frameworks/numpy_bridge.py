@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -66,6 +68,15 @@ class NumpyFramework(Framework):
         }[layout]()
         view[...] = array
         return view
+
+    @contextmanager
+    def moved_on(self) -> Iterator[None]:
+        before = np.random.get_state()
+        np.random.random()
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
 
     def random_state(self) -> str:
         found: dict[str, Any] = np.random.get_state(legacy=False)

@@ -114,6 +114,7 @@ def test_seconds_are_a_sum_over_features_and_turns_of_both_passes() -> None:
         # 11 terms of a rate of .6, whose truncation, 12 ln .6 = 6.13, is less than .51 and the 5.55 of bfloat16.
         ("mixed", 4, 0.6, 1e-4, 1.0, "float32", 3),  # 12.2/(.85 · 6.06) = 2.8
         ("mixed", 4, 0.6, 0.5, 1.0, "float32", 1),
+        ("mixed", 4, 0.9, 1e-4, 1.0, "float32", 11),  # 12 terms at the most, which truncate at 13 · .105: 12.2/1.16
     ],
 )
 def test_turns_are_the_digits_asked_over_those_gained(

@@ -75,8 +75,10 @@ def survivors() -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    changed = copy_tree()
     command, *rest = arguments or ["run"]
+    if command == "sample" and not (1 <= len(rest) <= 2 and all(number.isdigit() for number in rest) and int(rest[0])):
+        sys.exit(f"sample: say how many mutants, and a seed if you like, such as sample 300 0; got {' '.join(rest)!r}")
+    changed = copy_tree()
     if command == "sample":
         return mutants_sample.run(COPY, int(rest[0]), int(rest[1]) if rest[1:] else 0, changed)
     if command == "again":

@@ -1,9 +1,11 @@
-"""Mutation testing of the ground floor: ``python -m tools.mutants [run | again | results | show NAME] [pattern…]``.
+"""Mutation testing of the ground floor: ``python -m tools.mutants [run | again | results | show NAME] [pattern…]``,
+or ``sample N [SEED]`` of a random sample.
 
 mutmut (configured in pyproject.toml) leaves decorated functions alone, and the heart of bounds.py and closed_form.py
 is cached properties. So it is run on a copy of the tree, in build/mutation, in which every property is a plain method
 and an assignment: ``def _get_Z(self): …`` and ``Z = cached_property(_get_Z)``. ``run`` tries what is new or
-changed, or the mutants whose names match the patterns; ``again`` those that were not killed.
+changed, or the mutants whose names match the patterns; ``again`` those that were not killed; ``sample`` N drawn at
+random (mutants_sample.py).
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+from tools import mutants_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 COPY = ROOT / "build" / "mutation"
@@ -35,11 +39,12 @@ def plain(source: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def copy_tree() -> None:
-    """Brings the copy up to date; files that have not changed keep their time, and so their results.
+def copy_tree() -> bool:
+    """Brings the copy up to date and says whether it changed; what has not changed keeps its time and so its results.
 
     mutmut asks only new tests which functions they reach; where one has changed, all are asked again.
     """
+    changed = False
     wanted = {ROOT / "pyproject.toml"}
     for folder in ("deqverify", "tests"):
         wanted |= {path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
@@ -53,6 +58,8 @@ def copy_tree() -> None:
             target.write_bytes(content)
             if path.is_relative_to(ROOT / "tests"):
                 (COPY / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
+            changed = True
+    return changed
 
 
 def mutmut(*arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
@@ -68,8 +75,12 @@ def survivors() -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    copy_tree()
     command, *rest = arguments or ["run"]
+    if command == "sample" and not (1 <= len(rest) <= 2 and all(number.isdigit() for number in rest) and int(rest[0])):
+        sys.exit(f"sample: say how many mutants, and a seed if you like, such as sample 300 0; got {' '.join(rest)!r}")
+    changed = copy_tree()
+    if command == "sample":
+        return mutants_sample.run(COPY, int(rest[0]), int(rest[1]) if rest[1:] else 0, changed)
     if command == "again":
         command, rest = "run", survivors()
     workers = ["--max-children", "1"] if command == "run" else []

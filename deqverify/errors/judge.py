@@ -171,7 +171,7 @@ def judge(
 def weighed(found: Array, true: Array, off: Array, bound: Bound, weights: Array) -> tuple[float, Bound, float]:
     """``|⟨found − true, d⟩|``, its bound and its size, from those entry by entry; ``true`` is off by ``off``."""
     size = np.abs(weights)
-    terms = {name: np.asarray(np.sum((size > 0) * size * term)) for name, term in bound.terms.items()}
+    terms = {name: np.asarray(np.sum(term)) for name, term in (bound * size).terms.items()}
     scale = float(np.sum(size * np.abs(true)))
     own = np.sum(size * off) + (np.size(weights) + 4) * 2.0**-53 * (scale + np.sum(size * np.abs(found)))
     terms["rounding of the oracle's number and the inner product in float64"] = np.asarray(own)
@@ -182,8 +182,8 @@ def along(judge: Judge, direction: Direction) -> Bound:
     """Of ``⟨∇L, d⟩``, without axes: ``Σ |d|e``, and the rounding of its own sum in float64 (theory: propagation)."""
     total = Bound({"rounding of the inner product": np.asarray(0.0)})
     for block, d in direction.items():
-        error = judge.gradient_error(block)
-        total = total + Bound({name: np.asarray(np.sum(np.abs(d) * term)) for name, term in error.terms.items()})
+        error = judge.gradient_error(block) * np.abs(d)
+        total = total + Bound({name: np.asarray(np.sum(term)) for name, term in error.terms.items()})
     size = sum(float(np.sum(np.abs(d * judge.gradient[block]))) for block, d in direction.items())
     count = sum(np.size(d) for d in direction.values())
     return total + Bound({"rounding of the inner product": np.asarray(count * 2.0**-53 * size)})

@@ -29,7 +29,7 @@ from tools.quiet import KINDS, claim
 
 EXAMPLES = 6  # of a law on one implementation and cell: the first of them is the simplest
 MOST = 500  # sweeps; beyond a rate of .99 an iteration reports
-COMPILED = 0.02  # of the trials are under JAX, where a new shape takes seconds
+COMPILED = 0.1  # of the trials are under JAX, where a new shape takes seconds
 LARGEST_RATE = 0.99
 WANTED = 0.8
 CELLS = tuple(name for name in cells() if name != LinearSoftmaxCell.name)

@@ -61,6 +61,9 @@ OTHER_CELLS_SHARE = 2
 LARGE_SHARE = 20
 """One example in so many is large, for the laws that draw such."""
 
+BRIEF_LARGE = 4
+"""Large examples of a law in a round of few: enough that a large batch and a large state are likely both among them."""
+
 ANY_LINEAR, ANY_RELU = "any linear", "any relu"
 
 GROUPS: dict[str, type] = {ANY_LINEAR: LinearCell, ANY_RELU: ReluCell}
@@ -134,7 +137,9 @@ class Law:
         seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id} {subject.dtype}".encode())
         own = replace(effort, examples=max(1, -(-effort.examples // self.cost)), seed=seed)
         first, others = self._parts(subject)
-        trial = run_trial(self.body, self.drawn(first), first, own, self.judges_crashes, announce, observe)
+        trial = Trial()
+        if own.brief != "others":
+            trial = run_trial(self.body, self.drawn(first), first, own, self.judges_crashes, announce, observe)
 
         def more(draws: SearchStrategy[dict[str, Any]] | None, on: Subject | None, examples: int, name: str) -> None:
             """Adds a run of its own: among others Hypothesis would draw these in clusters, or not at all."""
@@ -144,16 +149,17 @@ class Law:
             few = replace(own, examples=examples, seconds=seconds, database=database)
             trial.add(run_trial(self.body, draws, on, few, self.judges_crashes, announce, observe))
 
-        if own.brief:
+        if own.brief == "first":
             return trial
         more(self.drawn(others) if others else None, others, 1 + own.examples // OTHER_CELLS_SHARE, "cells")
-        if trial.crashed and not trial.failure and not trial.decisive:
+        if trial.crashed and not (trial.failure or trial.decisive or own.brief):
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
             return run_trial(self.body, self.drawn(subject), subject, own, True, announce, observe)
         for asked, name in ((first, "large"), (others, "large cells")):
             large = self.large(asked) if self.large and asked else None
             large = few_shapes(large) if large is not None and subject.claims.compiles else large
-            more(large, asked, 2 + own.examples // LARGE_SHARE, name)  # the first is the least of them
+            many = BRIEF_LARGE if own.brief else 2 + own.examples // LARGE_SHARE
+            more(large, asked, many, name)  # the first is the least of them
         return trial
 
     def drawn(self, subject: Subject) -> SearchStrategy[dict[str, Any]]:

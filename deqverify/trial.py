@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, target
 from hypothesis.errors import Flaky
@@ -41,6 +41,10 @@ _SURVEY_EXAMPLES = 50
 _SURVEY_SECONDS = 0.5
 
 
+Brief = Literal["", "first", "others"]
+"""Which part of a law's examples a brief trial asks for; all of them without."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """How hard to try: examples, seconds (soft, checked before each example), seed, and where failures are kept.
@@ -52,9 +56,9 @@ class Effort:
     alone, so that all laws would see the same problems.
 
     With ``push`` half of the examples climb towards a larger measured/allowed (``hypothesis.target``): better at
-    finding what a bound forgets, and no fair sample of anything. A ``brief`` trial has neither the cells that share
-    its law's examples nor what is large. What is ``expected`` to fail is neither shrunk nor weighed: it was, when it
-    was written down.
+    finding what a bound forgets, and no fair sample of anything. A ``brief`` trial asks for a part of a law's examples:
+    those of the "first" of its cells, or the "others": the cells that share its examples, and what is large. What is
+    ``expected`` to fail is neither shrunk nor weighed: it was, when it was written down.
     """
 
     examples: int = 100
@@ -63,18 +67,19 @@ class Effort:
     seed: int | None = None
     database: str | None = None
     push: bool = False
-    brief: bool = False
+    brief: Brief = ""
     expected: bool = False
 
 
 @dataclass(frozen=True)
 class Example:
     """One example that held, or was left undecided: ``ratio`` is its largest measured/allowed, None where nothing was
-    measured against a bound."""
+    measured against a bound; ``finds`` the smallest of its measurements'."""
 
     arguments: dict[str, Any]
     informative: bool
     ratio: float | None
+    finds: float = math.inf
 
 
 @dataclass
@@ -329,7 +334,7 @@ def _judge(
     trial.examples += 1
     easy = getattr(arguments.get("problem"), "rate", 1.0) <= EASY
     trial.easy += easy
-    informative, ratio = False, None
+    informative, ratio, finds = False, None, math.inf
     undecided = Example(arguments, False, None)
     notes: list[str] = getattr(subject, "notes", [])
     notes.clear()
@@ -341,7 +346,7 @@ def _judge(
             trial.worst = max(trial.worst, seen.ratio)
             informative = informative or seen.informative
             if isinstance(seen, Measurement):
-                ratio = max(ratio or 0.0, seen.ratio)
+                ratio, finds = max(ratio or 0.0, seen.ratio), min(finds, seen.finds)
     except Reported as report:
         trial.reported += 1
         trial.easy_reported += easy
@@ -352,4 +357,4 @@ def _judge(
         failure = Failure("crash", None, str(crash), arguments, crash.details) if crashes_fail else None
         return failure, undecided
     trial.informative += informative
-    return None, Example(arguments, informative, ratio)
+    return None, Example(arguments, informative, ratio, finds)

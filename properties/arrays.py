@@ -117,16 +117,20 @@ def memory_layout(deq: Subject, problem: Problem, cotangent: Array, argument: st
     bit, since another layout may take another path through BLAS. Bound: twice ``Errors.z`` and twice ``Errors.pulled``.
     Catches ``view`` on what is not contiguous, raw pointers, and writing into inputs.
     """
-    for layout in deq.framework.layouts:
-        here, c = _constant(problem, cotangent, argument) if layout == "broadcast" else (problem, cotangent)
-        if here.certificate is None and problem.certificate is not None:
+    constant = [layout for layout in deq.framework.layouts if layout == "broadcast"]
+    others = [layout for layout in deq.framework.layouts if layout not in constant]
+    asked = ((others, (problem, cotangent)), (constant, _constant(problem, cotangent, argument)))
+    for layouts, (here, c) in asked:
+        if not layouts or (here.certificate is None and problem.certificate is not None):
             continue  # entries that are all equal may leave the cell without an equilibrium
-        contiguous = deq.native({"start": usual_cotangent(here), "cotangent": c}.get(argument, _value(here, argument)))
-        expected = plain_call(deq.fresh(), here, c, {argument: contiguous})
+        values = {"start": usual_cotangent(here), "cotangent": c}.get(argument, _value(here, argument))
+        expected = plain_call(deq.fresh(), here, c, {argument: deq.native(values)})
         if expected is None:
             continue
-        found = reply(deq.fresh(), here, c, {argument: deq.framework.laid_out(contiguous, layout)})
-        yield from agree(f"with {argument} {layout}", found, expected, judged(deq, here, c, expected.z))
+        truth = judged(deq, here, c, expected.z)
+        for layout in layouts:
+            found = reply(deq.fresh(), here, c, {argument: deq.framework.laid_out(deq.native(values), layout)})
+            yield from agree(f"with {argument} {layout}", found, expected, truth)
 
 
 def _value(problem: Problem, argument: str) -> Array:

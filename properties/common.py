@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from deqverify.comparison import Fact, Measurement, compare
 from deqverify.drawing import draw_signal, scales
 from deqverify.dtypes import Array, round_to
 from deqverify.errors.judge import Judge, judge
+from deqverify.frameworks import framework
 from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.registry import cells_of
@@ -256,10 +257,23 @@ def unpacked(problem: SoftmaxProblem, state: Array) -> SoftmaxProblem:
     return replace(problem, A=state[:split].reshape(problem.A.shape), B=state[split:].reshape(problem.B.shape))
 
 
+@contextmanager
+def other_random_states(deq: Subject) -> Iterator[None]:
+    """In this context the global random states are some numbers on: where every call seeds one, and nobody draws in
+    between, it looks untouched otherwise."""
+    before = random.getstate()
+    random.random()
+    try:
+        with framework("numpy").moved_on(), deq.framework.moved_on():
+            yield
+    finally:
+        random.setstate(before)
+
+
 def global_random_state(deq: Subject) -> dict[str, str]:
     """Digests of every global random state, by module."""
     return {
         "random": hashlib.sha256(repr(random.getstate()).encode()).hexdigest(),
-        "numpy.random": hashlib.sha256(repr(np.random.get_state(legacy=False)).encode()).hexdigest(),
+        "numpy": framework("numpy").random_state(),
         deq.framework.name: deq.framework.random_state(),
     }

@@ -29,7 +29,7 @@ from deqverify.properties.calls import (
     reply,
     usual_cotangent,
 )
-from deqverify.properties.common import any_problem, global_random_state, judged, problems_for
+from deqverify.properties.common import any_problem, global_random_state, judged, other_random_states, problems_for
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -223,17 +223,19 @@ def settings_kept(deq: Subject, problem: Problem, cotangent: Array, operations: 
     """
     used = deq.fresh()
     before = deq.framework.settings()
-    states = global_random_state(deq)
-    try:
-        perform(used, ["same call", *operations], Scene(problem, cotangent, other))
-        after = deq.framework.settings()
-    finally:
-        deq.framework.restore(before)
+    with other_random_states(deq):
+        states = global_random_state(deq)
+        try:
+            perform(used, ["same call", *operations], Scene(problem, cotangent, other))
+            after = deq.framework.settings()
+        finally:
+            deq.framework.restore(before)
+        moved = global_random_state(deq)
     for name, value in before.items():
         yield Fact(name, after[name] == value, f"{value} before, {after[name]} after")
-    for name, state in global_random_state(deq).items():
+    for name, state in moved.items():
         same = state == states[name]
-        yield Fact(f"the global state of {name}", same, "untouched" if same else "advanced by the calls")
+        yield Fact(f"the global state of {name}", same, "untouched" if same else "advanced or seeded by the calls")
 
 
 def _two_problems(deq: Subject) -> SearchStrategy[dict[str, Any]]:

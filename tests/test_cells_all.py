@@ -15,8 +15,10 @@ from flint import arb, ctx
 
 from deqverify.cells import Cell, Contraction, LinearCell, Monotone, cells
 from deqverify.cells.arithmetic import gate, relu, root
+from deqverify.cells.base import CellWithJacobian
 from deqverify.cells.conv import convolve
 from deqverify.dtypes import round_to
+from deqverify.oracle.krawczyk import dense, unit_pulls
 from tests.cell_examples import (
     CELLS,
     NARROW,
@@ -280,6 +282,23 @@ def test_a_certificate_survives_rounding(name: str, dtype: str, large: bool) -> 
         if large and drawn is not None:
             # The damping of ⅛ takes the page's cell from .99 to .99875.
             assert drawn.rate <= 1 - (0.01 / 8 if name == "hopfield" else 0.01) * (1 - 2.0**-30)
+
+
+@every_cell
+def test_a_jacobian_is_made_of_the_unit_cotangents_pulled_back(name: str) -> None:
+    cell = CELLS[name]
+    assert isinstance(cell, CellWithJacobian) == (name == "attention")
+    if not isinstance(cell, CellWithJacobian):
+        return
+    for noise, drawn in enumerate(sample(name)):
+        at = point(cell, drawn, noise)
+        with ctx.workprec(200):
+            theta, x, z, _, _ = at.mapped(to_balls)
+            found, expected = cell.jacobian(theta, x, z), dense(unit_pulls(cell, theta, x, z), len(at.z))
+        size = max(1.0, np.abs(at.z).max()) * max(np.abs(mid(value)).max() for value in theta.values()) * at.z.size
+        for one, other in pairs(found, expected):
+            assert one.overlaps(other)
+            assert float((one - other).rad()) <= NARROW * max(1.0, size) ** 4  # four factors of z and θ in a product
 
 
 @every_cell

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ import numpy as np
 import pytest
 
 from deqverify import frameworks
+from deqverify.cells import cells
+from deqverify.claims import Claims
 from deqverify.clock import alarm
+from deqverify.errors.balls import BallErrors
 from deqverify.frameworks import FRAMEWORKS, Framework, framework
 from deqverify.frameworks.base import PROCESS_SETTINGS
 from deqverify.implementations.loading import load
+from deqverify.implementations.subject import Subject
 from deqverify.implementations.torch_base import TorchFixedPoint
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
+from deqverify.reference.newton import NewtonLayer
 from tests.tokens import CELL, instance
 
 HERE = [name for name in FRAMEWORKS if importlib.util.find_spec(name)]
@@ -62,6 +68,25 @@ def test_no_bridge_is_imported_before_it_is_used() -> None:
     code = "import sys, deqverify.frameworks as f; f.framework('numpy'); print({'torch', 'jax'} & {*sys.modules})"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert said == "set()\n"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_subject_is_forgiven_what_elementary_functions_of_its_framework_are_off_by(
+    bridge: Framework, dtype: str
+) -> None:
+    layer = NewtonLayer(bridge.name)
+    needed = bridge.functions.get(dtype, Claims().functions)
+    assert Subject(layer, dtype).claims.functions == needed >= 2.0
+    layer.claims = replace(layer.claims, functions=10.0)
+    assert Subject(layer, dtype).claims.functions == 10.0, "a claim of one's own that is wider is kept"
+
+
+def test_the_rounding_of_a_cell_grows_with_what_its_functions_are_off_by() -> None:
+    drawn = cells()["tanh"], {"W": np.array([[0.5]]), "U": np.eye(1), "b": np.zeros(1)}, np.ones((1, 1))
+    two, eight = (BallErrors(*drawn, Claims(functions=k), "float64", cotangent=np.ones((1, 1))) for k in (2.0, 8.0))
+    # A direct solve's part and the rounding of z itself stay.
+    assert 1.5 * two.z_error.total < eight.z_error.total < 4 * two.z_error.total
+    assert 1.5 * two.pulled()["W"][1].total < eight.pulled()["W"][1].total
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -177,6 +202,30 @@ def test_settings_are_put_back(bridge: Framework) -> None:
         bridge.restore(before)
         assert bridge.settings() == before
     assert bridge.random_state() == bridge.random_state()
+
+
+def test_a_random_state_is_moved_on_and_put_back(bridge: Framework) -> None:
+    before = bridge.random_state()
+    with bridge.moved_on():
+        assert (bridge.random_state() != before) == (bridge.name != "jax")
+        with bridge.moved_on():
+            pass
+    assert bridge.random_state() == before
+
+
+def test_every_draw_shows_in_the_global_state_of_numpy() -> None:
+    bridge, before = framework("numpy"), np.random.get_state()
+    try:
+        np.random.seed(0)
+        told = [bridge.random_state()]
+        for _ in range(3):  # the second normal number is kept from the first draw: only has_gauss and gauss change
+            np.random.standard_normal()
+            told.append(bridge.random_state())
+        assert len(set(told)) == 4
+        np.random.seed(0)
+        assert bridge.random_state() == told[0]
+    finally:
+        np.random.set_state(before)
 
 
 def test_a_layer_of_pytorch_takes_states_of_another_shape_than_its_inputs() -> None:

@@ -76,9 +76,9 @@ def test_a_trial_says_which_example_was_the_first_to_fail() -> None:
 
 
 def test_the_first_kill_is_told_with_all_that_was_tried_before() -> None:
-    # existence has 8, 25, then 100 examples, two seconds a round, before mass, the only law that kills, has its own.
+    # existence has 8, 8 others, 25, then 100 examples, two seconds a round; then mass, which alone kills, has its own.
     found = outcome("masked", asked("existence", "mass"), Costing("mass"))
-    assert found.first == First("mass", "float64", 8 + 25 + 100 + 5, 8.0)
+    assert found.first == First("mass", "float64", 8 + 8 + 25 + 100 + 5, 10.0)
     assert {law: seen.verdict for law, seen in found.seen.items()} == {"existence": "holds", "mass": "violated"}
     assert (found.killers, found.cause) == (["mass"], "mass")
     assert outcome("masked", asked("existence", "mass"), Costing()).first is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 import weakref
 from typing import Any
 
@@ -14,20 +13,18 @@ import torch
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
-from deqverify.losses import Squared
 from deqverify.oracle import Oracle
 from deqverify.problem import SoftmaxProblem
 from deqverify.reference import reference, solve
-from deqverify.reference.fast import api, batched, buffers, lean, models, vjp
-from deqverify.reference.fast import calibrate as calibration
-from deqverify.reference.fast.cost import METHODS, CostModel, features
+from deqverify.reference.fast import api, batched, buffers, lean, vjp
+from deqverify.reference.fast.cost import METHODS
 from deqverify.reference.fast.layer import FastLayer
 from deqverify.reference.fast.system import System
 from deqverify.registry import laws
 from deqverify.theory.closed_form import ClosedForm, dobrushin
 from deqverify.trial import Effort
+from tests.examples import NEAR_ONE, gaussian, refined
 
-NEAR_ONE = 1 - 1e-6
 UNIT = 2.0**-53
 ITERATIVE = ("mass", "mixed", "mixedlu")
 PATTERNS = {
@@ -37,24 +34,17 @@ PATTERNS = {
 }
 
 
-def gaussian(m: int, n: int, gamma: float, seed: int = 0, shift: Any = 0.0, scale: float = 1.0) -> SoftmaxProblem:
-    rng = np.random.default_rng(seed)
-    A, B, Phi = scale * rng.normal(size=(m, m)) + shift, rng.normal(size=(2, m)), rng.normal(size=(m, n))
-    return SoftmaxProblem(A, B, Phi, np.zeros((2, n)), gamma, Squared())
-
-
 def tensors(problem: SoftmaxProblem) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(problem.A), torch.tensor(problem.Phi.T.copy())
 
 
 def truth(problem: SoftmaxProblem, cotangent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Z and Λ by LU, refined with residuals in ball arithmetic: good to about u, whatever the conditioning."""
+    """Z and Λ by LU, both refined with residuals in ball arithmetic."""
     exact, oracle = ClosedForm(problem, cotangent), Oracle(problem)
-    Z, adjoint = exact.Z, exact.adjoint
+    adjoint = exact.adjoint
     for _ in range(2):
-        Z = Z + exact.solve(oracle.residual(Z))
         adjoint = adjoint + exact.solve_transposed(oracle.adjoint_residual(adjoint, cotangent))
-    return Z, adjoint
+    return refined(problem), adjoint
 
 
 def gradients(function: Any, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -244,24 +234,6 @@ def test_buffers_are_used_again_and_never_handed_out() -> None:
     assert torch.equal(gradient, before)
 
 
-def test_the_cost_model_chooses_by_its_coefficients(tmp_path: Any) -> None:
-    cheap, dear = tuple(1e-9 for _ in features(1, 1)), tuple(1.0 for _ in features(1, 1))
-    where = {"dtype": "float64", "device": "cpu", "threads": str(torch.get_num_threads())}
-    for method in METHODS:
-        coefficients = dict.fromkeys(METHODS, dear) | {f"turn {m}": dear for m in METHODS if m != "lu"}
-        coefficients |= {method: cheap, f"turn {method}": cheap}
-        model = CostModel(coefficients, where)
-        model.save(tmp_path / "model.json")
-        assert CostModel.load(tmp_path / "model.json") == model
-        assert model.choose(200, 3, 0.9, 1e-8, 0.1) == method
-        assert model.worth_a_look(200, 3, 1e-8) == (method != "lu")
-        try:
-            models.use(model)
-            assert vjp(*tensors(gaussian(200, 3, 0.9)), 0.9, accuracy=1e-8)[0].used == method
-        finally:
-            models.reset()
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -292,8 +264,6 @@ def test_errors_of_batches_and_options() -> None:
         vjp(A, x, 0.5)
     with pytest.raises(ValueError, match=r"reference\[fast\] has no option 'numpy'"):
         reference("fast", "numpy")
-    with pytest.raises(TypeError, match="cell: the fast reference solves the LinearSoftmaxCell"):
-        reference("fast").vjp(object(), {}, x[0])
 
 
 @pytest.mark.parametrize(
@@ -315,44 +285,6 @@ def test_another_cell_is_refused() -> None:
             reference(*options).vjp(object(), {}, torch.ones(1, 1))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_calibration_measures_every_method_there_is(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "SIZES", [(m, n) for m in (8, 16, 48) for n in (1, 8)])
-    model = calibration.calibrate(dtype, seconds=0.01)
-    measured = METHODS if dtype == torch.float64 else METHODS[:3]
-    assert set(measured) <= set(model.coefficients)
-    assert all(c >= 0.0 for row in model.coefficients.values() for c in row)
-    assert sum(model.coefficients["lu"]) > 0.0  # an LU takes time
-
-
-def test_a_fit_ends_whatever_the_sizes() -> None:
-    """Features lie ten digits apart, on which non-negative least squares turned in circles, first on a GPU's times."""
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        sizes = [(m, n, turns) for m, n in calibration.SIZES_ON_A_GPU for turns in (4, 12)]
-        base = np.asarray([features(m, n) for m, n, _ in sizes])
-        turns = np.asarray([[turns] for *_, turns in sizes])
-        rows = np.hstack([base, turns * base])
-        made = np.zeros(12)
-        made[[0, 3, 6, 8]] = 1e-2, 4e-13, 2e-4, 1e-11
-        noisy = rows @ made * np.exp(0.2 * rng.normal(size=len(rows)))
-        found = calibration.fitted(rows, noisy)
-        assert (found >= 0.0).all()
-        # The least squares do no worse than what the times were made of.
-        assert np.linalg.norm(rows @ found / noisy - 1.0) <= np.linalg.norm(rows @ made / noisy - 1.0) * (1 + 1e-9)
-
-
-def test_the_clock_of_one_thread_is_its_own() -> None:
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        assert calibration.clock(torch.ones(1)) is time.thread_time
-        torch.set_num_threads(2)
-        assert calibration.clock(torch.ones(1)) is time.perf_counter
-    finally:
-        torch.set_num_threads(threads)
-
-
 def test_the_factor_of_many_problems_is_refused_by_name() -> None:
     A, x = torch.zeros(3, 2, 2, dtype=torch.float64), torch.ones(3, 1, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"^gamma: expected a number or one a problem, \(3,\), got \(2,\)"):
@@ -365,7 +297,7 @@ def test_the_factor_of_many_problems_is_refused_by_name() -> None:
     assert none.shape == (0, 1, 2)
 
 
-def test_only_what_is_asked_is_computed() -> None:
+def test_a_gradient_that_is_asked_for_alone_is_the_same() -> None:
     A, x = tensors(gaussian(12, 3, 0.5))
     for method in METHODS:
         _, pull = vjp(A, x, 0.5, method=method)

@@ -64,11 +64,11 @@ def kinds(events: Iterable[Event]) -> list[str]:
 
 
 def test_a_run_is_told_from_its_first_event_to_its_report() -> None:
-    # mass has no turn among the laws that run first, existence has: two rounds of a few examples, then all of them.
+    # mass has no turn among the laws that run first, existence has: three rounds of a few examples, then all of them.
     events = list(Run(asked("mass", "existence"), Answering()))
     assert kinds(events) == [
         "RunStarted",
-        *["JobStarted", "JobPaused"] * 2,
+        *["JobStarted", "JobPaused"] * 3,
         *["JobStarted", "JobFinished"] * 2,
         "RunFinished",
     ]
@@ -77,15 +77,15 @@ def test_a_run_is_told_from_its_first_event_to_its_report() -> None:
     assert [job.law for job in first.jobs] == ["existence", "mass"]
     assert isinstance(last, RunFinished)
     assert [result.job for result in last.report.results] == sorted(first.jobs, key=lambda j: list(laws()).index(j.law))
-    briefs = [event.job.examples for event in events if isinstance(event, JobStarted) and event.job.brief]
-    assert briefs == [8, 25]
+    started = [event.job for event in events if isinstance(event, JobStarted)]
+    assert [(job.examples, job.brief) for job in started if job.brief] == [(8, "first"), (8, "others"), (25, "first")]
 
 
 def test_what_is_violated_at_once_is_finished_at_once_and_not_tried_again() -> None:
     executor = Answering("existence")
     events = list(Run(asked("mass", "existence"), executor))
     assert kinds(events)[1:4] == ["JobStarted", "ViolationFound", "JobFinished"]
-    assert [(job.law, job.brief) for job in executor.seen] == [("existence", True), ("mass", False)]
+    assert [(job.law, job.brief) for job in executor.seen] == [("existence", "first"), ("mass", "")]
     finished = [event.result.job for event in events if isinstance(event, JobFinished)]
     assert isinstance(events[0], RunStarted)
     assert finished == list(events[0].jobs), "its job is the whole one"
@@ -210,10 +210,10 @@ def test_what_is_left_is_told_from_what_its_law_took() -> None:
 def test_a_pause_and_a_verdict_end_what_is_running() -> None:
     begun, jobs = started("existence")
     watch = Watch(Clock())
-    for event in (begun, JobStarted(replace(jobs[0], brief=True))):
+    for event in (begun, JobStarted(replace(jobs[0], brief="first"))):
         watch(event)
     assert "existence" in watch.said_running()
-    watch(JobPaused(replace(jobs[0], brief=True)))
+    watch(JobPaused(replace(jobs[0], brief="first")))
     assert watch.said_running() == ""
     assert not watch.done
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.arithmetic import root, softmax, softmax_slope
@@ -94,6 +94,22 @@ class AttentionCell:
         dS = softmax_slope(S, dq @ xp.matrix_transpose(k) + q @ xp.matrix_transpose(dk), axis=-1)
         f = xp.tanh(attended + x)
         return (1 - f * f) * (dS @ v + S @ dv + tangent.x)
+
+    def jacobian(self, theta: Theta, x: Any, z: Any) -> Any:
+        """With ``t_i = Kᵀq_i`` and ``r_j = Qᵀk_j/√d``, token i's value a by token k's entry b: ``1 − f²`` times
+        ``S_ik (V_ab + (v_ka − (Sv)_ia) t_ib)``, and where k = i ``Σ_j S_ij (v_ja − (Sv)_ia) r_jb`` besides."""
+        xp = array_namespace(z)
+        n, tokens, d = z.shape
+        q, k, v, S, attended = self._attend(theta, z)
+        t, r = q @ theta["K"], k @ theta["Q"] / root(d, theta["Q"])
+        outer = xp.reshape(v[..., None] * r[..., None, :], (n, tokens, d * d))
+        own = xp.reshape(S @ outer, (n, tokens, d, d)) - attended[..., None] * (S @ r)[..., None, :]
+        apart = v[:, None, :, :] - attended[:, :, None, :]  # (n, i, k, a)
+        across = S[..., None, None] * (theta["V"] + apart[..., None] * t[:, :, None, None, :])  # (n, i, k, a, b)
+        same = xp.eye(tokens, dtype=z.dtype, device=device(z))[:, :, None, None]
+        f = xp.tanh(attended + x)
+        J = (1 - f * f)[:, :, None, :, None] * (across + same * own[:, :, None, :, :])
+        return xp.reshape(xp.permute_dims(J, (0, 1, 3, 2, 4)), (n, tokens * d, tokens * d))
 
     def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
         """‖V‖ is a drawn contraction factor and so are ‖Q‖ and ‖K‖, so that most maps contract where the equilibria

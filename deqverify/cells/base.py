@@ -119,3 +119,11 @@ class LinearCell(Cell, Protocol):
 
     def offset(self, theta: Theta, x: Any) -> Any:
         """``f(0; θ, x)``, (n, m)."""
+
+
+@runtime_checkable
+class CellWithJacobian(Cell, Protocol):
+    """A cell that knows its Jacobian sooner than by pulling every unit cotangent back."""
+
+    def jacobian(self, theta: Theta, x: Any, z: Any) -> Any:
+        """∂f/∂z of every data point, (n, s, s), rows and columns in the order of the flattened state."""

@@ -42,6 +42,10 @@ class Framework(Protocol):
     global_settings: ClassVar[Mapping[str, Setting]]
     """What is global and not a layer's to change, by name."""
 
+    functions: ClassVar[Mapping[str, float]] = {}
+    """By dtype, the relative error of elementary functions, in units of rounding, where that is more than is claimed
+    anyway (``Claims.functions``)."""
+
     @abstractmethod
     def native(self, values: Any, dtype: str, device: str) -> Any:
         """A native array of ``values``, of any shape, its entries in memory row by row, as users hold their data."""
@@ -72,6 +76,10 @@ class Framework(Protocol):
     @abstractmethod
     def random_state(self) -> str:
         """A digest of the framework's global random state."""
+
+    def moved_on(self) -> AbstractContextManager[None]:
+        """In this context the global random state is another, some numbers on; afterwards it is what it was."""
+        return nullcontext()
 
     def assign(self, array: Any, values: Any) -> None:
         """Writes ``values`` into a native array, in place, as an optimiser does. TypeError where it is not mutable."""

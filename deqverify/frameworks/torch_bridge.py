@@ -107,6 +107,14 @@ class TorchFramework(Framework):
         }[layout]()
         return view.copy_(array)
 
+    @contextmanager
+    def moved_on(self) -> Iterator[None]:
+        cuda = torch.cuda.is_initialized()
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if cuda else ()):
+            for device in ("cpu", "cuda") if cuda else ("cpu",):
+                torch.rand((), device=device)
+            yield
+
     def random_state(self) -> str:
         states = [torch.get_rng_state()]
         if torch.cuda.is_initialized():

@@ -30,6 +30,9 @@ MAX_ITERATIONS = 100
 SHORTEST = 2.0**-10
 """The shortest part of Newton's step that is tried."""
 
+SMALL = 2.0**-250
+"""A root of a sum of squares above it has lost nothing to those below the smallest normal number, 2⁻¹⁰²²."""
+
 
 class NewtonLayer(Stateless):
     """``z ← z + t (I − J)⁻¹(f(z) − z)`` from z₀ or zero, in every data point on its own.
@@ -129,8 +132,8 @@ def _newton(
     f = image(z)
     stopped, iterations = np.zeros(z.shape[0], dtype=bool), 0
     while True:
-        residual, size = _norm(f - z), _norm(f)
-        low = residual <= floor * (_norm(z) + size)
+        residual, size, length = _norm(np.concatenate([f - z, f, z])).reshape(3, -1)
+        low = residual <= floor * (length + size)
         moving = ~stopped & np.isfinite(residual)
         if iterations >= max_iterations or not moving.any():
             break
@@ -152,7 +155,8 @@ def _newton(
             f = np.where(_each(picard, z), image(z), f)
     finite = np.isfinite(residual)
     z = np.where(_each(finite, z), z, np.nan)  # instead of a finite start
-    good = stopped | low
+    # What is low when the cap is reached may still be twice what rounding leaves: nobody tried to lower it.
+    good = stopped | (residual == 0.0)
     statuses = [
         Status.DIVERGED if not able else Status.CONVERGED if done else Status.CAPPED
         for able, done in zip(finite, good, strict=True)
@@ -161,8 +165,12 @@ def _newton(
 
 
 def _norm(states: Array) -> Array:
-    """The 2-norm of every data point, (n,); scaled by powers of two, or squares below 1e-308 would make it zero."""
+    """The 2-norm of every data point, (n,)."""
     flat = rows(states)
+    plain = np.sqrt(np.einsum("ij,ij->i", flat, flat))
+    if np.all((plain > SMALL) & (plain < 1.0 / SMALL)):
+        return np.asarray(plain)
+    # Scaled by powers of two, so that no square is lost and none overflows.
     largest = np.abs(flat).max(axis=1, initial=0.0)
     exponent = np.frexp(np.where(np.isfinite(largest), largest, 1.0))[1]
     return np.asarray(np.ldexp(np.linalg.norm(np.ldexp(flat, -exponent[:, None]), axis=1), exponent))
@@ -203,9 +211,12 @@ def _pushed(cell: Cell, theta: Theta, x: Any, z: Any, dtheta: Theta, dx: Any) ->
 
 
 def _matrix(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
-    """``I − J``, (n, s, s): row k of ``J_i`` is what the k-th unit cotangent pulls back to at data point i."""
+    """``I − J``, (n, s, s): row k of ``J_i`` is what the k-th unit cotangent pulls back to at data point i, where the
+    cell has no quicker way."""
     xp, n, s = array_namespace(z), z.shape[0], math.prod(z.shape[1:])
     unit = xp.eye(s, dtype=z.dtype, device=device(z))
+    if hasattr(cell, "jacobian"):  # a CellWithJacobian; isinstance looks at every member, which takes longer
+        return unit - cell.jacobian(theta, x, z)
 
     def repeated(array: Any) -> Any:
         wide = xp.broadcast_to(array[:, None, ...], (n, s, *array.shape[1:]))

@@ -25,7 +25,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class JobStarted:
-    """A worker has taken ``job``; where it is ``brief``, a few of its examples, before others have all of theirs."""
+    """A worker has taken ``job``; where it is ``brief``, some of its examples, before others have all of theirs."""
 
     job: Job
 

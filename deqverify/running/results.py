@@ -15,7 +15,7 @@ from deqverify.running.counterexamples import Counterexample, CounterexampleErro
 from deqverify.running.installed import versions
 from deqverify.running.snippets import finding_module, finding_target
 from deqverify.running.tally import Tally
-from deqverify.trial import Failure, Trial
+from deqverify.trial import Brief, Failure, Trial
 
 
 class Verdict(enum.Enum):
@@ -52,7 +52,7 @@ class Job:
     """Half of the examples climb towards a larger measured/allowed."""
     first: bool = False
     """Its law is one of those that run first on its target."""
-    brief: bool = False
+    brief: Brief = ""
     """A few examples, before any law has all of its own: what is easily found is found in seconds."""
     cells: tuple[str, ...] = ()
     """The cells to be judged on; all that are claimed, without any."""

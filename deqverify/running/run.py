@@ -26,9 +26,10 @@ from deqverify.running.plan import Asked, Report, in_order, make_jobs, untried
 from deqverify.running.request import Request
 from deqverify.running.results import Job, Result, Verdict
 from deqverify.running.sketches import Sketch
+from deqverify.trial import Brief
 
-ROUNDS = (8, 25)
-"""Examples for each of the laws that run first, round by round, before any has all of its own."""
+ROUNDS: tuple[tuple[int, Brief], ...] = ((8, "first"), (8, "others"), (25, "first"))
+"""Examples for each of the laws that run first, round by round, before any has all of its own, and what they are of."""
 
 MOST_PINNED = 5
 """So many of the counterexamples of a job, the newest, are tried again."""
@@ -178,9 +179,9 @@ def in_rounds(
         if job.first:
             early.setdefault((job.target, job.law), job)
     found = set()
-    for examples in ROUNDS:
+    for examples, part in ROUNDS:
         few = [job for job in early.values() if job.examples >= 2 * examples and job not in found]
-        brief: Iterable[Job] = (dataclasses.replace(job, examples=examples, brief=True) for job in left(few))
+        brief: Iterable[Job] = (dataclasses.replace(job, examples=examples, brief=part) for job in left(few))
         for event in followed(brief):
             if isinstance(event, JobStarted):
                 yield event
@@ -190,7 +191,7 @@ def in_rounds(
                 tried = event.result.job
                 whole = early[tried.target, tried.law]
                 found.add(whole)
-                job = dataclasses.replace(tried, examples=whole.examples, brief=False)
+                job = dataclasses.replace(tried, examples=whole.examples, brief="")
                 yield JobFinished(dataclasses.replace(event.result, job=job))
     yield from followed(left(job for job in jobs if job not in found))
 

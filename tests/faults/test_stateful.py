@@ -20,6 +20,7 @@ from deqverify.faults.state import (
     LeavesGradientOff,
     ModeOnce,
     OutputBuffer,
+    SeedsTheWorld,
     WarmStart,
 )
 from deqverify.implementations.subject import Subject
@@ -70,6 +71,15 @@ def test_what_breaks_beyond_a_size_shrinks_to_it(law_id: str, fault: type) -> No
     assert problem.n == n
     assert m in (None, problem.m)
     assert len(arguments_code(failure.arguments)) < 5000, "a constant array of any size is a short piece of code"
+
+
+def test_a_generator_that_every_call_seeds_is_seen_after_others_have_called() -> None:
+    fault = SeedsTheWorld()
+    problem = failure_of("settings-kept", SeedsTheWorld).arguments["problem"]
+    Subject(fault).solve(problem)
+    trial = laws()["settings-kept"].trial(Subject(fault), Effort(examples=5, seed=0))
+    assert trial.failure
+    assert "global state of torch" in trial.failure.seen.what  # type: ignore[union-attr]
 
 
 def test_a_snippet_with_operations_shows_the_failure_again() -> None:

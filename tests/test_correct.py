@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from deqverify.cells import cells
 from deqverify.correct import GROUPS, correct, implementations, make
@@ -39,6 +40,20 @@ def attention() -> CellProblem:
     theta, x = sample("attention", 5, largest_n=1)[-1]
     entries = math.prod(cells()["attention"].state(theta, x.shape[1:]))
     return CellProblem(cells()["attention"], dict(theta), x, np.ones((1, entries)), np.zeros((1, 1)), Squared())
+
+
+@pytest.mark.parametrize("name", ["hook", "hook-on-any-cell"])
+def test_a_hook_takes_none_for_a_zero_gradient_as_gradcheck_gives_it(name: str) -> None:
+    """By a linear step from zero every iterate is linear in w, so that gradcheck's difference quotients, too, have the
+    relative error of the claim, 1e-5; it allows 1e-3."""
+    layer = make(name)
+
+    def solved(w: torch.Tensor) -> torch.Tensor:
+        solution = layer.fixed_point(lambda z: 0.25 * z + w, torch.zeros_like(w))
+        return solution.z
+
+    w = torch.tensor([[1.0, -2.0]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(solved, (w,), check_undefined_grad=True)
 
 
 FEW = ("existence", "gradient-x")

@@ -196,6 +196,8 @@ class AdjointHeld(SoundSweeps):
             image = step(state)
 
             def solve_adjoint(cotangent: Any) -> Any:
+                if cotangent is None:  # as autograd writes zero
+                    return None
                 with torch.enable_grad():
                     pulled = lambda y: torch.autograd.grad(image, state, y, retain_graph=True)[0]  # noqa: E731
                     return self.iterate(lambda y: pulled(y) + cotangent, torch.zeros_like(cotangent))[0].detach()

@@ -26,14 +26,7 @@ part() {
 part laws "$python" -m deqverify run reference 'reference[fast]' 'reference[mass]' 'reference[newton]' torchdeq \
     'torchdeq[ift]' --device cuda --dtype float64 --dtype float32 --seed 0 --profile quick --expect expectations.toml \
     --report "$out/laws.json" --report "$out/laws.html"
-part calibrate "$python" -c "
-import torch
-from deqverify.reference.fast.calibrate import calibrate
-for dtype in (torch.float64, torch.float32):
-    found = calibrate(dtype, 'cuda', seconds=15)
-    found.save('$out/' + str(dtype) + '.json')
-    print(*found.coefficients.items(), sep='\n')
-"
+part calibrate "$python" -m tools.speed calibrate --device cuda --seconds 15 --save "$out"
 part model "$python" -m tools.speed model --device cuda --cases 60 --verbose
 part lu "$python" -m tools.speed peers --device cuda --sizes 256x256,1024x256,4096x256,8192x256
 part near-one "$python" -m tools.speed near-one --device cuda --sizes 2048x16,8192x16

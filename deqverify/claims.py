@@ -117,7 +117,8 @@ class Claims:
     z₀ is used, and the answer does not depend on it. ``iteration``: the trace is that of Picard's iteration, which
     contracts at γ or at a certificate's rate, or of the mass-corrected one, at γτ; of forward–backward or
     Peaceman–Rachford splitting, where z₀ is what is iterated first, and a solution says its step (theory: splittings).
-    ``computes_in`` names a wider dtype that a narrow one is computed in before rounding.
+    ``computes_in`` names a wider dtype that a narrow one is computed in before rounding. ``functions``: the error of
+    elementary functions (exp, tanh, …), relative to their value, in units of rounding; a framework may need more.
 
     ``empty``: a batch of no data points is a legal one. ``threads``: two threads may call at once. ``copies`` and
     ``pickles``: ``copy.deepcopy`` and ``pickle`` make another of the same behaviour and without shared state.
@@ -147,6 +148,7 @@ class Claims:
     modes: bool = False
     evaluation_gradient: bool = False
     computes_in: dict[str, str] = field(default_factory=dict)
+    functions: float = 2.0
     where: str = ""
 
     def __post_init__(self) -> None:

@@ -1,7 +1,14 @@
-"""The clock of one example: it rings after a limit, and time that is nobody's fault, as compiling, does not count."""
+"""Clocks of an example and of a process: they ring after a limit, and time that is nobody's fault does not count.
+
+That is time for compiling and importing, and time in which the process waited for a processor that others had. A
+process that sleeps gains no processor time while the wall's clock runs, and one that waits gains a little all along: so
+what sleeps is judged by the wall, and what computes by the processor. :data:`LOADED` times the limit on the wall ends
+either.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -14,9 +21,20 @@ GRACE = 0.1
 """Seconds between the limit and the alarm: what is forgiven is said right after it was spent."""
 
 MOST_COMPILING = 300.0
-"""After so many seconds compiling is a hang too."""
+"""After so many seconds compiling is a hang too, and so is importing."""
 
-_POLL = 1.0
+LOADED = 6.0
+"""A machine may be so many times slower than an idle one. After this multiple of a limit on the wall patience ends."""
+
+IDLE = 0.05
+"""Who gained a smaller share of a span as processor time slept. A loop of naps of 10 ms gains 1 %; who waits for a
+processor and gets less than 1/:data:`LOADED` of it cannot be told from a hang anyway."""
+
+HUNG = 79
+"""The exit code of a process that :func:`watched` ended: no shell's, and not one of ``sysexits.h``."""
+
+_LEAST, _POLL = 0.01, 1.0
+"""Seconds from one look at the time to the next."""
 
 
 class Interrupted(BaseException):
@@ -29,11 +47,28 @@ class Hang(Interrupted):
 
 @dataclass
 class _Running:
-    """When the example in the main thread is over; ``warned`` once that was so and the grace period began."""
+    """When the example in the main thread is over; ``warned`` once that was so and the grace period began. So many
+    seconds of waiting for a processor are left to be forgiven as ``patience`` says."""
 
     deadline: float
+    patience: float
     warned: bool = False
-    compiling: bool = False
+    uncounted: bool = False
+
+
+class _Watch:
+    """How much of a span this process took for itself; a span begins where the last one ended."""
+
+    def __init__(self) -> None:
+        self._wall, self._busy = time.monotonic(), time.process_time()
+
+    def span(self) -> tuple[float, float]:
+        """Seconds on the wall, and those of them in which this process, all threads of it, did not wait for a
+        processor."""
+        wall, busy = time.monotonic(), time.process_time()
+        elapsed, gained = wall - self._wall, busy - self._busy
+        self._wall, self._busy = wall, busy
+        return elapsed, elapsed if gained < IDLE * elapsed else min(gained, elapsed)
 
 
 _running: _Running | None = None
@@ -49,46 +84,52 @@ def now() -> float:
 def forgive(seconds: float) -> None:
     """Lets the running example, if there is one, take ``seconds`` more. May be called from any thread."""
     global _forgiven
-    if _running and not _running.compiling:
+    if _running and not _running.uncounted:
         _running.deadline += seconds
         _forgiven += seconds
 
 
 @contextmanager
-def compiling() -> Iterator[None]:
-    """What is done in this context does not count against the running example, as long as it is not endless. May be
-    entered in any thread."""
+def uncounted() -> Iterator[None]:
+    """What is done in this context, compiling or importing, does not count against the running example, as long as it
+    is not endless. May be entered in any thread."""
     global _forgiven
     running = _running
-    if running is None or running.compiling:
+    if running is None or running.uncounted:
         yield
         return
-    started, running.compiling = time.monotonic(), True
+    started, running.uncounted = time.monotonic(), True
     running.deadline += MOST_COMPILING
     try:
         yield
     finally:
         spent = time.monotonic() - started
         running.deadline += spent - MOST_COMPILING
-        running.compiling, _forgiven = False, _forgiven + spent
+        running.uncounted, _forgiven = False, _forgiven + spent
 
 
 @contextmanager
 def alarm(seconds: float) -> Iterator[None]:
-    """Raises :class:`Hang` in the main thread after ``seconds``, not counting what was forgiven; elsewhere, and where
-    there are no signals, nothing. Loops in C that never return to Python are left to the worker's hard limit.
+    """Raises :class:`Hang` in the main thread after ``seconds``, not counting what was forgiven nor, up to
+    :data:`LOADED` times as long, what it waited for a processor; elsewhere, and where there are no signals, nothing.
+    Loops in C that never return to Python are left to the worker's hard limit. Within another
+    one, that one rings when this one is over.
     """
     global _running
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    running = _Running(time.monotonic() + seconds)
+    running, watch = _Running(time.monotonic() + seconds, (LOADED - 1.0) * seconds), _Watch()
 
     def ring(signum: int, frame: Any) -> None:
+        elapsed, own = watch.span()
+        waited = min(elapsed - own, running.patience)
+        running.deadline += waited
+        running.patience -= waited
         left = running.deadline - time.monotonic()
         if left > 0.0:
             running.warned = False
-            signal.setitimer(signal.ITIMER_REAL, min(left, _POLL))  # the deadline may be moved back again
+            signal.setitimer(signal.ITIMER_REAL, _next(left))  # the deadline may be moved back again
         elif not running.warned:
             running.warned = True
             signal.setitimer(signal.ITIMER_REAL, GRACE)
@@ -104,3 +145,35 @@ def alarm(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
         _running = outer
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, _next(outer.deadline - time.monotonic()))
+
+
+def _next(left: float) -> float:
+    """Seconds to the next look, where ``left`` are left; never so few that a timer takes them for none."""
+    return min(max(left, _LEAST), _POLL)
+
+
+@contextmanager
+def watched(seconds: float) -> Iterator[None]:
+    """Ends this process with the exit code :data:`HUNG` where it takes ``seconds`` in this context, not counting what
+    it waited for a processor. A thread does that, whatever the main one is in, C code included unless it keeps
+    Python's lock. That one is left to whoever waits for this process, who should give up after :data:`LOADED` times
+    ``seconds`` on the wall.
+    """
+    done = threading.Event()
+
+    def look() -> None:
+        watch, left = _Watch(), seconds
+        while not done.wait(_next(left)):
+            left -= watch.span()[1]
+            if left <= 0.0:
+                os._exit(HUNG)
+
+    thread = threading.Thread(target=look, name="deqverify's hard limit", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,8 @@ from deqverify.bounds import DISCRIMINATING, Bound
 @dataclass(frozen=True)
 class Measurement:
     """The worst entry of one comparison. ``allowed`` is the sum of ``terms``; ``scale`` is the size of what was
-    compared."""
+    compared. ``finds`` is the smallest e for which it would have failed, had all that was compared been ``1 ± e`` times
+    what it was, infinite where nothing would."""
 
     what: str
     measured: float
@@ -21,6 +23,7 @@ class Measurement:
     terms: dict[str, float]
     scale: float
     discriminates: bool = True
+    finds: float = math.inf
 
     @property
     def holds(self) -> bool:
@@ -64,8 +67,12 @@ def compare(what: str, measured: npt.ArrayLike, bound: Bound, scale: npt.ArrayLi
     sizes = np.broadcast_to(np.asarray(scale, dtype=np.float64), values.shape)
     discriminates = bool(np.any((sizes > 0) & (allowed <= DISCRIMINATING * sizes)))
     widened = Bound({name: np.broadcast_to(term, values.shape) for name, term in bound.terms.items()})
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # An error of e times the size may point against what is off already.
+        finds = np.where(sizes > 0, (allowed + values) / sizes, np.inf).min()
+    finds = math.inf if np.isnan(finds) else float(finds)
     worst = float(values[index]), float(allowed[index]), widened.at(index), float(sizes[index])
-    return Measurement(what, *worst, discriminates)
+    return Measurement(what, *worst, discriminates, finds)
 
 
 @dataclass(frozen=True)

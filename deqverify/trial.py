@@ -50,7 +50,7 @@ class Effort:
     """How hard to try: examples, seconds (soft, checked before each example), seed, and where failures are kept.
 
     An example that takes ``example_seconds`` is a hang (in the main thread; elsewhere there is no such clock), where
-    compiling in JAX does not count.
+    compiling in JAX and waiting for a processor do not count (:mod:`deqverify.clock`).
 
     Without a seed each run draws anew. Hypothesis's own ``derandomize`` is not used: it depends on the test function
     alone, so that all laws would see the same problems.
@@ -74,11 +74,12 @@ class Effort:
 @dataclass(frozen=True)
 class Example:
     """One example that held, or was left undecided: ``ratio`` is its largest measured/allowed, None where nothing was
-    measured against a bound."""
+    measured against a bound; ``finds`` the smallest of its measurements'."""
 
     arguments: dict[str, Any]
     informative: bool
     ratio: float | None
+    finds: float = math.inf
 
 
 @dataclass
@@ -333,7 +334,7 @@ def _judge(
     trial.examples += 1
     easy = getattr(arguments.get("problem"), "rate", 1.0) <= EASY
     trial.easy += easy
-    informative, ratio = False, None
+    informative, ratio, finds = False, None, math.inf
     undecided = Example(arguments, False, None)
     notes: list[str] = getattr(subject, "notes", [])
     notes.clear()
@@ -345,7 +346,7 @@ def _judge(
             trial.worst = max(trial.worst, seen.ratio)
             informative = informative or seen.informative
             if isinstance(seen, Measurement):
-                ratio = max(ratio or 0.0, seen.ratio)
+                ratio, finds = max(ratio or 0.0, seen.ratio), min(finds, seen.finds)
     except Reported as report:
         trial.reported += 1
         trial.easy_reported += easy
@@ -356,4 +357,4 @@ def _judge(
         failure = Failure("crash", None, str(crash), arguments, crash.details) if crashes_fail else None
         return failure, undecided
     trial.informative += informative
-    return None, Example(arguments, informative, ratio)
+    return None, Example(arguments, informative, ratio, finds)

@@ -20,7 +20,7 @@ from deqverify.properties.common import (
 )
 from hypothesis import strategies as st
 
-from deqverify.bounds import FLOAT64, Bound
+from deqverify.bounds import FLOAT64, Bound, Errors
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, dtype, round_to
 from deqverify.errors.judge import along, astray
@@ -28,7 +28,8 @@ from deqverify.implementations.subject import Subject
 from deqverify.problem import SoftmaxProblem
 from deqverify.registry import law
 from deqverify.strategies import problems, well_conditioned_problems
-from deqverify.theory.unhinged import Path, generator
+from deqverify.theory.closed_form import ClosedForm
+from deqverify.theory.unhinged import Generator, Path, generator
 
 WRONG = "wrong equilibrium"
 WRONG_GRADIENT = "wrong gradient"
@@ -219,6 +220,25 @@ def euler(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement | Fact]
     yield compare("|⟨Φ, ∂L/∂Φ⟩ − ⟨F, dF⟩|", abs(left - right), allowed, size)
 
 
+def _flow_rounding(problem: SoftmaxProblem, flow: Generator, time: float, steps: int) -> float:
+    """What float64 makes of ``exp(N time)[Bᵀ, Φ]`` and of so many steps beside it, over the growth ``exp(time ‖N‖)``
+    and the start's size, to first order; τ = time ‖N‖, N has c rows, u = 2⁻⁵³.
+
+    ``exp(N̂ time) − exp(N time)`` is at most ``time ‖N̂ − N‖``. N is made of products of entries of D and U⁻¹: their
+    rounding is ``u‖|N|‖ ≤ u√c‖N‖``; and the errors of U⁻¹, columns of which are solves, count ‖D‖ times.
+    Of the series, a product with N is off by ``cu|N|`` times the vector, in norm ``uc√c‖N‖`` times it, and scaling a
+    term by two roundings: term k by ``k(c√c + 2)u τᵏ/k!``, in sum ``τ(c√c + 2)u`` times the growth; each of twenty
+    additions rounds the sum once. A step adds its velocities, an eighth of the state together, and these to the
+    state: five roundings of the state at most.
+    """
+    exact, unit = ClosedForm(problem), np.eye(problem.m)
+    errors = Errors(exact, FLOAT64)
+    of_inverse = errors.amplification * errors.solved(exact.solve(unit), unit, 0.0, dual=False)
+    tau, root = time * flow.largest, flow.count**0.5
+    series = tau * (flow.count * root + root + 2) + 20 + 5 * steps
+    return FLOAT64.unit * series + time * flow.slope * float(np.linalg.norm(of_inverse))
+
+
 @law(
     about=SOFTMAX,
     statement="with a constant ∂L/∂F, as of the unhinged loss, gradient flow moves (B, Φ) by one matrix exponential",
@@ -278,8 +298,8 @@ def unhinged_flow(deq: Subject, problem: SoftmaxProblem, slope: Array) -> Iterat
         time = (step + 1) * h
         growth, size = float(np.exp(time * flow.largest)), start.size
         remainder = (step + 1) * 0.125**5 / 120 * growth * size  # of the exponential's series, each step
-        own = 64 * flow.count * (1 + problem.gamma) / (1 - problem.gamma) * FLOAT64.unit * growth * size
-        allowed = h * growth * error + own_rounding("the exponential", own)
+        own = _flow_rounding(problem, flow, time, step + 1) * growth * size
+        allowed = h * growth * error + own_rounding("the exponential and of the path", own)
         allowed = allowed + Bound({"remainder of the Runge–Kutta method": np.asarray(remainder)})
         true = flow.moved(start, time)
         what = f"‖[Bᵀ, Φ](T) − exp(NT)[Bᵀ, Φ](0)‖ at T‖N‖ = {time * flow.largest:.3g}"

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
+from deqverify.oracle import Oracle
 from deqverify.problem import SoftmaxProblem
+from deqverify.theory.closed_form import ClosedForm
+
+NEAR_ONE = 1 - 1e-6
+"""1/(1−γ) costs an LU six of its digits."""
 
 LOSSES: tuple[Loss, ...] = (
     Squared(),
@@ -35,6 +40,24 @@ def random_problem(seed: int, gamma: float = 0.75, loss: Loss | None = None, lar
     A, B, Phi = rng.normal(size=(m, m)), rng.normal(size=(p, m)), rng.normal(size=(m, n))
     loss = loss or LOSSES[seed % 3]
     return SoftmaxProblem(A, 0.1 * B if isinstance(loss, Poisson) else B, Phi, targets_of(loss, Y), gamma, loss)
+
+
+def gaussian(
+    m: int, n: int, gamma: float, seed: int = 0, shift: np.ndarray | float = 0.0, scale: float = 1.0
+) -> SoftmaxProblem:
+    """Gaussian A, scaled and shifted, B of two outputs and Φ; targets of zero."""
+    rng = np.random.default_rng(seed)
+    A, B, Phi = scale * rng.normal(size=(m, m)) + shift, rng.normal(size=(2, m)), rng.normal(size=(m, n))
+    return SoftmaxProblem(A, B, Phi, np.zeros((2, n)), gamma, Squared())
+
+
+def refined(problem: SoftmaxProblem) -> np.ndarray:
+    """Z by LU in float64, refined twice in ball-arithmetic residuals: good to about u, whatever the conditioning."""
+    exact, oracle = ClosedForm(problem), Oracle(problem)
+    Z = exact.Z
+    for _ in range(2):
+        Z = Z + exact.solve(oracle.residual(Z))
+    return Z
 
 
 def random_problems(count: int, gamma: float = 0.75) -> Iterator[SoftmaxProblem]:

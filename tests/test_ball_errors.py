@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.linalg
 
 from deqverify.bounds import DISCRIMINATING, Bound, Budget
 from deqverify.cells import LinearSoftmaxCell
@@ -22,9 +21,7 @@ from deqverify.claims import DIRECT, Accuracy, Claims
 from deqverify.comparison import compare
 from deqverify.dtypes import round_to
 from deqverify.errors import BallErrors, Objective
-from deqverify.errors.claimed import claimed
 from deqverify.losses import LogCosh
-from deqverify.oracle.balls import balls, beside, middle, precision, radius
 from deqverify.theory.closed_form import ClosedForm
 from tests.any_cell import Answer, Given, SmallRelu, direct, meets, picard, worst
 from tests.examples import LOSSES, random_problem
@@ -289,106 +286,6 @@ def ratio(balls: Any, closed: Bound) -> list[float]:
     found, known = np.ravel(balls), np.ravel(np.broadcast_to(closed.total, np.shape(balls)))
     assert np.isfinite(known).all()
     return [a / b for a, b in zip(found, known, strict=True) if b > 0]
-
-
-def test_terms_are_named_and_the_error_of_a_cotangent_is_one() -> None:
-    given = tanh_problem(5)
-    errors = errors_of(given, ACCURACIES["relative"], "float32")
-    names = ["rounding in float32, amplified", "claimed solver accuracy, amplified", "curvature (Krawczyk)"]
-    assert list(errors.z_error.terms) == list(errors.adjoint_error().terms) == names
-    off = 1e-3 * np.abs(given.cotangent)
-    widened = errors.adjoint_error(off)
-    assert list(widened.terms) == [*names, "error of the cotangent, amplified"]
-    moved = given.adjoint(errors.z, given.cotangent + off * np.sign(given.cotangent))
-    assert np.all(np.abs(moved - errors.adjoint) <= widened.total)
-    assert np.any(np.abs(moved - errors.adjoint) > errors.adjoint_error().total)
-    gradient = given.cell.pull(given.theta, given.x, errors.z, moved)
-    assert np.all(np.abs(gradient.x - errors.pulled(off)["x"][0]) <= errors.pulled(off)["x"][1].total)
-
-
-def test_a_claim_is_one_on_the_implementations_own_answer() -> None:
-    """Near γ = 1 that is larger than the true one by rtol/(1−γ): here by up to a half, in both passes."""
-    accuracy, grew = Accuracy(5e-3, norm="max"), defaultdict(int)
-    for seed in range(6):
-        given = linear_problem(seed, 0.99)
-        errors = errors_of(given, accuracy, "float64")
-        assert errors.decided
-        plain = claimed(accuracy, errors.arithmetic, errors.exact.M, *still(errors.z))
-        dual = np.swapaxes(errors.exact.M, 1, 2)
-        plain_adjoint = claimed(accuracy, errors.arithmetic, dual, *still(errors.adjoint))
-        for share in (0.999, -0.999):
-            answer = worst(given, "float64", accuracy, 0, errors.z, share, rounds=60)
-            assert max(ratios(errors, answer).values()) <= 1.0
-            grew["z"] += bool(np.any(np.abs(answer.z - errors.z) > 1.1 * plain))
-            grew["adjoint"] += bool(np.any(np.abs(answer.adjoint - errors.adjoint) > 1.1 * plain_adjoint))
-    assert grew["z"] >= 2
-    assert grew["adjoint"] >= 2
-
-
-def still(answer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.abs(answer), np.zeros_like(answer)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-def test_rounding_is_its_formula(dtype: str) -> None:
-    """|M|(2 rad f(z*) + 3su|PᵀL||U||z*|), and the same of the adjoint, to the rounding of float64 itself; of an
-    equilibrium of a cell that is not linear in z the norm of each row of M times that of the vector."""
-    for given in (tanh_problem(7, 0.9, dtype), linear_problem(4, 0.5, dtype), grid_problem(2, dtype)):
-        errors = errors_of(given, DIRECT, dtype)
-        n, s, unit = errors.n, errors.s, errors.arithmetic.unit
-        theta, x = {k: balls(v) for k, v in given.theta.items()}, balls(given.x)
-        z, adjoint = beside(errors.z, unit), beside(errors.adjoint, unit)
-        with precision(dtype):
-            image, pulled = given.cell.step(theta, x)(z), given.cell.pull(theta, x, z, adjoint)
-        for i in range(n):
-            system = np.eye(s) - given.jacobian(errors.z)[i]
-            M = np.abs(np.linalg.inv(system))
-            lower, upper = scipy.linalg.lu(system, permute_l=True)
-            growth, forward = np.abs(lower) @ np.abs(upper), errors.z_error
-            for bound, ball, answer, size, lu in (
-                (forward, image, errors.z, M, growth),
-                (errors.adjoint_error(), pulled.z, errors.adjoint, M.T, growth.T),
-            ):
-                noise = 2.0 * radius(ball)[i].ravel() + 3 * s * unit * lu @ np.abs(answer[i].ravel())
-                expected = size @ noise
-                if bound is forward and given.cell != LINEAR:
-                    expected = np.linalg.norm(size, axis=1) * np.linalg.norm(noise)
-                expected += 2.0**-53 * np.abs(answer[i].ravel())
-                found = bound.terms[f"rounding in {dtype}, amplified"][i].ravel()
-                # Another inverse, of a J of another rounding: the condition times 2⁻⁵³.
-                assert np.all(np.abs(found - expected) <= 1e-9 * expected)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_an_equilibrium_at_which_nothing_rounds_is_forgiven_its_neighbours(dtype: str) -> None:
-    """``31/32 z + 1`` has z* = 32, where no operation rounds. Some twenty units in the last place beside it there are
-    other numbers that the rounded map keeps: half a unit lost, amplified by 32. All of IEEE arithmetic, on any
-    processor."""
-    given = Given(LINEAR, {"A": np.zeros((1, 1)), "gamma": np.asarray(31 / 32)}, np.ones((1, 1)), np.ones((1, 1)))
-    errors = errors_of(given, DIRECT, dtype)
-    f, spacing = given.cast(dtype).f, float(np.spacing(np.asarray(32.0, dtype=dtype)))
-    kept = [k for k in range(-40, 41) if np.all(f(z := np.full((1, 1), 32.0 + k * spacing, dtype=dtype)) == z)]
-    assert max(kept) >= 15
-    assert max(np.abs(kept)) * spacing <= errors.z_error.total[0, 0]
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-def test_the_gradients_bound_is_its_formula(dtype: str) -> None:
-    """Both ends of the pull-back over the boxes, and once more its radius at the point."""
-    for given in (tanh_problem(7, 0.5, dtype), linear_problem(4, 0.5, dtype)):
-        errors = errors_of(given, DIRECT, dtype)
-        assert errors.decided
-        theta, x = {k: balls(v) for k, v in given.theta.items()}, balls(given.x)
-        with precision(dtype):
-            boxes = balls(errors.z, errors.z_error.total), balls(errors.adjoint, errors.adjoint_error().total)
-            wide = given.cell.pull(theta, x, *boxes)
-            unit = errors.arithmetic.unit
-            point = given.cell.pull(theta, x, beside(errors.z, unit), beside(errors.adjoint, unit))
-        for name, (value, bound) in errors.pulled().items():
-            ends, still = (parts.x if name == "x" else parts.theta[name] for parts in (wide, point))
-            off = radius(ends) + np.abs(middle(ends) - value) + radius(still)
-            assert np.all(bound.total >= off)
-            assert np.all(bound.total <= off * (1 + 1e-9) + 2.0**-52 * np.abs(value) + 1e-30)  # tiny is below 1e-37
 
 
 def test_out_of_range_is_said() -> None:

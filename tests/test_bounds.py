@@ -204,3 +204,20 @@ def test_a_claim_on_the_value_is_not_amplified() -> None:
         assert np.all(claimed <= most * (1.0 + 2.0**-40))
         amplified = Budget(exact, Claims(Accuracy(1e-6), Accuracy(1e-6)), "float64").claimed.z
         assert np.all(amplified >= 90 * claimed)  # 1/(1−γ) = 100
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_an_error_larger_than_what_a_comparison_finds_is_found_whatever_its_sign(sign: float) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        truth, allowed = generator.normal(size=6), Bound({"rounding": generator.uniform(1e-9, 1e-3, size=6)})
+        found = truth + generator.uniform(-1.0, 1.0, size=6) * allowed.total
+        least = compare("", np.abs(found - truth), allowed, np.abs(truth)).finds
+        off = found + sign * 1.0001 * least * truth
+        assert not compare("", np.abs(off - truth), allowed, np.abs(truth)).holds
+    assert compare("", np.zeros(2), allowed_of(np.inf), np.ones(2)).finds == np.inf
+    assert compare("", np.zeros(2), allowed_of(1.0), np.zeros(2)).finds == np.inf, "nothing relative to zero"
+
+
+def allowed_of(size: float) -> Bound:
+    return Bound({"rounding": np.full(2, size)})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from deqverify import clock
-from deqverify.clock import Hang, alarm, compiling, forgive
+from deqverify.clock import HUNG, LOADED, Hang, alarm, forgive, uncounted
 
 LIMIT = 0.1
 
@@ -23,7 +26,7 @@ def busy(seconds: float) -> None:
 def endless(forgiven: float = 0.0, compiled: float = 0.0) -> None:
     """An alarm that never comes fails by its time, not by hanging."""
     forgive(forgiven)
-    with compiling():
+    with uncounted():
         busy(compiled)
     busy(60.0)
 
@@ -45,7 +48,7 @@ def test_what_is_forgiven_in_time_is_no_hang(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_compiling_does_not_count_and_what_follows_does() -> None:
-    with alarm(2.0), compiling(), compiling():
+    with alarm(2.0), uncounted(), uncounted():
         busy(3.0)
         forgive(60.0)  # is in it already
     started = time.monotonic()
@@ -56,13 +59,99 @@ def test_compiling_does_not_count_and_what_follows_does() -> None:
 
 def test_endless_compiling_is_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "MOST_COMPILING", LIMIT)
-    with pytest.raises(Hang), alarm(LIMIT), compiling():
+    with pytest.raises(Hang), alarm(LIMIT), uncounted():
         endless()
+
+
+def getting(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on this process seems to get ``share`` of a processor, whatever it does and others do."""
+    faked = SimpleNamespace(monotonic=time.monotonic, process_time=lambda: share * time.monotonic())
+    monkeypatch.setattr(clock, "time", faked)
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "gained", "own"),
+    [
+        (10.0, 10.0, 10.0),  # computed
+        (10.0, 0.1, 10.0),  # slept, in naps
+        (10.0, 0.0, 10.0),  # slept
+        (10.0, 2.0, 2.0),  # waited for a processor
+        (10.0, 19.0, 10.0),  # computed in two threads
+    ],
+)
+def test_what_is_slept_counts_and_what_is_waited_for_a_processor_does_not(
+    elapsed: float, gained: float, own: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faked = SimpleNamespace(monotonic=lambda: 5.0, process_time=lambda: 3.0)
+    monkeypatch.setattr(clock, "time", faked)
+    watch = clock._Watch()
+    faked.monotonic, faked.process_time = lambda: 5.0 + elapsed, lambda: 3.0 + gained
+    assert watch.span() == pytest.approx((elapsed, own))  # sums of short numbers, rounded
+    assert watch.span() == (0.0, 0.0), "a span begins where the last one ended"
+
+
+def test_who_gets_a_fifth_of_a_processor_has_five_times_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    getting(0.2, monkeypatch)
+    with alarm(1.0):
+        time.sleep(1.5)  # longer than its limit; 5 s are what it has, much more than a loaded machine makes of this
+    started = time.monotonic()
+    with pytest.raises(Hang), alarm(LIMIT):
+        time.sleep(60.0)
+    assert time.monotonic() - started >= 5 * LIMIT
+
+
+def test_patience_ends_whatever_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "IDLE", 0.0)
+    getting(1e-4, monkeypatch)
+    started = time.monotonic()
+    with pytest.raises(Hang), alarm(LIMIT):
+        time.sleep(60.0)  # by the processor alone this would take a quarter of an hour to be a hang
+    assert time.monotonic() - started >= LOADED * LIMIT
+
+
+def test_who_sleeps_has_no_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    getting(1e-4, monkeypatch)
+    monkeypatch.setattr(clock, "LOADED", 1e6)  # patience is not what ends it
+    with pytest.raises(Hang), alarm(LIMIT):
+        time.sleep(60.0)
+
+
+def test_an_alarm_in_another_leaves_it_on() -> None:
+    def both() -> None:
+        with alarm(60.0):
+            pass
+        endless()
+
+    with pytest.raises(Hang, match=r"no answer within 0\.1 s"), alarm(LIMIT):
+        both()
+
+
+HANGS = """
+import sys, time
+from deqverify.clock import watched
+
+with watched(0.2):
+    pass
+time.sleep(0.5)
+print("not yet", flush=True)
+with watched(0.2):
+    while True:
+        try:
+            time.sleep(60.0)
+        except BaseException:
+            pass
+"""
+
+
+def test_a_process_that_hears_nothing_ends() -> None:
+    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=300.0, check=False)
+    assert ended.returncode == HUNG
+    assert ended.stdout == "not yet\n"
 
 
 def test_it_is_quiet_in_another_thread_and_without_an_example() -> None:
     forgive(1.0)
-    with compiling():
+    with uncounted():
         pass
     seen: list[str] = []
 

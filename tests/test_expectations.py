@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import tomllib
 import warnings
 from dataclasses import replace
@@ -26,6 +24,7 @@ from deqverify.running.counterexamples import Counterexample
 from deqverify.running.expectations import Expectation, ExpectationError, given, meeting, read
 from deqverify.running.pinning import pin
 from deqverify.running.results import Job
+from tests.test_faces import pytest_in
 
 ROOT = Path(__file__).parent.parent
 BROKEN, SOUND = "deqverify.faults.parametrisation:RowSoftmax", "reference"
@@ -308,10 +307,8 @@ def test_mine(law, deq):
 """
 
 
-def pytest_in(*arguments: str) -> str:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-rxXf", *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+def pytest_here(*arguments: str) -> str:
+    done = pytest_in(Path.cwd(), "-q", "-rxXf", *arguments)
     return done.stdout + done.stderr
 
 
@@ -322,7 +319,7 @@ def test_the_decorator_marks_what_is_expected_and_is_strict_where_it_is_pinned()
     Path("test_pinned.py").write_text(USERS_TESTS.format(expect=pins))
     passing = {"mass": plain["mass"] | {"counterexample": str(pinned_file(violating=False))}}
     Path("test_passing.py").write_text(USERS_TESTS.format(expect=passing))
-    output = pytest_in("test_plain.py", "test_pinned.py", "test_passing.py")
+    output = pytest_here("test_plain.py", "test_pinned.py", "test_passing.py")
     assert "1 failed, 3 passed, 2 xfailed" in output, output
     assert "[XPASS(strict)] rows" in output
     assert "FAILED test_passing.py::test_mine[mass-broken]" in output
@@ -334,7 +331,7 @@ def test_the_pytest_face_finds_the_file_and_fails_where_a_pinned_example_passes(
         file.format(BROKEN, pinned_file()) + file.format(SOUND, pinned_file(SOUND, violating=False))
     )
     targets = ("--deq", BROKEN, "--deq", SOUND, "--deq-dtype", "float64", "--deq-seed", "0")
-    output = pytest_in("--pyargs", "deqverify.properties", *targets, "-k", "mass", "-v")
+    output = pytest_here("--pyargs", "deqverify.properties", *targets, "-k", "mass", "-v")
     assert "deqverify: expected violations: deqverify.toml" in output
     assert re.search(r"\b1 failed, \d+ deselected, 1 xfailed\b", output), output
     assert "stale expectation: mass × reference float64: the pinned counterexample passes" in said(output)

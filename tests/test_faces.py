@@ -224,20 +224,18 @@ def test_each_law_is_collected_once_in_a_checkout() -> None:
 
 
 LIGHT = """
-import sys, time
+import sys
 import pytest
-started = time.perf_counter()
+before = set(sys.modules)
 import deqverify.pytest_plugin
-print(time.perf_counter() - started)
-print([name for name in ("torch", "hypothesis", "numpy", "flint") if name in sys.modules])
+print(sorted(n for n in set(sys.modules) - before if n.partition(".")[0] not in sys.stdlib_module_names))
 """
 
 
 def test_importing_the_plugin_is_light() -> None:
-    runs = [subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True) for _ in range(3)]
-    seconds = min(float(done.stdout.splitlines()[0]) for done in runs)
-    assert seconds < 0.030  # the figure promised in the README
-    assert all(done.stdout.splitlines()[1] == "[]" for done in runs)
+    """Every run of pytest imports it where deqverify is installed: it brings itself, and what pytest has already."""
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['deqverify', 'deqverify.pytest_plugin']"
 
 
 def test_a_torch_module_is_refused_with_what_to_pass_instead() -> None:

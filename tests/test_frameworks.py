@@ -5,16 +5,25 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from deqverify import frameworks
+from deqverify.cells import cells
+from deqverify.claims import Claims
+from deqverify.clock import alarm
+from deqverify.errors.balls import BallErrors
 from deqverify.frameworks import FRAMEWORKS, Framework, framework
 from deqverify.frameworks.base import PROCESS_SETTINGS
 from deqverify.implementations.loading import load
+from deqverify.implementations.subject import Subject
 from deqverify.implementations.torch_base import TorchFixedPoint
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
+from deqverify.reference.newton import NewtonLayer
 from tests.tokens import CELL, instance
 
 HERE = [name for name in FRAMEWORKS if importlib.util.find_spec(name)]
@@ -37,6 +46,17 @@ def test_all_three_are_known_and_another_one_is_refused_with_the_list() -> None:
         framework("tensorflow")
 
 
+def test_importing_one_does_not_count_against_an_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_bridge.py").write_text(
+        "import time\ntime.sleep(0.6)\n\nclass Slow:\n    pass\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(frameworks._BRIDGES, "slow", "slow_bridge:Slow")
+    with alarm(0.2):
+        made = framework.__wrapped__("slow")  # what is kept for others stays as it is
+    assert type(made).__name__ == "Slow"
+
+
 def test_the_protocol_is_kept(bridge: Framework) -> None:
     assert isinstance(bridge, Framework)
     assert framework(bridge.name) is bridge
@@ -48,6 +68,25 @@ def test_no_bridge_is_imported_before_it_is_used() -> None:
     code = "import sys, deqverify.frameworks as f; f.framework('numpy'); print({'torch', 'jax'} & {*sys.modules})"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert said == "set()\n"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_subject_is_forgiven_what_elementary_functions_of_its_framework_are_off_by(
+    bridge: Framework, dtype: str
+) -> None:
+    layer = NewtonLayer(bridge.name)
+    needed = bridge.functions.get(dtype, Claims().functions)
+    assert Subject(layer, dtype).claims.functions == needed >= 2.0
+    layer.claims = replace(layer.claims, functions=10.0)
+    assert Subject(layer, dtype).claims.functions == 10.0, "a claim of one's own that is wider is kept"
+
+
+def test_the_rounding_of_a_cell_grows_with_what_its_functions_are_off_by() -> None:
+    drawn = cells()["tanh"], {"W": np.array([[0.5]]), "U": np.eye(1), "b": np.zeros(1)}, np.ones((1, 1))
+    two, eight = (BallErrors(*drawn, Claims(functions=k), "float64", cotangent=np.ones((1, 1))) for k in (2.0, 8.0))
+    # A direct solve's part and the rounding of z itself stay.
+    assert 1.5 * two.z_error.total < eight.z_error.total < 4 * two.z_error.total
+    assert 1.5 * two.pulled()["W"][1].total < eight.pulled()["W"][1].total
 
 
 @pytest.mark.parametrize("shape", SHAPES)

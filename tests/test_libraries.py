@@ -22,7 +22,7 @@ from deqverify.reporting.machine import versions
 from deqverify.running.expectations import read, stale
 
 HOME = Path(loading.__file__).parent
-MOST_LINES = 40  # the number: no blank ones counted, the documentation is
+MOST_LINES = 40  # of an adapter, which holds no mathematics: no blank ones counted, the documentation is
 LONGER = {"torchdeq"}  # traces, modes and a backward writer: what torchdeq shows and the others do not
 
 LIBRARIES = {

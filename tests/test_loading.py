@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from deqverify import Accuracy, Claims, check_deq
 from deqverify.cli import main
+from deqverify.clock import Hang, alarm
 from deqverify.implementations import loading
 from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.options import KEYS, claimed
@@ -246,6 +247,18 @@ def half_done(folder: Path) -> Path:
     (folder / "half_done" / "__init__.py").write_text(HALF_DONE)
     (folder / "half_done" / "part.py").write_text(PART)
     return folder / "half_done" / "imports"
+
+
+def test_importing_a_target_does_not_count_against_an_example(mine: Path) -> None:
+    (mine / "slow.py").write_text("import time\ntime.sleep(0.6)\ndeq = 7\n")
+    with alarm(0.2):
+        assert loading.find("slow:deq") == 7
+
+
+def test_an_example_that_is_over_while_a_target_is_built_says_nothing_of_the_target(mine: Path) -> None:
+    (mine / "sleepy.py").write_text("import time\ndef make():\n    time.sleep(60.0)\n")
+    with pytest.raises(Hang), alarm(0.2):
+        load("sleepy:make")
 
 
 def test_a_failed_import_is_remembered_until_told_to_forget(mine: Path) -> None:

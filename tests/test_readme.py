@@ -14,6 +14,7 @@ import yaml
 from deqverify import laws
 from deqverify.cells import cells
 from deqverify.cli import main
+from deqverify.faults import faults
 from deqverify.implementations.subject import Subject
 from deqverify.reporting.explain import page
 from deqverify.running.expectations import read, stale
@@ -29,7 +30,7 @@ def fenced(name: str, language: str) -> list[str]:
 
 
 def test_every_page_with_python_is_run_by_a_test() -> None:
-    """The first four here; the guides by test_laws_of_others and cell_examples."""
+    """The first five here; the guides by test_laws_of_others and cell_examples."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     snippets = {path.name: len(fenced(str(path), "python")) for path in pages}
     assert {name: count for name, count in snippets.items() if count} == {
@@ -121,6 +122,11 @@ def test_the_cells_are_those_that_there_are() -> None:
     text = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8")
     table = text[text.index("| cell | f(z)") : text.index("Bounds for the linear-softmax cell")]
     assert set(re.findall(r"`([a-z-]+)`", table)) == set(cells())
+
+
+def test_the_page_of_faults_says_how_many_there_are() -> None:
+    text = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    assert re.findall(r"(\d+) DEQs broken on purpose", text) == [str(len(faults()))]
 
 
 def test_the_commands_are_those_of_the_makefile() -> None:

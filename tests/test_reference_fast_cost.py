@@ -22,7 +22,8 @@ from deqverify.reference.fast.cost import (
     series_terms,
 )
 from deqverify.reference.fast.defaults import DEFAULTS
-from tests.test_reference_fast import gaussian, tensors
+from tests.examples import gaussian
+from tests.test_reference_fast import tensors
 
 
 def test_the_cost_model_chooses_by_its_coefficients(tmp_path: Any) -> None:

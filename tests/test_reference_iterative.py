@@ -10,10 +10,8 @@ import pytest
 
 from deqverify.cells import Contraction, LinearSoftmaxCell
 from deqverify.claims import Accuracy
-from deqverify.dtypes import Array
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
-from deqverify.losses import Squared
 from deqverify.oracle import Oracle
 from deqverify.problem import SoftmaxProblem
 from deqverify.reference import reference
@@ -21,25 +19,10 @@ from deqverify.reference.iterative import HAND_OVER, MassCorrectedLayer, PicardL
 from deqverify.reference.numpy_direct import NumpyDirect
 from deqverify.reference.sweeps import MassCorrected, Picard, zero_mass_rate
 from deqverify.theory.closed_form import ClosedForm, dobrushin
+from tests.examples import NEAR_ONE, gaussian, refined
 
-NEAR_ONE = 1 - 1e-6
 UNIT = 2.0**-53
 TARGETS = [("picard",), ("mass",), ("numpy", "picard"), ("numpy", "mass")]
-
-
-def gaussian(m: int, n: int, gamma: float, seed: int = 0, shift: Array | float = 0.0) -> SoftmaxProblem:
-    rng = np.random.default_rng(seed)
-    A, B, Phi = rng.normal(size=(m, m)) + shift, rng.normal(size=(2, m)), rng.normal(size=(m, n))
-    return SoftmaxProblem(A, B, Phi, np.zeros((2, n)), gamma, Squared())
-
-
-def refined(problem: SoftmaxProblem) -> Array:
-    """Z by LU in float64, refined twice in ball-arithmetic residuals: good to about u, whatever the conditioning."""
-    exact, oracle = ClosedForm(problem), Oracle(problem)
-    Z = exact.Z
-    for _ in range(2):
-        Z = Z + exact.solve(oracle.residual(Z))
-    return Z
 
 
 def sweeps(problem: SoftmaxProblem) -> tuple[Picard, MassCorrected, float]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -17,9 +19,10 @@ from click.testing import CliRunner
 from deqverify import check_deq
 from deqverify.cli import main
 from deqverify.reporting import files, github, junit, machine, markdown, page
-from deqverify.reporting.wording import plain
+from deqverify.reporting.wording import plain, strength
 from deqverify.running.plan import Report
 from deqverify.running.results import Job, Result, Verdict
+from deqverify.running.tally import Tally
 from tests import synthetic, targets
 from tests.synthetic import HOSTILE
 
@@ -298,3 +301,15 @@ def test_a_report_that_cannot_be_written_takes_no_verdict_away(tmp_path: Path, m
     assert done.exit_code == 2
     assert re.search(r"\d holds, 0 violated", done.output)
     assert "r.md cannot be written: No space left on device" in done.output
+
+
+def test_a_green_report_says_what_half_of_its_examples_would_have_shown() -> None:
+    one = Job("enclosure", "mine", "float64", "cpu", 4, 1.0, 1.0)
+    tally = Tally(examples=4, finds={-56: 1, -48: 1})  # 1e-14 and 1e-12; two that would have shown nothing
+    results = [Result(one, Verdict.HOLDS, tally=tally), Result(replace(one, law="mass"), Verdict.HOLDS)]
+    said = "mine: half of the examples would have shown an equilibrium off by 1e-12 in float64"
+    assert strength(Report(results)) == [said]
+    assert strength(Report([*results, Result(replace(one, law="mass"), Verdict.VIOLATED)])) == []
+    fewer = replace(tally, examples=5)
+    assert fewer.half_find == math.inf
+    assert strength(Report([Result(one, Verdict.HOLDS, tally=fewer)])) == []

@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from matplotlib.figure import Figure
 
-from deqverify.cli import main
 from deqverify.losses import Squared
 from deqverify.scenarios.registry import ORDER, Claim, Outcome, Scenario, Work, scenarios
-from deqverify.scenarios.writing import LARGEST, svg
+from deqverify.scenarios.writing import LARGEST, picture
 
 SCENARIOS = scenarios()
 
@@ -30,8 +28,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "gao": {"n": 3, "times": (0.5, 16), "seeds": 1, "steps": 12},
     "unhinged": {"cases": ((2, 2, 3, 0.5),), "growth": 5.0, "points": 17},
     "two-layer": {"d": 8, "m": 2, "p": 1, "n": 4, "noises": (0.5,), "alphas": (0.1, 0.03, 0.01), "seeds": 1},
-    "implicit-bias": {"m": 6, "p": 2, "n": 3, "starts_": 3, "steps": 60, "digits_": (20, 1, 1)},
-    "bits": {"m": 4, "p": 1, "n": 6, "bits": (2, 3, 5, 7), "starts_": 1, "steps": 80},
+    "implicit-bias": {
+        "m": 6,
+        "p": 2,
+        "n": 3,
+        "seeds": 3,
+        "steps": 60,
+        "images": 20,
+        "image_steps": 1,
+        "image_seeds": 1,
+    },
+    "bits": {"m": 4, "p": 1, "n": 6, "bits": (2, 3, 5, 7), "seeds": 1, "steps": 80},
     "consensus": {"sizes": ((1, 1, 4), (2, 1, 4)), "count": 60, "steps": 120, "samples": 400},
     "edge": {"size": (2, 1, 4), "times": (0.2, 2.0), "count": 24, "steps": 1200},
     "correlations": {"widths": (8, 32, 128), "n": 3, "seeds": 6, "steps": 10},
@@ -63,10 +70,10 @@ def test_every_claim_holds_and_the_picture_is_drawn(name: str) -> None:
 
 
 def test_a_picture_sets_its_labels_and_holds_no_date() -> None:
-    picture = svg(outcome("trust-region"))
-    assert picture.startswith("<?xml")
-    assert "mathdefault" not in picture, "labels of powers of ten are set, not spelt"
-    assert str(datetime.date.today()) not in picture
+    drawn = picture(outcome("trust-region"))
+    assert drawn.startswith("<?xml")
+    assert "mathdefault" not in drawn, "labels of powers of ten are set, not spelt"
+    assert str(datetime.date.today()) not in drawn
 
 
 def test_committed_results_are_small_whole_and_hold() -> None:
@@ -76,6 +83,9 @@ def test_committed_results_are_small_whole_and_hold() -> None:
         assert (folder / f"{name}.svg").stat().st_size < LARGEST
         known = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         assert known["holds"], name
+        of = SCENARIOS[name]
+        assert (known["title"], known["source"]) == (of.title, of.source)
+        assert known["sizes"].keys() == of.full.keys(), "sizes were renamed since"
         page = (folder / f"{name}.md").read_text(encoding="utf-8").replace("\\|", "|")
         assert [claim["name"] for claim in known["claims"] if claim["name"] not in page] == []
         assert f"[{name}]({name}.md)" in index
@@ -272,122 +282,6 @@ def test_a_planted_change_fails(
 def test_each_claim_fails_on_some_planted_change(name: str) -> None:
     fails = set().union(*(least for of, _, _, least in PLANTED if of == name))
     assert fails == set(range(len(outcome(name).claims)))
-
-
-@pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A scenario of three parts, each of which notes that it was computed; its claim is that the seed is below 5."""
-    computed: list[int] = []
-
-    def compute(work: Work, items: tuple[int, ...]) -> Outcome:
-        """Squares."""
-
-        def part(item: int) -> int:
-            if item == 3 and work.seed == 7 and 3 not in computed:
-                computed.append(3)
-                raise KeyboardInterrupt
-            computed.append(item)
-            return item**2
-
-        squares = work.each(items, part)
-        claim = Claim("the seed", work.seed, "five is more than four", high=4)
-        return Outcome(
-            [claim], ("item", "square"), list(zip(items, squares, strict=True)), lambda figure: None, ["A note."]
-        )
-
-    one = Scenario("toy", "A toy", "nobody", "Squares.", {"items": (1, 2)}, {"items": (1, 2, 3)}, compute)
-    monkeypatch.setattr("deqverify.scenarios.registry.scenarios", lambda: {"toy": one})
-    return computed
-
-
-def run(*words: str, out: Path) -> Any:
-    return CliRunner().invoke(main, ["scenario", *words, "--out", str(out)])
-
-
-def test_a_scenario_writes_a_picture_numbers_and_a_page(toy: list[int], tmp_path: Path) -> None:
-    done = run("toy", "--quick", out=tmp_path)
-    assert done.exit_code == 0
-    assert "holds" in done.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy.json", "toy.md", "toy.svg"]
-    known = json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))
-    assert known["rows"] == [[1, 1], [2, 4]]
-    assert known["claims"][0] | {"why": ""} == {
-        "name": "the seed",
-        "measured": 0,
-        "low": "-inf",
-        "high": 4,
-        "holds": True,
-        "why": "",
-    }
-    assert known["seed"] == 0
-    assert known["machine"]["date"]
-    text = (tmp_path / "toy.md").read_text(encoding="utf-8")
-    for part in (
-        "# A toy",
-        "Squares.",
-        "![A toy](toy.svg)",
-        "| holds | the seed | 0 | at most 4 |",
-        "| 2 | 4 |",
-        "A note.",
-    ):
-        assert part in text
-
-
-def test_a_claim_that_fails_is_exit_code_1(toy: list[int], tmp_path: Path) -> None:
-    done = run("--all", "--quick", "--seed", "5", out=tmp_path)
-    assert done.exit_code == 1
-    assert "FAILS" in done.output
-    assert "five is more than four" in done.output
-    assert "**fails**" in (tmp_path / "toy.md").read_text(encoding="utf-8")
-
-
-def test_an_interrupted_run_goes_on_where_it_was(toy: list[int], tmp_path: Path) -> None:
-    assert run("toy", "--seed", "7", out=tmp_path).exit_code != 0
-    assert toy == [1, 2, 3]
-    run("toy", "--seed", "7", out=tmp_path)
-    assert toy == [1, 2, 3, 3]
-    run("toy", "--seed", "7", out=tmp_path)  # what finished is done anew
-    assert toy == [1, 2, 3, 3, 1, 2, 3]
-
-
-def test_parts_of_other_sizes_and_seeds_are_not_used(tmp_path: Path) -> None:
-    file = tmp_path / "parts.json"
-    assert Work(0, file, "one").each([2], lambda k: k) == [2]
-    assert Work(0, file, "other").each([2], lambda k: -k) == [-2]
-    file.write_text("{", encoding="utf-8")
-    assert Work(0, file, "one").each([2], lambda k: k) == [2]
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ([], "--all"),
-        (["toy", "--all"], "--all"),
-        (["nothing"], "there is no scenario 'nothing'; use one of toy"),
-        (["toy", "--seed", "-1"], "--seed"),
-    ],
-)
-def test_bad_words_are_errors_that_say_what_to_do(words: list[str], said: str, toy: list[int], tmp_path: Path) -> None:
-    done = run(*words, out=tmp_path)
-    assert done.exit_code == 2
-    assert said in done.output
-
-
-def test_a_module_that_is_missing_is_said(toy: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from deqverify.scenarios import registry
-
-    one = replace(registry.scenarios()["toy"], needs=("no_such_module",))
-    monkeypatch.setattr(registry, "scenarios", lambda: {"toy": one})
-    done = run("toy", out=tmp_path)
-    assert done.exit_code == 2
-    assert "cannot run without no_such_module" in done.output
-
-
-def test_all_scenarios_are_listed(tmp_path: Path) -> None:
-    done = run("--list", out=tmp_path)
-    assert done.exit_code == 0
-    assert set(SCENARIOS) == set(ORDER)
-    assert all(name in done.output for name in ORDER)
 
 
 def test_a_number_that_is_none_holds_no_claim() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from html import unescape
@@ -19,6 +18,7 @@ import pytest
 
 from deqverify import laws
 from deqverify.cells import cells
+from tests.conftest import PATIENCE
 from tools.formulas import is_formula, mathml, prose, typeset
 from tools.site import BUILD, ORDER, ROOT, contents, moved, places
 from tools.site_pages import cell_page, law_page
@@ -135,25 +135,12 @@ def test_links_resolve_and_nothing_comes_from_elsewhere() -> None:
     assert broken == []
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install 'deqverify[browser]'")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        # No sandbox: containers run as root. The timeout is patience with a loaded machine.
-        running = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=300_000)
-        yield running
-        running.close()
-
-
 @pytest.fixture(params=[(1400, "light"), (400, "dark")], ids=str)
 def page(request: pytest.FixtureRequest, browser: Any) -> Iterator[Any]:
     """A page of the browser, in which whatever is said on the console or asked for elsewhere fails the test."""
     width, scheme = request.param
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.set_default_timeout(300_000)
+    page.set_default_timeout(PATIENCE)
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))

@@ -231,9 +231,10 @@ def test_what_has_no_logarithm_pushes_nothing(ratio: float) -> None:
 def test_a_tally_counts_sorts_and_survives_the_file() -> None:
     tally, other = Tally(), Tally()
     for ratio in (None, 0.0, math.nan, 0.5, 0.05, 1e-5):
-        tally.add(Example({"problem": None}, ratio == 0.5, ratio))
+        tally.add(Example({"problem": None}, ratio == 0.5, ratio, finds=2e-12 if ratio == 0.5 else math.inf))
     assert (tally.examples, tally.informative, tally.bounded, tally.exact) == (6, 1, 5, 2)
     assert tally.bins == {-2: 1, -6: 1, -20: 1}  # quarters of decades
+    assert tally.finds == {-46: 1}
     assert tally.worst == 0.5
     assert not tally.loose
     other.add(Example({"x": 3}, True, 0.9))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, seed, settings
+from hypothesis import Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
 from deqverify import strategies
@@ -19,11 +18,9 @@ from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Pois
 from deqverify.problem import SoftmaxProblem
 from deqverify.strategies.problems import FEATURE_REGIMES, LOGIT_REGIMES, MOST_EXPONENT, scales, sizes
 from deqverify.theory.closed_form import ClosedForm
+from tests.cell_examples import QUIET
 
 DRAWS = 1000
-QUIET = settings(
-    database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink)
-)
 
 
 def drawn(strategy: st.SearchStrategy[Any], count: int = DRAWS) -> list[Any]:
@@ -118,11 +115,16 @@ PLANTED: dict[str, tuple[Callable[[SoftmaxProblem], bool], int]] = {
 
 
 @pytest.mark.parametrize("name", list(PLANTED))
-def test_a_planted_failure_shrinks_in_two_seconds_to_something_small(name: str) -> None:
+def test_a_planted_failure_shrinks_soon_to_something_small(name: str) -> None:
     condition, most = PLANTED[name]
-    started = time.perf_counter()
-    smallest = find(strategies.problems(), condition, settings=settings(QUIET, max_examples=2000), random=Random(0))
-    assert time.perf_counter() - started < 2.0  # the promise of the issue, with room on a loaded machine
+    tried: list[Any] = []
+
+    def noted(problem: Any) -> bool:
+        tried.append(problem)
+        return condition(problem)
+
+    smallest = find(strategies.problems(), noted, settings=settings(QUIET, max_examples=2000), random=Random(0))
+    assert len(tried) <= 200  # a few milliseconds each; 27 to 47 were needed when this was written
     assert max(smallest.m, smallest.p, smallest.n) <= most
     untouched = [getattr(smallest, k) for k in ("A", "Y") if k not in name.split()]
     assert not any(array.any() for array in untouched)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from deqverify.figures import svg
 from deqverify.running.files import write_whole
 from tools.power import CLAIMS, MEASURED, NEAR, PAGE, PICTURE, QUANTITIES, RATES, Rarity, Size, read
 
@@ -100,8 +99,7 @@ def picture(sizes: Sequence[Size], rarities: Sequence[Rarity]) -> str:
     """SVG: left and middle the smallest error against 1 − γ for each claim, right the probability against the frequency
     of a defect that shows on every kind of problem."""
     laws = list(dict.fromkeys(size.law for size in sizes))
-    style = {"svg.fonttype": "none", "svg.hashsalt": "power", "axes.spines.top": False, "axes.spines.right": False}
-    with rc_context(style):
+    with rc_context({"axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(10.5, 3.6), layout="constrained")
         small, loose, rare = figure.subplots(1, 3)
         for axes, claim in ((small, "exact"), (loose, "1e-6")):
@@ -124,6 +122,4 @@ def picture(sizes: Sequence[Size], rarities: Sequence[Rarity]) -> str:
             xlabel="share of problems with the defect", ylabel="probability that it is found", title="rare defects"
         )
         rare.legend(fontsize=8, frameon=False)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Title": "What each law finds"})
-    return re.sub(r"[ \t]+$", "", file.getvalue(), flags=re.MULTILINE)
+        return svg(figure)

@@ -15,8 +15,8 @@ HEAD = """# Compared with what people use today
 
 Each baseline was asked of {faults} of the {all_faults} faults of `deqverify.faults` and of {correct} of the
 {all_correct} correct implementations of `deqverify.correct`{order}. The libraries' own tests are written again in their
-manner in [tools/rivals.py](../tools/rivals.py), which names repository and file; torchdeq keeps no tests in its
-repository.
+manner in [tools/rivals_baselines.py](../tools/rivals_baselines.py), which names repository and file;
+torchdeq keeps no tests in its repository.
 {machine}, {date}. `python -m tools.rivals run` measures, `python -m tools.rivals page` writes this page.
 
 Killed, of all faults of the class; a baseline that cannot ask of a fault (a whole model has no equilibrium, a gradient

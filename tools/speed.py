@@ -1,4 +1,5 @@
 """How fast the fast reference is: ``python -m tools.speed peers|near-one|batched|model|compile`` prints a table.
+``python -m tools.speed calibrate --save FOLDER`` measures the coefficients of its cost model and keeps them.
 
 Everything compared in a row is measured in one run, in turns. ``--threads 1`` (default) reads the process's CPU time,
 which neighbours on a shared machine disturb less than the clock on the wall; with more threads, and with ``--wall``,
@@ -13,8 +14,9 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,6 +249,19 @@ def model(options: Any, clock: Callable[[], float]) -> None:
           f"{statistics.median(losses):.2f}; taken {chosen}; best {best_of}")  # fmt: skip
 
 
+def calibrated(options: Any, clock: Callable[[], float]) -> None:
+    """The cost model's coefficients for both dtypes, kept as ``costs-DTYPE.json`` in the folder that is named."""
+    for dtype in (torch.float64, torch.float32):
+        found = calibrate(dtype, options.device, options.seconds)
+        print(*(f"{key} {value}" for key, value in found.where.items()), sep=", ")
+        print("seconds of".ljust(12) + "".join(f"{term:>11}" for term in ("1", "m", "m²", "m³", "mn", "m²n")))
+        for part, coefficients in found.coefficients.items():
+            print(f"{part:12}" + "".join(f"{coefficient:11.2e}" for coefficient in coefficients))
+        if options.save:
+            options.save.mkdir(parents=True, exist_ok=True)
+            found.save(options.save / f"costs-{found.where['dtype']}.json")
+
+
 def draw(rng: np.random.Generator, widest: float = 10.3) -> tuple[Tensor, Tensor, Tensor, float, float, str]:
     """A case of the grid: widths 16 to 2**widest, 1 to 384 points, easy and hard matrices, γ from .5 to 1 − 1e-6."""
     m, n = int(2 ** rng.uniform(4, widest)), int(2 ** rng.uniform(0, math.log2(384)))
@@ -299,9 +314,19 @@ def plain_pull(P: Tensor, E: Tensor, d: Tensor) -> Tensor:
     return T - E * (T.sum(0) * d)
 
 
-def main() -> None:
+ACTIONS: dict[str, Callable[[Any, Callable[[], float]], None]] = {
+    "peers": peers,
+    "near-one": near_one,
+    "batched": batched,
+    "model": model,
+    "compile": compiled,
+    "calibrate": calibrated,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["peers", "near-one", "batched", "model", "compile"])
+    parser.add_argument("what", choices=list(ACTIONS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=0, help="samples of each; by size if left out")
     parser.add_argument(
@@ -310,19 +335,21 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=10_000)
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=20.0, help="of the calibration")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="of the calibration's result, made if missing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--wall", action="store_true")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--verbose", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.save and options.what != "calibrate":
+        parser.error("--save: only calibrate has a result to keep")
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     random.seed(options.seed)
     clock = time.process_time if options.threads == 1 and not options.wall else time.perf_counter
     if options.device == "cuda":
         clock = synchronised
-    todo = {"peers": peers, "near-one": near_one, "batched": batched, "model": model, "compile": compiled}
-    todo[options.what](options, clock)
+    ACTIONS[options.what](options, clock)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ once, each with weights of its own, show what a batch dimension gives over a loo
 from __future__ import annotations
 
 import html
-import io
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from deqverify.benchmarking.results import machine, versions
 from deqverify.benchmarking.showing import seconds
 from deqverify.benchmarking.targets import Run, Unavailable, timed_target, wait_for
 from deqverify.dtypes import Array
+from deqverify.figures import svg
 from deqverify.implementations.devices import cuda_present
 from deqverify.losses import Squared
 from deqverify.problem import Problem, SoftmaxProblem
@@ -336,13 +336,11 @@ def _section(axis: Axis, points: list[Point]) -> str:
 
 
 def _picture(axis: Axis, lines: dict[str, list[Point]]) -> str:
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     shown = [(title, of) for title, of in _QUANTITIES if any(of(p) for line in lines.values() for p in line)]
-    figure, axes = pyplot.subplots(1, len(shown), figsize=(4.6 * len(shown), 4.2), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(4.6 * len(shown), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(shown), squeeze=False)
     for (title, of), at in zip(shown, axes[0], strict=True):
         for number, (name, line) in enumerate(lines.items()):
             pairs = [(p.value, size) for p in line if (size := of(p))]
@@ -357,11 +355,7 @@ def _picture(axis: Axis, lines: dict[str, list[Point]]) -> str:
         at.grid(True, which="major", alpha=0.3)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    drawn = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "deqverify"}):  # the same points, the same file
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    text = drawn.getvalue()
+    text = svg(figure)
     return text[text.index("<svg") :]
 
 

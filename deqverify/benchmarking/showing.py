@@ -14,6 +14,7 @@ from rich.table import Table
 from deqverify.benchmarking.against import Comparison
 from deqverify.benchmarking.measuring import Row
 from deqverify.benchmarking.results import Pair, Result
+from deqverify.figures import save
 
 
 def console() -> Console:
@@ -138,10 +139,7 @@ def _compact(row: Row | None, fastest: float) -> str:
 def draw(rows: list[Row], path: Path) -> None:
     """A panel for every cell and pass, a line for each target, a mark for each width, time along a logarithmic axis;
     the fastest on top. The suffix of ``path`` says the format, SVG without one. ValueError where nothing was timed."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     timed = [row for row in rows if row.timing]
     if not timed:
@@ -151,9 +149,8 @@ def draw(rows: list[Row], path: Path) -> None:
     panels = [[[r for r in timed if (r.which, r.problem.cell) == (w, c)] for w in passes] for c in cells]
     heights = [0.22 * max(len({r.name for r in panel}) for panel in line) + 0.5 for line in panels]
     size = (6.5 * len(passes) + 1.5, sum(heights) + 0.6)
-    figure, axes = pyplot.subplots(
-        len(cells), len(passes), figsize=size, squeeze=False, layout="constrained", height_ratios=heights
-    )
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(cells), len(passes), squeeze=False, height_ratios=heights)
     for line, at_cell, cell in zip(panels, axes, cells, strict=True):
         for panel, at, which in zip(line, at_cell, passes, strict=True):
             _panel(at, panel, widths)
@@ -161,10 +158,7 @@ def draw(rows: list[Row], path: Path) -> None:
     axes[-1][0].set_xlabel("seconds")
     handles, labels = max((at.get_legend_handles_labels() for at in axes.flat), key=lambda pair: len(pair[1]))
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize=8, frameon=False)
-    with matplotlib.rc_context({"svg.hashsalt": "deqverify"}):  # the same rows, the same file
-        kind = path.suffix.removeprefix(".") or "svg"
-        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    pyplot.close(figure)
+    save(figure, path)
 
 
 def _panel(at: Any, rows: list[Row], widths: list[int]) -> None:

@@ -69,8 +69,9 @@ class CustomRoot(JaxLayer):
     dense solve for the derivative."""
 
     name = "custom root"
+    tolerance = 1e-5
     claims = replace(
-        STATELESS, cells=CONTRACTING, forward=Accuracy(1e-5), backward=DIRECT, compiles=True, where=__name__
+        STATELESS, cells=CONTRACTING, forward=Accuracy(tolerance), backward=DIRECT, compiles=True, where=__name__
     )
     most = 3000
 
@@ -82,7 +83,7 @@ class CustomRoot(JaxLayer):
 
         def near(z: Any, f: Any) -> Any:
             residual, size = (jnp.linalg.norm(a.reshape(len(a), -1), axis=1) for a in (f - z, f))
-            return (residual <= 1e-5 * size).all()
+            return (residual <= self.tolerance * size).all()
 
         def iterated(_: Any, z: Any) -> Any:
             def going(carried: Any) -> Any:

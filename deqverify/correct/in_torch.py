@@ -168,7 +168,10 @@ class Iterated(SoundPicard):
     """Picard's iteration on any cell that contracts, in PyTorch, stopped by the claim's own rule; the state that is
     returned is the one whose residual was measured."""
 
-    claims = replace(STATELESS, cells=CONTRACTING, forward=Accuracy(1e-5), backward=Accuracy(1e-5), where=__name__)
+    tolerance = 1e-5
+    claims = replace(
+        STATELESS, cells=CONTRACTING, forward=Accuracy(tolerance), backward=Accuracy(tolerance), where=__name__
+    )
 
     def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
         with torch.no_grad():
@@ -181,7 +184,7 @@ class Iterated(SoundPicard):
 
     def meets(self, step: Any, size: Any) -> bool:
         step, size = (a.flatten(1).double().norm(dim=1) for a in (step, size))
-        return bool((step <= 1e-5 * size).all())
+        return bool((step <= self.tolerance * size).all())
 
 
 @correct("autograd-function")
@@ -213,11 +216,12 @@ class UnrolledCheckpointed(TorchLayer):
     """
 
     name = "unrolled, checkpointed"
+    tolerance = 1e-4
     claims = replace(
         STATELESS,
         cells=CONTRACTING,
-        forward=Accuracy(1e-4),
-        backward=Accuracy(1e-4),
+        forward=Accuracy(tolerance),
+        backward=Accuracy(tolerance),
         dtypes=("float64",),
         where=__name__,
     )
@@ -231,13 +235,14 @@ class UnrolledCheckpointed(TorchLayer):
         plain = {name: value.detach() for name, value in theta.items()}
         rate = cell.certificate({name: np.asarray(value) for name, value in plain.items()}).rate
         s = math.prod(z.shape[1:])
-        wanted = 0.25e-4 / (math.sqrt(s) * (1.0 + math.sqrt(s)))
+        wanted = 0.25 * self.tolerance / (math.sqrt(s) * (1.0 + math.sqrt(s)))
         steps = 1 if rate == 0.0 else math.ceil(math.log(wanted) / math.log(rate))
         step, status = cell.step(plain, x.detach()), Status.CAPPED
         with torch.no_grad():
             for _ in range(5 * self.most):
                 z, before = step(z), z
-                if bool(((z - before).flatten(1).norm(dim=1) <= 1e-6 * z.flatten(1).norm(dim=1)).all()):
+                moved, size = (a.flatten(1).norm(dim=1) for a in (z - before, z))
+                if bool((moved <= 0.01 * self.tolerance * size).all()):
                     status = Status.CONVERGED if steps <= self.most else Status.CAPPED
                     break
         step = cell.step(theta, x)

@@ -6,6 +6,7 @@ a state whose residual was measured and is small enough, and of no other.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -52,30 +53,46 @@ class Alone(Variant):
             return f, float(np.linalg.norm((f - z).astype(np.float64)))
 
 
-@correct("anderson")
-class Anderson(Alone):
-    """Anderson's acceleration with a history of five, by least squares in the differences (Walker & Ni 2011).
-
-    A step that does not make the residual smaller is taken again as Picard's, from the last state.
-    """
+class Guarded(Alone):
+    """An accelerated iteration: the next state is what :meth:`proposing` gives, but a step that does not make the
+    residual smaller is taken again as Picard's, from the same state."""
 
     cap = 500
-    window = 5
 
     def iterate(self, step: Map, z: Any) -> tuple[Any, Status]:
+        propose = self.proposing(step)
         f, size = self.residual(step, z)
-        history: list[tuple[Any, Any]] = []
         for _ in range(self.most):
             if (status := self.ended(z, f)) is not None:
                 return z, status
-            history = [*history[1 - self.window :], (z, f)]
-            ahead = self.mixed(history)
+            ahead = propose(z, f)
             image, found = self.residual(step, ahead)
             if not found < size:
                 ahead = f
                 image, found = self.residual(step, ahead)
             z, f, size = ahead, image, found
         return z, self.ended(z, f) or Status.CAPPED
+
+    def proposing(self, step: Map) -> Callable[[Any, Any], Any]:
+        """From a state and its image to the next state, for one run: it is asked at each state of the run in turn."""
+        raise NotImplementedError
+
+
+@correct("anderson")
+class Anderson(Guarded):
+    """Anderson's acceleration with a history of five, by least squares in the differences (Walker & Ni 2011), guarded
+    by Picard's step."""
+
+    window = 5
+
+    def proposing(self, step: Map) -> Callable[[Any, Any], Any]:
+        history: deque[tuple[Any, Any]] = deque(maxlen=self.window)
+
+        def propose(z: Any, f: Any) -> Any:
+            history.append((z, f))
+            return self.mixed(list(history))
+
+        return propose
 
     def mixed(self, history: list[tuple[Any, Any]]) -> Any:
         """``f_k − ΔF a`` with a least squares solution of ``ΔR a = r_k``, differences from the newest."""
@@ -89,51 +106,41 @@ class Anderson(Alone):
 
 
 @correct("broyden")
-class Broyden(Alone):
+class Broyden(Guarded):
     """Broyden's good method on ``g(z) = f(z) − z``, its approximation of ``(I − J)⁻¹`` starting at I, so that the first
-    step is Picard's; a step that does not make the residual smaller is Picard's too."""
+    step is Picard's; guarded by Picard's step."""
 
-    cap = 500
+    def proposing(self, step: Map) -> Callable[[Any, Any], Any]:
+        H: Any = None
+        before: tuple[Any, Any] | None = None
 
-    def iterate(self, step: Map, z: Any) -> tuple[Any, Status]:
-        H = np.eye(z.size)
-        f, size = self.residual(step, z)
-        for _ in range(self.most):
-            if (status := self.ended(z, f)) is not None:
-                return z, status
-            ahead = (z + (H @ (f - z).ravel()).reshape(z.shape)).astype(z.dtype)
-            image, found = self.residual(step, ahead)
-            if not found < size:
-                ahead = f
-                image, found = self.residual(step, ahead)
-            moved, change = (ahead - z).ravel(), ((f - z) - (image - ahead)).ravel()  # change ≈ (I − J) moved
-            along = moved @ H
-            scale = along @ change
-            if np.isfinite(scale) and abs(scale) > 1e-8 * (moved @ moved):  # else H would blow up
-                H = H + np.outer(moved - H @ change, along) / scale
-            z, f, size = ahead, image, found
-        return z, self.ended(z, f) or Status.CAPPED
+        def propose(z: Any, f: Any) -> Any:
+            nonlocal H, before
+            H = np.eye(z.size) if before is None else self.learnt(H, *before, z, f)
+            before = z, f
+            return (z + (H @ (f - z).ravel()).reshape(z.shape)).astype(z.dtype)
+
+        return propose
+
+    def learnt(self, H: Any, z: Any, f: Any, ahead: Any, image: Any) -> Any:
+        """H after the step from z, whose image is f, to ``ahead``, whichever method took it."""
+        moved, change = (ahead - z).ravel(), ((f - z) - (image - ahead)).ravel()  # change ≈ (I − J) moved
+        along = moved @ H
+        scale = along @ change
+        if np.isfinite(scale) and abs(scale) > 1e-8 * (moved @ moved):  # else H would blow up
+            return H + np.outer(moved - H @ change, along) / scale
+        return H
 
 
 @correct("newton-krylov")
-class NewtonKrylov(Alone):
-    """Newton's method whose steps GMRES finds from difference quotients of f, without a Jacobian (Knoll & Keyes 2004);
-    a step that does not make the residual smaller is Picard's."""
+class NewtonKrylov(Guarded):
+    """Newton's method whose steps GMRES finds from difference quotients of f, without a Jacobian (Knoll & Keyes 2004),
+    guarded by Picard's step."""
 
     cap = 200
 
-    def iterate(self, step: Map, z: Any) -> tuple[Any, Status]:
-        f, size = self.residual(step, z)
-        for _ in range(self.most):
-            if (status := self.ended(z, f)) is not None:
-                return z, status
-            ahead = (z + self.correction(step, z, f)).astype(z.dtype)
-            image, found = self.residual(step, ahead)
-            if not found < size:
-                ahead = f
-                image, found = self.residual(step, ahead)
-            z, f, size = ahead, image, found
-        return z, self.ended(z, f) or Status.CAPPED
+    def proposing(self, step: Map) -> Callable[[Any, Any], Any]:
+        return lambda z, f: (z + self.correction(step, z, f)).astype(z.dtype)
 
     def correction(self, step: Map, z: Any, f: Any) -> Any:
         reach = np.sqrt(np.finfo(z.dtype).eps) * max(float(np.linalg.norm(z)), float(np.linalg.norm(f)))

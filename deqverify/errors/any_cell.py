@@ -136,7 +136,7 @@ class BallJudge:
             image = self.errors.exact.cell.step(self.errors.exact.theta_balls, self.errors.exact.x_balls)(
                 beside(z, self.errors.arithmetic.unit)
             )
-        noise = 2.0 * radius(image) + 2.0 * self.errors.arithmetic.storage * np.abs(z)
+        noise = self.errors.claims.functions * radius(image) + 2.0 * self.errors.arithmetic.storage * np.abs(z)
         return np.asarray(noise.reshape(self.problem.n, -1).sum(axis=1))
 
     def error(self, z: Array) -> Array:

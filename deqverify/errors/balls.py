@@ -2,10 +2,11 @@
 
 Three reasons let a right implementation differ from the truth, and make the terms of every bound:
 
-* *rounding*: twice the radius of one evaluation of the cell in balls at the precision of the dtype forgives another
-  order of summation (theory: rounding-of-a-cell), and a direct solve is forgiven ``3su |PᵀL||U||z|`` besides (Higham,
-  *Accuracy and Stability of Numerical Algorithms*, Theorem 9.4, entry by entry); where f is not linear in z, a
-  solver stops by a norm, and what it leaves is forgiven in the 2-norm;
+* *rounding*: ``functions`` (a claim, 2 or more) times the radius of one evaluation of the cell in balls at the
+  precision of the dtype forgives another order of summation and elementary functions that are off by as many units of
+  rounding, since a ball's are off by one at least (theory: rounding-of-a-cell); a direct solve is forgiven
+  ``3su |PᵀL||U||z|`` besides (Higham, *Accuracy and Stability of Numerical Algorithms*, Theorem 9.4, entry by entry);
+  where f is not linear in z, a solver stops by a norm, and what it leaves is forgiven in the 2-norm;
 * the *claimed* solver accuracy, in its own norm through the rows of ``M ≈ (I − J)⁻¹``;
 * *curvature*: what the Jacobian changes over the box in which answers lie, by Krawczyk's test (theory: krawczyk).
 
@@ -113,9 +114,9 @@ class BallErrors:
 
     @cached_property
     def z_error(self) -> Bound:
-        """Of ẑ, (n, *state): the least e found with ``|M|r + claim(e) + G e + u'|z*| ≤ e``, r being twice the radius of
-        ``f(z*)`` in balls of the dtype and ``3su |PᵀL||U||z*|``; ``G = |I − M(I − [J])|`` over the box
-        ``z* ± e``. Where f is not linear in z, :func:`accepted` stands for ``|M|r``."""
+        """Of ẑ, (n, *state): the least e found with ``|M|r + claim(e) + G e + u'|z*| ≤ e``, r being ``functions``
+        times the radius of ``f(z*)`` in balls of the dtype and ``3su |PᵀL||U||z*|``; ``G = |I − M(I − [J])|`` over the
+        box ``z* ± e``. Where f is not linear in z, :func:`accepted` stands for ``|M|r``."""
         return self.bound(self.box.rounding, self.box.claimed, self.box.curvature)
 
     @cached_property
@@ -128,7 +129,7 @@ class BallErrors:
         exact, z, M = self.exact, np.abs(self.z).reshape(self.n, self.s), np.abs(self.exact.M)
         with precision(self.computed):
             image = exact.cell.step(exact.theta_balls, exact.x_balls)(beside(self.z, self.arithmetic.unit))
-        noise = 2.0 * radius(image).reshape(z.shape)
+        noise = self.claims.functions * radius(image).reshape(z.shape)
         left = noise + self.solve_rounding(exact.growth, z)
         straight = isinstance(exact.cell, LinearCell)
         rounding = (apply(M, left) if straight else accepted(self.arithmetic, M, left)) + self.stored(z)
@@ -225,8 +226,9 @@ class BallErrors:
         """Of Λ̂, (n, *state), for a cotangent off by ``given``: the least a found with
         ``|M|ᵀ(r + given + b) + claim(a) + Gᵀa + u'|Λ| ≤ a``.
 
-        b is ``|c + Jᵀ([z* ± e])Λ − Λ|``, what an error of ẑ makes of the adjoint equation; r is twice the radius of
-        ``JᵀΛ`` in balls of the dtype and ``3su (|PᵀL||U|)ᵀ|Λ|``; ``G = |I − (I − [J])M|`` (theory: allowed-adjoint).
+        b is ``|c + Jᵀ([z* ± e])Λ − Λ|``, what an error of ẑ makes of the adjoint equation; r is ``functions`` times the
+        radius of ``JᵀΛ`` in balls of the dtype and ``3su (|PᵀL||U|)ᵀ|Λ|``; ``G = |I − (I − [J])M|`` (theory:
+        allowed-adjoint).
         """
         rounding, claim, curvature, cotangent, _ = self._adjoint_terms(given)
         return self.bound(rounding, claim, curvature, cotangent if np.any(given) else None)
@@ -255,10 +257,10 @@ class BallErrors:
 
     @cached_property
     def adjoint_noise(self) -> Array:
-        """Twice the radius of ``JᵀΛ`` in balls of the dtype, (n, s)."""
+        """``functions`` (claims) times the radius of ``JᵀΛ`` in balls of the dtype, (n, s)."""
         with precision(self.computed):
             pulled = self._points.z
-        return 2.0 * radius(pulled).reshape(self.n, self.s)
+        return self.claims.functions * radius(pulled).reshape(self.n, self.s)
 
     @cached_property
     def _points(self) -> Parts:
@@ -282,8 +284,8 @@ class BallErrors:
         by, the cotangent being off by ``given``.
 
         The cell's own pull-back evaluated on the balls ``z* ± e`` and ``Λ ± a`` at the precision of the dtype: their
-        radius, the distance of their midpoint from the truth, once more the radius at ``z*`` and Λ, and ``u'`` times
-        the gradient (theory: allowed-gradient).
+        radius, the distance of their midpoint from the truth, ``functions − 1`` times the radius at ``z*`` and Λ, and
+        ``u'`` times the gradient (theory: allowed-gradient).
         """
         rounding, _, _, cotangent, total = self._adjoint_terms(given)
         exact = self._exact_pull
@@ -306,7 +308,8 @@ class BallErrors:
             moved, still = _blocks(self.exact.pull(z, adjoint)), _blocks(self._points)
         found = {}
         for name, value in exact.items():
-            off = radius(moved[name]) + np.abs(middle(moved[name]) - value) + radius(still[name])
+            again = (self.claims.functions - 1.0) * radius(still[name])
+            off = radius(moved[name]) + np.abs(middle(moved[name]) - value) + again
             off = off * ROUNDED + self.stored(value) + self.underflow
             found[name] = np.where(np.isnan(off), np.inf, off)
         return found

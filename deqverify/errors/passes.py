@@ -27,7 +27,7 @@ def residual_floor(of: BallErrors) -> Array:
     with precision(of.computed):
         image = of.exact.cell.step(of.exact.theta_balls, of.exact.x_balls)(beside(of.z, of.arithmetic.unit))
     stored = of.stored(z)
-    left = 2.0 * radius(image).reshape(z.shape) + of.solve_rounding(of.exact.growth, z)
+    left = of.claims.functions * radius(image).reshape(z.shape) + of.solve_rounding(of.exact.growth, z)
     return np.asarray((left + stored + apply(of.box.J.size, stored)).sum(axis=1) * ROUNDED)
 
 
@@ -100,8 +100,8 @@ def tangent(of: BallErrors, theta: dict[str, Array], x: Array) -> tuple[Array, B
     """``dz = (I − J)⁻¹(∂f/∂θ dθ + ∂f/∂x dx)``, (n, *state), and what an implementation's differs by.
 
     The least b with ``|M|(r + m) + claim(b) + G b + u'|dz| ≤ b``: m is ``|push(dθ, dx, dz) − dz|`` over the box of
-    ẑ, r twice the radius of that push in balls of the dtype and a direct solve's residual, the claim that of the
-    forward pass (theory: allowed-adjoint, for J in place of its transpose).
+    ẑ, r ``functions`` times the radius of that push in balls of the dtype and a direct solve's residual, the claim that
+    of the forward pass (theory: allowed-adjoint, for J in place of its transpose).
     """
     exact, J = of.exact, of.box.J
     with np.errstate(all="ignore"):
@@ -111,7 +111,8 @@ def tangent(of: BallErrors, theta: dict[str, Array], x: Array) -> tuple[Array, B
     if not np.isfinite(of.box.error).all():
         return dz.reshape(of.shape), of.bound(*[np.full((of.n, of.s), np.inf)] * 3)
     with precision(of.computed):
-        noise = 2.0 * radius(exact.cell.push(exact.theta_balls, exact.x_balls, beside(of.z, of.arithmetic.unit), along))
+        pushed = exact.cell.push(exact.theta_balls, exact.x_balls, beside(of.z, of.arithmetic.unit), along)
+    noise = of.claims.functions * radius(pushed)
     box = balls(exact.candidate, of.box.error.reshape(of.shape))
     with ctx.workprec(BITS):
         moved = magnitude(exact.cell.push(exact.theta_balls, exact.x_balls, box, along) - along.z)

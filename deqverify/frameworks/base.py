@@ -42,6 +42,10 @@ class Framework(Protocol):
     global_settings: ClassVar[Mapping[str, Setting]]
     """What is global and not a layer's to change, by name."""
 
+    functions: ClassVar[Mapping[str, float]] = {}
+    """By dtype, the relative error of elementary functions, in units of rounding, where that is more than is claimed
+    anyway (``Claims.functions``)."""
+
     @abstractmethod
     def native(self, values: Any, dtype: str, device: str) -> Any:
         """A native array of ``values``, of any shape, its entries in memory row by row, as users hold their data."""

@@ -73,6 +73,7 @@ class JaxFramework(Framework):
     """JAX arrays, in their dtype and on their device."""
 
     name = "jax"
+    functions: ClassVar = {"float64": 8.0, "float32": 8.0}  # measured on the CPU: tanh is off by 6.9 and 4.7
     layouts = ()
     mutable, because = False, "JAX arrays are immutable, and how they lie in memory is not a program's to choose"
     without_gradient: ClassVar = {"no vjp": _no_vjp}
@@ -121,7 +122,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     jitted = jax.jit(function, static_argnums=0)
 
     def call(*arguments: Any) -> Any:
-        with clock.compiling():
+        with clock.uncounted():
             jitted.lower(*arguments).compile()  # kept by JAX: the second time it is a look-up
         return jitted(*arguments)
 

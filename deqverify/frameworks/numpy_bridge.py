@@ -23,6 +23,7 @@ class NumpyFramework(Framework):
     mutable, because = True, ""
     without_gradient: ClassVar = {}
     global_settings = PROCESS_SETTINGS
+    functions: ClassVar = {"float32": 5.0}  # its tests allow exp 2.52 units in the last place; log measured 4.3 here
 
     def native(self, values: Any, dtype: str, device: str) -> Any:
         return np.array(values, dtype=dtype, order="C")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from deqverify.clock import Interrupted, uncounted
 from deqverify.frameworks import FRAMEWORKS
 from deqverify.implementations.candidates import as_implementation, is_module, refuse_module_class
 from deqverify.implementations.options import claimed, framework_of
@@ -90,9 +91,10 @@ def _built(factory: Any, options: tuple[str, ...], text: str) -> Any:
     try:
         made = factory(*options)
         if getattr(made, "framework", None) in FRAMEWORKS:
-            importlib.import_module(made.framework)  # a layer may be made without it, and not asked
+            with uncounted():
+                importlib.import_module(made.framework)  # a layer may be made without it, and not asked
         return made
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         raise
     except ModuleNotFoundError as error:  # a factory may import its library first when it is called
         target, missing = parse(text), (error.name or "").partition(".")[0]
@@ -126,11 +128,12 @@ def forget() -> None:
 
 def find(name: str) -> Any:
     """What the name of a target stands for: what its entry point or its module holds. TargetError if it cannot be
-    imported."""
+    imported. Importing does not count against an example, as for a fresh implementation amid a trial."""
     if name in _FAILED:
         raise TargetError(_FAILED[name])
     try:
-        return _imported(name)
+        with uncounted():
+            return _imported(name)
     except TargetError as error:
         _FAILED[name] = str(error)
         raise
@@ -154,7 +157,7 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         fix = _remedy(name, (error.name or "").partition(".")[0], points.get(name))
         raise TargetError(f"target {name!r}: there is no module {error.name!r}; {fix}") from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:  # importing a stranger's module may raise anything, and exit
         raise TargetError(f"target {name!r}: importing it failed: {type(error).__name__}: {error}") from error

@@ -11,7 +11,7 @@ import pickle
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -126,6 +126,8 @@ class Subject:
         self.claims: Claims = self.implementation.claims
         self.name = name or self.implementation.name
         self.dtype = known_dtype(dtype or self.claims.dtypes[0]).name
+        needed = self.framework.functions.get(self.claims.computes_in.get(self.dtype, self.dtype), 0.0)
+        self.claims = replace(self.claims, functions=max(self.claims.functions, needed))
         self.device = device
         self.notes: list[str] = []
         """What was noticed on the way in one example, said beside a violation."""

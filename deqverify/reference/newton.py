@@ -155,7 +155,8 @@ def _newton(
             f = np.where(_each(picard, z), image(z), f)
     finite = np.isfinite(residual)
     z = np.where(_each(finite, z), z, np.nan)  # instead of a finite start
-    good = stopped | low
+    # What is low when the cap is reached may still be twice what rounding leaves: nobody tried to lower it.
+    good = stopped | (residual == 0.0)
     statuses = [
         Status.DIVERGED if not able else Status.CONVERGED if done else Status.CAPPED
         for able, done in zip(finite, good, strict=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deqverify.dtypes import dtype
+from deqverify.figures import save
 from deqverify.registry import laws
 from deqverify.running.executors import Executor
 from deqverify.running.results import Result, Verdict
@@ -164,7 +165,7 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
         axes.set_yticks(range(len(names)), names if number == 0 else [""] * len(names), fontsize=8)
     shade = "Shade: share of the law's examples, at the left edge those that measured 0."
     figure.supxlabel(f"measured/allowed. {shade} Dot: the worst, red where below 1/1000.", fontsize=9)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def _panel(axes: Any, column: Sequence[Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from deqverify.reporting import rendering
-from deqverify.reporting.wording import counts, details, ending, plain, remarks, said
+from deqverify.reporting.wording import counts, details, ending, plain, remarks, said, strength
 from deqverify.running.plan import Report
 
 MOST = 60_000
@@ -50,7 +50,7 @@ def _template(name: str, report: Report, **given: Any) -> str:
             said=said,
             details=details,
             failures=rendering.failures(report),
-            remarks=remarks(report),
+            remarks=remarks(report) + strength(report),
             counts=f"{counts(report)} {ending(report)}",
             most=MOST_SCRIPT,
             **given,

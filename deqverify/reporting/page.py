@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from deqverify.registry import laws
 from deqverify.reporting import rendering
-from deqverify.reporting.wording import FULL_SHARE, LEGEND, counts, details, ending, plain, remarks, said
+from deqverify.reporting.wording import FULL_SHARE, LEGEND, counts, details, ending, plain, remarks, said, strength
 from deqverify.running.causes import Cause, trusted
 from deqverify.running.installed import versions
 from deqverify.running.plan import Report
@@ -60,7 +60,7 @@ def text(report: Report) -> str:
             matrix=rendering.matrix(report),
             undecided=rendering.undecided(report.results),
             failures=rendering.failures(report),
-            remarks=remarks(report),
+            remarks=remarks(report) + strength(report),
             versions=versions(),
             effort=_effort(report),
             legend=LEGEND,

@@ -3,7 +3,6 @@ alternative text that says what is to be seen."""
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from deqverify.figures import svg
 from deqverify.reporting.wording import plain
 from deqverify.running.sketches import ALLOWED, MEASURED, THEORY, Curve, Sketch
 
@@ -30,7 +30,6 @@ NAMES = {INK: "ink", SOFT: "soft", LINE: "line", BAD: "bad", GOOD: "good"} | {
 MARKERS = "osD^vP"
 
 STYLE = {
-    "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 10,
     "text.color": INK,
@@ -76,17 +75,16 @@ def _drawn(of: str, heading: str, told: str, caption: str, draw: Callable[[Any],
         figure.set_size_inches(4.6, 2.7 + below)
         figure.subplots_adjust(left=0.15, right=0.97, bottom=below / (2.7 + below), top=0.98)
         axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.5 / 2.65), ncols=2, borderaxespad=0.0)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        drawn = svg(figure, transparent=True)
     title = plain(f"{of}: {heading}" if of else heading)
-    return Picture(plain(heading), _inlined(buffer.getvalue(), title, plain(told)), plain(caption), plain(note))
+    return Picture(plain(heading), _inlined(drawn, title, plain(told)), plain(caption), plain(note))
 
 
-def _inlined(svg: str, title: str, told: str) -> str:
+def _inlined(drawn: str, title: str, told: str) -> str:
     """The SVG element alone, its ids unlike those of others on the page, its colours the style sheet's."""
     prefix = f"p{next(_numbers)}"
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = drawn[drawn.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', body))
     kept = {name for pair in used for name in pair if name}
     body = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in kept else "", body)

@@ -20,6 +20,7 @@ from deqverify.reporting.wording import (
     plain,
     remarks,
     said,
+    strength,
 )
 from deqverify.running.causes import Cause, trusted
 from deqverify.running.counterexamples import Counterexample
@@ -67,6 +68,8 @@ def show(report: Report, console: Console, full: bool = False) -> None:
         console.print(_text(reason))
     for sentence in remarks(report):
         console.print(_text(sentence, style="yellow"))
+    for sentence in strength(report):
+        console.print(_text(sentence, style="green"))
     for sentence in report.stale:
         console.print(_text(f"stale expectation: {sentence}", style="bold red"))
     if full:

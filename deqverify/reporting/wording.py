@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from deqverify.bounds import DISCRIMINATING
 from deqverify.running.causes import Cause, holding_dtypes
 from deqverify.running.plan import Report
 from deqverify.running.results import Verdict
@@ -73,6 +74,27 @@ def remarks(report: Report) -> list[str]:
         if count
     ]
     return found + [f"not tried: {what}" for what in report.untried]
+
+
+STRENGTH = {"enclosure": "an equilibrium", "energy": "a gradient"}
+"""The laws that compare the whole of something with what it should be, relative to its size."""
+
+
+def strength(report: Report) -> list[str]:
+    """What would have been seen, a sentence for each target of which something is compared with what it should be and
+    nothing is violated."""
+    wrong = (Verdict.VIOLATED, Verdict.FOLLOWS, Verdict.EXPECTED)
+    broken = {result.job.column for result in report.results if result.verdict in wrong}
+    found: dict[str, dict[str, list[str]]] = {}
+    for result in report.of(Verdict.HOLDS):
+        job, least = result.job, result.tally.half_find
+        if job.law in STRENGTH and least < DISCRIMINATING and job.column not in broken:
+            found.setdefault(job.target, {}).setdefault(job.law, []).append(f"{least:.0e} in {job.dtype}")
+    return [
+        f"{target}: half of the examples would have shown "
+        + ", or ".join(f"{STRENGTH[law]} off by {', '.join(sizes)}" for law, sizes in laws.items())
+        for target, laws in found.items()
+    ]
 
 
 def counts(report: Report) -> str:

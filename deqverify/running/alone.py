@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from deqverify.claims import Claims
+from deqverify.clock import HUNG, LOADED, watched
 from deqverify.registry import laws
 from deqverify.running.jobs import ask, killed, run_job
 from deqverify.running.results import Job, Result, Verdict
@@ -47,7 +48,8 @@ _DIE_WITH_PARENT = 1
 
 
 def run_alone(job: Job, seconds: float, path: Sequence[str] = (), pinned: Mapping[str, str] | None = None) -> Result:
-    """The result of ``job`` in a process of its own, killed after ``seconds``.
+    """The result of ``job`` in a process of its own, killed after ``seconds`` of its own, or
+    :data:`~deqverify.clock.LOADED` times as many on the wall.
 
     ``path`` is where it looks for modules before its own places; ``pinned`` are the counterexamples that are tried
     first, as text by the name of their file.
@@ -96,8 +98,10 @@ def die_with_parent() -> None:
 
 def _answer(folder: Path, question: Job | str, seconds: float, path: Sequence[str]) -> Any:
     """What a process of its own answers; TimeoutError where it had to be killed, ChildProcessError where it died."""
-    (folder / _QUESTION).write_bytes(pickle.dumps((list(path), question)))
-    exitcode = _template().fork(folder, seconds)
+    (folder / _QUESTION).write_bytes(pickle.dumps((list(path), question, seconds)))
+    exitcode = _template().fork(folder, LOADED * seconds)
+    if exitcode == HUNG:
+        raise TimeoutError
     if exitcode == _OWN_FAULT:
         raise RuntimeError(_printed(folder))
     if not (folder / _ANSWER).exists():
@@ -203,9 +207,10 @@ def _child(folder: Path) -> NoReturn:
             os.dup2(printed.fileno(), 1)
             os.dup2(printed.fileno(), 2)
             os.dup2(nothing.fileno(), 0)
-        path, question = pickle.loads((folder / _QUESTION).read_bytes())
+        path, question, seconds = pickle.loads((folder / _QUESTION).read_bytes())
         sys.path[:0] = [each for each in path if each not in sys.path]
-        answer = ask(question) if isinstance(question, str) else run_job(question, scratch=folder / _EXAMPLE)
+        with watched(seconds):
+            answer = ask(question) if isinstance(question, str) else run_job(question, scratch=folder / _EXAMPLE)
         part = folder / f"{_ANSWER}.part"
         part.write_bytes(pickle.dumps(answer))
         part.replace(folder / _ANSWER)

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Sequence
 from typing import IO, Any
 
+from deqverify.clock import HUNG, LOADED, watched
 from deqverify.implementations.loading import parse
 
 PREFIX = "DEQVERIFY_PYTHON_"
@@ -54,8 +55,9 @@ class Elsewhere:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, what: str, *arguments: Any, seconds: float) -> Any:
-        """The answer of one of the functions of :func:`_served`. TimeoutError after ``seconds``, when the child is
-        killed; :class:`ChildError` where it dies or cannot be started."""
+        """The answer of one of the functions of :func:`_served`. TimeoutError after ``seconds`` of the child's own, or
+        :data:`~deqverify.clock.LOADED` times as many on the wall, when it is killed; :class:`ChildError` where it dies
+        or cannot be started."""
         if self._process is None:
             self._process = subprocess.Popen(
                 [self._python, "-m", "deqverify.running.elsewhere"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -66,9 +68,9 @@ class Elsewhere:
                 raise ChildError(
                     f"{self._python} has deqverify {version}, this is {_version()}; install the same there"
                 )
-        pickle.dump((what, arguments), _pipe(self._process.stdin))
+        pickle.dump((what, arguments, seconds), _pipe(self._process.stdin))
         _pipe(self._process.stdin).flush()
-        return self._answered(seconds)
+        return self._answered(LOADED * seconds)
 
     def _answered(self, seconds: float) -> Any:
         assert self._process is not None
@@ -85,9 +87,9 @@ class Elsewhere:
         except (EOFError, pickle.UnpicklingError, BrokenPipeError) as error:
             self._process = None
             process.kill()
-            if late.is_set():
-                raise TimeoutError from error
             code = process.wait()
+            if late.is_set() or code == HUNG:
+                raise TimeoutError from error
             raise ChildError(
                 f"{self._python} ended with exit code {code}; is deqverify installed there, as by "
                 f"{self._python} -m pip install deqverify?"
@@ -130,10 +132,11 @@ def _serve() -> None:
     answers.flush()
     while True:
         try:
-            what, arguments = pickle.load(sys.stdin.buffer)
+            what, arguments, seconds = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        answer = _served(what, arguments)
+        with watched(seconds):
+            answer = _served(what, arguments)
         pickle.dump(answer, answers)
         answers.flush()
 

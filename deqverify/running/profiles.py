@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Profile:
     """``examples`` and soft ``seconds`` for each (law, implementation); a single example that takes
-    ``example_seconds`` is a hang.
+    ``example_seconds``, the time that it waits for a processor left out, is a hang.
 
     With a ``seed`` a run is reproducible and neither reads nor writes the store of earlier failures.
     """
@@ -21,8 +21,8 @@ class Profile:
 
     @property
     def hard_seconds(self) -> float:
-        """After this long the worker is killed: the soft limits did not reach it. Starting takes up to 15 s, and asking
-        what a violation rests on and where it begins up to 25 s."""
+        """After this long, by the clocks of :mod:`deqverify.clock`, the worker is killed: the soft limits did not reach
+        it. Starting takes up to 15 s, and asking what a violation rests on and where it begins up to 25 s."""
         return self.seconds + self.example_seconds + 40.0
 
 

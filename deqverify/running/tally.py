@@ -14,6 +14,9 @@ MODERATE = 0.99
 
 BINS_PER_DECADE = 4
 
+BINS = ("bins", "finds")
+"""What a tally counts by bin."""
+
 MOST_CODE = 20_000
 """Characters of code that are kept of the worst arguments: those of 300 states are megabytes."""
 
@@ -24,7 +27,8 @@ LOOSE = 1e-3
 @dataclass
 class Tally:
     """Examples that did not fail. ``bounded`` are those that measured something, ``exact`` those of them that measured
-    0; ``bins`` counts the others by ``floor(4 log10(measured/allowed))``.
+    0; ``bins`` counts the others by ``floor(4 log10(measured/allowed))``. ``finds`` counts those that would have shown
+    a relative error by ``ceil(4 log10(the smallest))``.
 
     ``worst`` is the largest measured/allowed, and ``arguments`` the Python code of the arguments that gave it.
     """
@@ -38,6 +42,7 @@ class Tally:
     worst: float = 0.0
     arguments: str = ""
     bins: dict[int, int] = field(default_factory=dict)
+    finds: dict[int, int] = field(default_factory=dict)
 
     def add(self, example: Example) -> None:
         self.examples += 1
@@ -45,6 +50,9 @@ class Tally:
         if getattr(example.arguments.get("problem"), "gamma", 1.0) <= MODERATE:
             self.moderate += 1
             self.moderate_informative += example.informative
+        if 0.0 < example.finds < math.inf:
+            least = math.ceil(BINS_PER_DECADE * math.log10(example.finds))
+            self.finds[least] = self.finds.get(least, 0) + 1
         if example.ratio is None:
             return
         self.bounded += 1
@@ -65,10 +73,22 @@ class Tally:
         """Adds the counts of ``other``, and keeps the worse worst."""
         for name in ("examples", "informative", "moderate", "moderate_informative", "bounded", "exact"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for bin_, count in other.bins.items():
-            self.bins[bin_] = self.bins.get(bin_, 0) + count
+        for mine, others in ((self.bins, other.bins), (self.finds, other.finds)):
+            for bin_, count in others.items():
+                mine[bin_] = mine.get(bin_, 0) + count
         if other.worst > self.worst:
             self.worst, self.arguments = other.worst, other.arguments
+
+    @property
+    def half_find(self) -> float:
+        """The smallest relative error, rounded up to a quarter of a decade, that half of the examples would have shown;
+        infinite where fewer would have shown any."""
+        seen = 0
+        for least, count in sorted(self.finds.items()):
+            seen += count
+            if 2 * seen >= self.examples:
+                return float(10.0 ** (least / BINS_PER_DECADE))
+        return math.inf
 
     @property
     def loose(self) -> bool:
@@ -87,8 +107,8 @@ class Tally:
 
     def document(self) -> dict[str, Any]:
         """JSON-ready; :meth:`of` reads it."""
-        return asdict(self) | {"bins": {str(bin_): count for bin_, count in sorted(self.bins.items())}}
+        return asdict(self) | {name: {str(k): v for k, v in sorted(getattr(self, name).items())} for name in BINS}
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Tally:
-        return cls(**document | {"bins": {int(bin_): count for bin_, count in document["bins"].items()}})
+        return cls(**document | {name: {int(k): v for k, v in document.get(name, {}).items()} for name in BINS})

@@ -18,7 +18,7 @@ from weakref import WeakSet
 from pebble import ProcessExpired, ProcessPool
 
 from deqverify.claims import Claims
-from deqverify.clock import MOST_COMPILING
+from deqverify.clock import HUNG, LOADED, MOST_COMPILING, watched
 from deqverify.running.alone import OUTPUT_KEPT, THREADS, cause, die_with_parent
 from deqverify.running.elsewhere import ChildError, Elsewhere, interpreter_of
 from deqverify.running.executors import Several
@@ -72,7 +72,7 @@ class Workers(Several):
         found = []
         for (target, dtype, _), future in futures:
             try:
-                found += future.result()
+                found += _of(future)
             except TimeoutError:
                 found.append(gone(target, dtype, f"no pictures: killed after {HARD_SECONDS:g} s"))
             except ProcessExpired as death:
@@ -95,10 +95,12 @@ class Workers(Several):
         return _collect(future, job, self._scratches.pop(future), self._limit(job))
 
     def _asking(self, target: str, function: Callable[..., Any], seconds: float, *arguments: Any) -> Future[Any]:
-        """``function(*arguments)`` in a worker, or in a child of the interpreter that is named for ``target``."""
+        """``function(*arguments)`` in a worker, or in a child of the interpreter that is named for ``target``; ended
+        after ``seconds`` of its own, or :data:`~deqverify.clock.LOADED` times as many on the wall."""
         python = interpreter_of(target)
         if not python:
-            future: Future[Any] = self._pool.schedule(function, args=list(arguments), timeout=seconds)
+            given = [seconds, function, *arguments]
+            future: Future[Any] = self._pool.schedule(within, args=given, timeout=LOADED * seconds)
             self._asked.add(future)
             return future
         if python not in self._elsewhere:
@@ -111,9 +113,19 @@ class Workers(Several):
         return self._hard_seconds + (MOST_COMPILING if job.compiles else 0.0)
 
 
+def _of(future: Future[Any]) -> Any:
+    """The result of ``future``. TimeoutError where it took too long, whoever ended it."""
+    try:
+        return future.result()
+    except ProcessExpired as death:
+        if death.exitcode == HUNG:
+            raise TimeoutError from death
+        raise
+
+
 def _answer(future: Future[Any], target: str, hard_seconds: float) -> Claims | str:
     try:
-        claimed: Claims | str = future.result()
+        claimed: Claims | str = _of(future)
         return claimed
     except TimeoutError:
         return f"target {target!r}: importing and building it took more than {hard_seconds:g} s"
@@ -127,7 +139,7 @@ def _answer(future: Future[Any], target: str, hard_seconds: float) -> Claims | s
 
 def _collect(future: Future[Any], job: Job, scratch: Path, hard_seconds: float) -> Result:
     try:
-        result: Result = future.result()
+        result: Result = _of(future)
         return result
     except TimeoutError:
         return killed(job, "hang", f"no answer; killed after {hard_seconds:g} s", scratch)
@@ -159,6 +171,12 @@ def _prepare(path: list[str]) -> None:
     die_with_parent()
     sys.path[:] = path
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def within(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(*arguments)``, with which this process ends where it takes too long."""
+    with watched(seconds):
+        return function(*arguments)
 
 
 def run_quietly(job: Job, scratch: Path) -> Result:

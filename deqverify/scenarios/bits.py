@@ -79,15 +79,15 @@ def start(seed: int, m: int, p: int, n: int) -> SoftmaxProblem:
     name="bits",
     title="Weights of a few bits: the equilibrium moves within its bound, and training loses a quarter a bit",
     source="Chen et al. 2023, arXiv 2302.03390; theory: contraction, mass, positivity",
-    quick={"m": 6, "p": 2, "n": 10, "bits": (2, 3, 4, 5, 6, 8), "starts_": 3, "steps": 300},
-    full={"m": 12, "p": 3, "n": 24, "bits": (2, 3, 4, 5, 6, 7, 8, 10), "starts_": 4, "steps": 800},
+    quick={"m": 6, "p": 2, "n": 10, "bits": (2, 3, 4, 5, 6, 8), "seeds": 3, "steps": 300},
+    full={"m": 12, "p": 3, "n": 24, "bits": (2, 3, 4, 5, 6, 7, 8, 10), "seeds": 4, "steps": 800},
 )
-def bits_scenario(work: Work, m: int, p: int, n: int, bits: tuple[int, ...], starts_: int, steps: int) -> Outcome:
+def bits_scenario(work: Work, m: int, p: int, n: int, bits: tuple[int, ...], seeds: int, steps: int) -> Outcome:
     """A is quantised to k bits. The softmax of what remains is column-stochastic, so that there is one equilibrium,
     with the same mass; it moves by γU_q⁻¹(S_q − S)z*, hence by γ/(1−γ)·‖(S_q − S)z*‖₁ at most. Then A and B are
     trained with the straight-through gradient, which is the gradient at the quantised weights, with and without a
     Riemannian metric."""
-    items = [(k, s) for k in bits for s in range(starts_)]
+    items = [(k, s) for k in bits for s in range(seeds)]
     seen = dict(
         zip(
             items,
@@ -103,15 +103,15 @@ def bits_scenario(work: Work, m: int, p: int, n: int, bits: tuple[int, ...], sta
         losses, floor = straight_through(problem, k, metric, steps, eta), infimum(problem).attained
         return {"left": float(np.mean(losses[-steps // 4 :]) - floor) / (losses[0] - floor)}
 
-    choices = [(k, metric, s) for k in (*bits, None) for metric in (False, True) for s in range(starts_)]
+    choices = [(k, metric, s) for k in (*bits, None) for metric in (False, True) for s in range(seeds)]
     runs = dict(zip(choices, work.each(choices, train, "trained with bits, metric, start"), strict=True))
 
     def left(k: int | None, metric: bool) -> float:
-        return float(np.exp(np.mean([np.log(max(runs[k, metric, s]["left"], 1e-16)) for s in range(starts_)])))
+        return float(np.exp(np.mean([np.log(max(runs[k, metric, s]["left"], 1e-16)) for s in range(seeds)])))
 
     middle = [k for k in bits if k >= 3]
     halvings = [np.log2(2 ** (k - 1) - 1) for k in middle]  # of the grid step
-    moved = [float(np.mean([np.log2(seen[k, s]["moved"]) for s in range(starts_)])) for k in middle]
+    moved = [float(np.mean([np.log2(seen[k, s]["moved"]) for s in range(seeds)])) for k in middle]
     costs = [np.log2(left(k, False)) for k in middle]
     better = float(np.exp(np.mean([np.log(left(k, True) / left(k, False)) for k in bits])))
     claims = [
@@ -158,8 +158,8 @@ def bits_scenario(work: Work, m: int, p: int, n: int, bits: tuple[int, ...], sta
     rows = [
         (
             str(k),
-            max(seen[k, s]["used"] for s in range(starts_)),
-            max(seen[k, s]["moved"] for s in range(starts_)),
+            max(seen[k, s]["used"] for s in range(seeds)),
+            max(seen[k, s]["moved"] for s in range(seeds)),
             left(k, False),
             left(k, True),
         )
@@ -170,10 +170,10 @@ def bits_scenario(work: Work, m: int, p: int, n: int, bits: tuple[int, ...], sta
     def draw(figure: Any) -> None:
         moving, training = figure.subplots(1, 2)
         moving.semilogy(
-            bits, [max(seen[k, s]["moved"] for s in range(starts_)) for k in bits], "o-", label="‖Δz*‖₁/‖z*‖₁"
+            bits, [max(seen[k, s]["moved"] for s in range(seeds)) for k in bits], "o-", label="‖Δz*‖₁/‖z*‖₁"
         )
         moving.semilogy(
-            bits, [max(seen[k, s]["used"] for s in range(starts_)) for k in bits], "s:", label="over its bound"
+            bits, [max(seen[k, s]["used"] for s in range(seeds)) for k in bits], "s:", label="over its bound"
         )
         moving.set_title("the equilibrium, worst of all starts")
         training.semilogy(bits, [left(k, False) for k in bits], "o-", label="straight-through")

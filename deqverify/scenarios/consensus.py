@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from deqverify.dtypes import Array
 from deqverify.losses import Squared
 from deqverify.problem import SoftmaxProblem
 from deqverify.scenarios.registry import Claim, Outcome, Work, scenario
+from deqverify.scenarios.softmax_descent import descended, equilibria
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import infimum
 
@@ -24,12 +24,8 @@ def values(problem: SoftmaxProblem, particles: Array) -> Array:
     """``L(A, B)`` of particles (count, m² + pm), all at once: squared loss."""
     m, p = problem.m, problem.p
     A, B = particles[:, : m * m].reshape(-1, m, m), particles[:, m * m :].reshape(-1, p, m)
-    E = np.exp(A - A.max(axis=1, keepdims=True))
-    U = np.eye(m) - problem.gamma * E / E.sum(axis=1, keepdims=True)
-    return np.sum(
-        (B @ np.linalg.solve(U, np.broadcast_to(problem.Phi, (len(A), *problem.Phi.shape))) - problem.Y) ** 2,
-        axis=(1, 2),
-    )
+    _, _, Z = equilibria(A, problem.Phi, problem.gamma)
+    return np.sum((B @ Z - problem.Y) ** 2, axis=(1, 2))
 
 
 def consensus(particles: Array, of: Array, alpha: float) -> Array:
@@ -96,21 +92,15 @@ def cosine(one: Array, other: Array) -> float:
     return float(one @ other) / size if size > 0.0 else 0.0
 
 
-def descended(problem: SoftmaxProblem, steps: int) -> list[list[float]]:
-    """Gradient descent from the same centre, with a step that a line search finds each time."""
-    here, eta, path = problem, 1.0, []
+def descent(problem: SoftmaxProblem, steps: int) -> list[list[float]]:
+    """Gradient descent from the same centre, until a line search finds no step."""
+    exact, eta, path = ClosedForm(problem), 1.0, []
     for _ in range(steps):
-        exact = ClosedForm(here)
-        path.append(np.concatenate([here.A.ravel(), here.B.ravel()]).tolist())
-        g, eta = exact.gradient, 4.0 * eta
-        squared = float(np.sum(g["A"] ** 2) + np.sum(g["B"] ** 2))
-        ahead = here
-        while eta > 1e-12:  # far below 1/smoothness here
-            ahead = replace(here, A=here.A - eta * g["A"], B=here.B - eta * g["B"])
-            if ClosedForm(ahead).loss <= exact.loss - 0.5 * eta * squared:
-                break
-            eta /= 2.0
-        here = ahead
+        path.append(np.concatenate([exact.problem.A.ravel(), exact.problem.B.ravel()]).tolist())
+        found = descended(exact, exact.gradient, 4.0 * eta)
+        if found is None:
+            break
+        exact, eta = found
     return path
 
 
@@ -147,7 +137,7 @@ def consensus_scenario(
             "first": ClosedForm(problem).loss,
             "attained": bounds.attained,
             "lower": bounds.lower,
-            "descent": descended(problem, 60),
+            "descent": descent(problem, 60),
             "hops": hopping(problem, samples, 12, work.seed),
         }
 

@@ -11,6 +11,7 @@ from deqverify.dtypes import Array
 from deqverify.losses import LogCosh
 from deqverify.problem import SoftmaxProblem
 from deqverify.scenarios.registry import Claim, Outcome, Work, scenario
+from deqverify.scenarios.softmax_descent import equilibria
 from deqverify.theory.dissipation import infimum
 
 GAMMA = 0.5
@@ -27,10 +28,7 @@ def data(seed: int, m: int, p: int, n: int) -> tuple[Array, Array]:
 
 def gradient(A: Array, B: Array, Phi: Array, Y: Array) -> tuple[Array, Array, Array]:
     """Loss (k,), ``∂L/∂A`` (k, m, m) and ``∂L/∂B`` (k, p, m) of k models at once (theory: gradient)."""
-    E = np.exp(A - A.max(axis=1, keepdims=True))
-    S = E / E.sum(axis=1, keepdims=True)
-    U = np.eye(A.shape[1]) - GAMMA * S
-    Z = np.linalg.solve(U, np.broadcast_to(Phi, (len(A), *Phi.shape)))
+    S, U, Z = equilibria(A, Phi, GAMMA)
     F = B @ Z
     dF = LOSS.gradient(F, Y)
     adjoint = np.linalg.solve(U.swapaxes(1, 2), B.swapaxes(1, 2) @ dF)

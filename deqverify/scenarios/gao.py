@@ -10,12 +10,10 @@ from deqverify.cells import Cell
 from deqverify.cells.relu_gao import GaoReluCell
 from deqverify.dtypes import Array
 from deqverify.scenarios.registry import Outcome, Work, scenario
-from deqverify.scenarios.relu_descent import over_widths
+from deqverify.scenarios.relu_descent import DIMENSION, FULL, QUICK, over_widths
 
 GAMMA = 0.25
 """Below ½, as ‖A‖₂ tends to 2√m."""
-
-DIMENSION = 12
 
 
 def start(seed: int, width: int, n: int) -> tuple[Cell, dict[str, Array], Array, Array, Array]:
@@ -36,8 +34,8 @@ def start(seed: int, width: int, n: int) -> tuple[Cell, dict[str, Array], Array,
     name="gao",
     title="Scaled ReLU equilibria stay well-posed, and a width linear in n suffices (Gao & Gao)",
     source="Gao & Gao 2022, arXiv 2205.07463; theory: over-parameterised",
-    quick={"n": 6, "times": (0.5, 2, 8, 16), "seeds": 2, "steps": 40},
-    full={"n": 8, "times": (0.5, 1, 2, 4, 8, 16, 32), "seeds": 5, "steps": 100},
+    quick=QUICK,
+    full=FULL,
 )
 def gao(work: Work, n: int, times: tuple[float, ...], seeds: int, steps: int) -> Outcome:
     """Gradient descent on z = relu(γ/√m·Az + Ux) with γ = ¼ held fixed, all else trained, squared loss, from random

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from deqverify.dtypes import Array
 from deqverify.losses import CrossEntropy, Loss, Squared
 from deqverify.problem import SoftmaxProblem
 from deqverify.scenarios.registry import Claim, Outcome, Work, scenario
+from deqverify.scenarios.softmax_descent import backtracked
 from deqverify.theory.closed_form import ClosedForm
 
 GAMMA = 0.8
@@ -113,8 +114,17 @@ def _bundled() -> tuple[Array, Array]:
     return images, classes
 
 
+def ahead(
+    model: Model, weights: Weights, slope: Weights, data: Data, eta: float
+) -> tuple[tuple[Weights, Array], float]:
+    """Weights and outputs a step η along −``slope`` further, and the loss there."""
+    moved = [w - eta * g for w, g in zip(weights, slope, strict=True)]
+    F = model.outputs(moved, data.Phi)
+    return (moved, F), float(data.loss.value(F, data.Y))
+
+
 def learn(model: Model, weights: Weights, data: Data, steps: int) -> dict[str, list[float]]:
-    """Gradient descent with backtracking (half of the promised decrease); losses are means over the data points."""
+    """Gradient descent with backtracking; losses are means over the data points."""
     loss, eta = data.loss, 1e-2
     looks = set(np.unique(np.round(np.geomspace(1, steps + 1, LOOKS)).astype(int) - 1).tolist())
     seen: dict[str, list[float]] = {"step": [], "train": [], "test": []}
@@ -130,13 +140,10 @@ def learn(model: Model, weights: Weights, data: Data, steps: int) -> dict[str, l
             ):
                 seen[name].append(float(what))
         slope = model.gradient(weights, data.Phi, loss.gradient(F, data.Y))
-        squared, eta, lowered = sum(float(np.sum(g**2)) for g in slope), 4.0 * eta, np.inf
-        while lowered > value - 0.5 * eta * squared and eta > 1e-14:  # far below 1/smoothness of all of these
-            eta /= 2.0
-            ahead = [w - eta * g for w, g in zip(weights, slope, strict=True)]
-            F = model.outputs(ahead, data.Phi)
-            lowered = float(loss.value(F, data.Y))
-        weights, value = ahead, lowered
+        squared = sum(float(np.sum(g**2)) for g in slope)
+        found = backtracked(partial(ahead, model, weights, slope, data), value, squared, 2.0 * eta)
+        if found is not None:
+            (weights, F), value, eta = found
     return seen
 
 
@@ -153,20 +160,19 @@ def at_equal_training(runs: dict[str, Any]) -> dict[str, float]:
     name="implicit-bias",
     title="What an equilibrium model learns beside explicit models of the same size",
     source="Kawaguchi 2021, arXiv 2102.07346, its numerical observation",
-    quick={"m": 16, "p": 4, "n": 8, "starts_": 4, "steps": 120, "digits_": (200, 120, 1)},
-    full={"m": 24, "p": 4, "n": 12, "starts_": 8, "steps": 400, "digits_": (400, 300, 2)},
+    quick={"m": 16, "p": 4, "n": 8, "seeds": 4, "steps": 120, "images": 200, "image_steps": 120, "image_seeds": 1},
+    full={"m": 24, "p": 4, "n": 12, "seeds": 8, "steps": 400, "images": 400, "image_steps": 300, "image_seeds": 2},
     needs=("sklearn",),
 )
 def implicit_bias(
-    work: Work, m: int, p: int, n: int, starts_: int, steps: int, digits_: tuple[int, int, int]
+    work: Work, m: int, p: int, n: int, seeds: int, steps: int, images: int, image_steps: int, image_seeds: int
 ) -> Outcome:
     """The equilibrium model, the shallow linear model, a deep linear network and a ReLU network, all but the shallow
     one with m² + pm weights, under gradient descent with the same line search. The first three start at one and the
     same linear function and can represent the same functions: what differs is the implicit bias. Test losses are
     compared where training losses are equal, since the models move at different speeds."""
     kinds = (("equilibrium", 0.0), ("equilibrium", 0.3), ("Gaussian", 0.0))
-    images, image_steps, image_starts = digits_
-    items = [(*kind, s) for kind in kinds for s in range(starts_)] + [("digits", 0.0, s) for s in range(image_starts)]
+    items = [(*kind, s) for kind in kinds for s in range(seeds)] + [("digits", 0.0, s) for s in range(image_seeds)]
 
     def run(item: tuple[str, float, int]) -> dict[str, Any]:
         teacher, noise, start = item

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from deqverify.dtypes import Array
 from deqverify.losses import CrossEntropy, Logistic, Loss, Squared
 from deqverify.problem import SoftmaxProblem
 from deqverify.scenarios.registry import Claim, Outcome, Work, scenario
+from deqverify.scenarios.softmax_descent import FRACTION, descended
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.theory.dissipation import infimum, polyak_lojasiewicz, quotient_polyak_lojasiewicz, rate_floor
 
@@ -20,9 +20,6 @@ LOSSES: dict[str, Loss] = {
     "cross-entropy": CrossEntropy(ridge=0.0),
 }
 """The last without a ridge: its constant is that of the quotient by **1** (theory: quotient)."""
-
-FRACTION = 0.5
-"""Of the decrease that the gradient promises, what a step is asked for (theory: descent)."""
 
 
 def gradient(exact: ClosedForm) -> dict[str, Array]:
@@ -62,18 +59,11 @@ def descend(problem: SoftmaxProblem, steps: int) -> dict[str, Any]:
     rate, eta, envelope, time = promised(problem, exact.loss), 1.0, 1.0, 0.0
     gaps, envelopes, times = [1.0], [1.0], [0.0]
     for _ in range(steps):
-        g = gradient(exact)
-        squared = float(np.sum(g["A"] ** 2) + np.sum(g["B"] ** 2))
-        eta *= 4.0
-        while True:
-            here = exact.problem
-            ahead = ClosedForm(replace(here, A=here.A - eta * g["A"], B=here.B - eta * g["B"]))
-            if ahead.loss <= exact.loss - FRACTION * eta * squared or eta < 1e-12:  # far below 1/smoothness here
-                break
-            eta /= 2.0
-        if eta < 1e-12 or gaps[-1] <= rounding:
+        found = descended(exact, gradient(exact), 4.0 * eta)
+        if found is None or gaps[-1] <= rounding:
             break
-        exact, envelope, time = ahead, envelope * max(1.0 - FRACTION * eta * rate, 0.0), time + eta
+        exact, eta = found
+        envelope, time = envelope * max(1.0 - FRACTION * eta * rate, 0.0), time + eta
         gaps.append(max((exact.loss - floor) / first, 0.0))
         envelopes.append(envelope)
         times.append(time)

@@ -10,12 +10,10 @@ from deqverify.cells import Cell
 from deqverify.cells.relu import ReluCell
 from deqverify.dtypes import Array
 from deqverify.scenarios.registry import Outcome, Work, scenario
-from deqverify.scenarios.relu_descent import over_widths
+from deqverify.scenarios.relu_descent import DIMENSION, FULL, QUICK, over_widths
 
 SIGMA_SQUARED = 0.08
 """σ_w² of the recurrent weights; below 1/8, as ‖W‖₂ tends to ``2√2 σ_w``."""
-
-DIMENSION = 12
 
 
 def start(seed: int, width: int, n: int) -> tuple[Cell, dict[str, Array], Array, Array, Array]:
@@ -35,8 +33,8 @@ def start(seed: int, width: int, n: int) -> tuple[Cell, dict[str, Array], Array,
     name="ling",
     title="Wide ReLU equilibria train at a linear rate, and stay well-posed (Ling et al.)",
     source="Ling et al. 2023, arXiv 2205.13814; theory: over-parameterised, readout-floor",
-    quick={"n": 6, "times": (0.5, 2, 8, 16), "seeds": 2, "steps": 40},
-    full={"n": 8, "times": (0.5, 1, 2, 4, 8, 16, 32), "seeds": 5, "steps": 100},
+    quick=QUICK,
+    full=FULL,
 )
 def ling(work: Work, n: int, times: tuple[float, ...], seeds: int, steps: int) -> Outcome:
     """Gradient descent on z = relu(Wz + Ux), readout and all weights trained, squared loss, from random starts of

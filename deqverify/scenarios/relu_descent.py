@@ -12,6 +12,13 @@ from deqverify.dtypes import Array
 from deqverify.scenarios.registry import Claim, Outcome, Work
 from deqverify.theory.overparameterised import least_singular_value
 
+DIMENSION = 12
+"""Of the inputs."""
+
+QUICK = {"n": 6, "times": (0.5, 2, 8, 16), "seeds": 2, "steps": 40}
+FULL = {"n": 8, "times": (0.5, 1, 2, 4, 8, 16, 32), "seeds": 5, "steps": 100}
+"""Data points, widths over these, starts of each width, and steps."""
+
 MOST_SWEEPS = 500
 """Of Picard's iteration: at a rate of .9, which no start here exceeds by much, 0.9⁵⁰⁰ is below 2⁻⁷⁰."""
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import os
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deqverify.benchmarking.results import processor
+from deqverify.figures import svg
 from deqverify.running.files import write_whole
 from deqverify.running.installed import versions
 from deqverify.scenarios.registry import Outcome, Scenario
 
 STYLE = {
-    "svg.fonttype": "none",  # text stays text: small files, and a reader's own font
-    "svg.hashsalt": "deqverify",  # the same numbers give the same file
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -34,17 +31,15 @@ LARGEST = 200_000
 """Bytes of a picture that may be committed."""
 
 
-def svg(outcome: Outcome) -> str:
-    """The picture, without the comments that Matplotlib leaves beside each label."""
+def picture(outcome: Outcome) -> str:
+    """The picture, SVG."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):
         figure = Figure(figsize=(8.0, 3.4), layout="constrained")
         outcome.draw(figure)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return re.sub(r"<!--.*?-->\n?|\s+$", "", buffer.getvalue(), flags=re.DOTALL) + "\n"
+        return svg(figure)
 
 
 def document(of: Scenario, outcome: Outcome, sizes: Mapping[str, Any], seed: int, seconds: float) -> dict[str, Any]:
@@ -134,7 +129,7 @@ def write(
     """Writes ``NAME.svg``, ``NAME.json`` and ``NAME.md`` into ``folder``, and says which files those are."""
     known = document(of, outcome, sizes, seed, seconds)
     texts = {
-        ".svg": svg(outcome),
+        ".svg": picture(outcome),
         ".json": json.dumps(known, indent=1, ensure_ascii=False) + "\n",
         ".md": page(of, outcome, known),
     }

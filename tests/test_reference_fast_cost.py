@@ -169,7 +169,8 @@ def test_models_are_of_a_dtype_a_device_and_a_number_of_threads() -> None:
     assert models._find(torch.float64, "cuda", 1) is DEFAULTS["cuda", "float64"]
 
 
-def test_a_calibration_finds_the_times_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_calibration_finds_the_times_that_were_measured(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times made of known coefficients, without noise: a fit gives them back, in the dtype that was asked for."""
     known = {"lu": (1e-4, 0.0, 1e-8, 1e-11, 0.0, 0.0), "mass": (1e-3, 1e-7, 0.0, 0.0, 0.0, 1e-10)}
     known |= {"turn mass": (1e-5, 0.0, 1e-9, 0.0, 0.0, 1e-11)}
@@ -178,17 +179,18 @@ def test_a_calibration_finds_the_times_that_were_measured(monkeypatch: pytest.Mo
     def measure(A: Any, x: Any, c: Any, gamma: float, accuracy: float, method: Any, *_: Any) -> tuple[float, int, str]:
         m, n = A.shape[0], x.shape[0]
         assert (A.shape, x.shape, c.shape) == ((m, m), (n, m), (n, m))
-        assert {t.dtype for t in (A, x, c)} == {torch.float32}
+        assert {t.dtype for t in (A, x, c)} == {dtype}
         seen.add((method, accuracy))
         turns = {"lu": 0, "mass": 4 if accuracy > 1e-6 else 12}.get(method, 1)
         model = CostModel(known | dict.fromkeys(("mixed", "mixedlu", "turn mixed", "turn mixedlu"), known["mass"]))
         return model.part(method, m, n) + (model.turns(method, m, n, turns) if turns else 0.0), turns, method
 
     monkeypatch.setattr(calibration, "measure", measure)
-    model = calibration.calibrate(torch.float32)
-    assert model.where == {"dtype": "float32", "device": "cpu", "threads": str(torch.get_num_threads())}
-    assert set(model.coefficients) == {"lu", "mass", "mixed", "turn mass", "turn mixed"}
-    assert seen == {("lu", 1e-3), *((method, accuracy) for method in ("mass", "mixed") for accuracy in (1e-3, 1e-11))}
+    model, methods = calibration.calibrate(dtype), METHODS if dtype == torch.float64 else METHODS[:3]
+    name = "float64" if dtype == torch.float64 else "float32"
+    assert model.where == {"dtype": name, "device": "cpu", "threads": str(torch.get_num_threads())}
+    assert set(model.coefficients) == {*methods, *(f"turn {method}" for method in methods[1:])}
+    assert seen == {("lu", 1e-3), *((method, accuracy) for method in methods[1:] for accuracy in (1e-3, 1e-11))}
     for m, n in ((16, 1), (100, 20), (1024, 8)):
         for name, row in known.items():  # of a condition of some thousands, in float64
             assert model.part(name, m, n) == pytest.approx(CostModel({name: row}).part(name, m, n), rel=1e-6)

@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help venv verify matrix test test-elsewhere test-libraries coverage mutants soak bench lint docs site site-check release-check clean
+.PHONY: help venv verify matrix test test-elsewhere test-jax test-libraries coverage mutants soak bench lint docs site site-check release-check clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -46,6 +46,11 @@ test-elsewhere: venv ## the whole test suite with the rounding of another proces
 # What is skipped where JAX, or a library that is verified, is missing.
 OF_LIBRARIES := $(addprefix tests/,test_jax.py test_reference_jax_fast.py test_newton.py test_libraries.py test_frameworks.py test_findings.py \
 	test_cells_all.py test_correct.py test_rivals.py test_readme.py test_standalone.py wrapped)
+
+# Those of them that JAX alone is asked for, which CI runs after the rest: nothing else may need it.
+test-jax: venv ## the tests of JAX, which it installs first
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,jax]'
+	$(BIN)/pytest -n 2 $(addprefix tests/,test_jax.py test_reference_jax_fast.py test_newton.py test_frameworks.py test_cells_all.py) -k jax
 
 test-libraries: venv ## the tests that need JAX and the libraries, which it installs first
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,libraries]'

@@ -117,8 +117,8 @@ class Claims:
     z₀ is used, and the answer does not depend on it. ``iteration``: the trace is that of Picard's iteration, which
     contracts at γ or at a certificate's rate, or of the mass-corrected one, at γτ; of forward–backward or
     Peaceman–Rachford splitting, where z₀ is what is iterated first, and a solution says its step (theory: splittings).
-    ``computes_in`` names a wider dtype that a narrow one is computed in before rounding. ``functions``: the error of
-    elementary functions (exp, tanh, …), relative to their value, in units of rounding; a framework may need more.
+    ``computes_in`` names a wider dtype that a narrow one is computed in before rounding. ``function_error``: the
+    relative error of elementary functions (exp, tanh, …), in units of rounding, 2 or more; a framework may need more.
 
     ``empty``: a batch of no data points is a legal one. ``threads``: two threads may call at once. ``copies`` and
     ``pickles``: ``copy.deepcopy`` and ``pickle`` make another of the same behaviour and without shared state.
@@ -148,10 +148,12 @@ class Claims:
     modes: bool = False
     evaluation_gradient: bool = False
     computes_in: dict[str, str] = field(default_factory=dict)
-    functions: float = 2.0
+    function_error: float = 2.0
     where: str = ""
 
     def __post_init__(self) -> None:
         for name in self.dtypes:
             if name not in DTYPES:
                 raise ValueError(f"dtypes: {name!r} is not known; use some of {', '.join(DTYPES)}")
+        if not 2.0 <= self.function_error < float("inf"):
+            raise ValueError(f"function_error: is 2 or more, in units of rounding, got {self.function_error!r}")

@@ -112,8 +112,8 @@ def uncounted() -> Iterator[None]:
 def alarm(seconds: float) -> Iterator[None]:
     """Raises :class:`Hang` in the main thread after ``seconds``, not counting what was forgiven nor, up to
     :data:`LOADED` times as long, what it waited for a processor; elsewhere, and where there are no signals, nothing.
-    Loops in C that never return to Python are left to the worker's hard limit. Within another
-    one, that one rings when this one is over.
+    Loops in C that never return to Python are left to the worker's hard limit. Within another one, that one rings when
+    this one is over.
     """
     global _running
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -17,18 +17,16 @@ from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
-import numpy as np
 from hypothesis.strategies import SearchStrategy
 
 from deqverify.cells import LinearCell, LinearSoftmaxCell, cells
 from deqverify.cells.relu import ReluCell
-from deqverify.comparison import Measurement
 from deqverify.database import part
+from deqverify.describing import describe
 from deqverify.drawing import few_shapes
 from deqverify.implementations.subject import Subject
 from deqverify.needs import NEEDS
-from deqverify.problem import Problem, array_code
-from deqverify.trial import Body, Effort, Evidence, Example, Failure, Severity, Trial, replay, run_trial
+from deqverify.trial import Body, Effort, Example, Trial, replay, run_trial
 from deqverify.wrapped_problem import WrappedProblem
 
 FAMILIES = (
@@ -70,6 +68,11 @@ GROUPS: dict[str, type] = {ANY_LINEAR: LinearCell, ANY_RELU: ReluCell}
 """What a law may be about beside one cell: f is linear in z; f is ``relu(Wz + Ux + b)``, W made of any parameters."""
 
 Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
+
+
+def _shaped(draws: SearchStrategy[dict[str, Any]], subject: Subject) -> SearchStrategy[dict[str, Any]]:
+    """``draws``, of few shapes where ``subject`` compiles for each."""
+    return few_shapes(draws) if subject.claims.compiles else draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +139,10 @@ class Law:
         problems."""
         seed = None if effort.seed is None else zlib.crc32(f"{effort.seed} {self.id} {subject.dtype}".encode())
         own = replace(effort, examples=max(1, -(-effort.examples // self.cost)), seed=seed)
-        first, others = self._parts(subject)
+        main, others = self._parts(subject)
         trial = Trial()
         if own.brief != "others":
-            trial = run_trial(self.body, self.drawn(first), first, own, self.judges_crashes, announce, observe)
+            trial = run_trial(self.body, self.drawn(main), main, own, self.judges_crashes, announce, observe)
 
         def more(draws: SearchStrategy[dict[str, Any]] | None, on: Subject | None, examples: int, name: str) -> None:
             """Adds a run of its own: among others Hypothesis would draw these in clusters, or not at all."""
@@ -149,23 +152,21 @@ class Law:
             few = replace(own, examples=examples, seconds=seconds, database=database)
             trial.add(run_trial(self.body, draws, on, few, self.judges_crashes, announce, observe))
 
-        if own.brief == "first":
+        if own.brief == "main":
             return trial
         more(self.drawn(others) if others else None, others, 1 + own.examples // OTHER_CELLS_SHARE, "cells")
         if trial.crashed and not (trial.failure or trial.decisive or own.brief):
             # Nothing was decided because the target crashed: then the crash is the verdict, shrunk.
             return run_trial(self.body, self.drawn(subject), subject, own, True, announce, observe)
-        for asked, name in ((first, "large"), (others, "large cells")):
+        for asked, name in ((main, "large"), (others, "large cells")):
             large = self.large(asked) if self.large and asked else None
-            large = few_shapes(large) if large is not None and subject.claims.compiles else large
             many = BRIEF_LARGE if own.brief else 2 + own.examples // LARGE_SHARE
-            more(large, asked, many, name)  # the first is the least of them
+            more(large and _shaped(large, subject), asked, many, name)  # the least of them comes first
         return trial
 
     def drawn(self, subject: Subject) -> SearchStrategy[dict[str, Any]]:
-        """What is drawn for ``subject``: few shapes where it compiles for each."""
-        draws = self.draws(subject)
-        return few_shapes(draws) if subject.claims.compiles else draws
+        """What is drawn for ``subject``."""
+        return _shaped(self.draws(subject), subject)
 
     def _parts(self, subject: Subject) -> tuple[Subject, Subject | None]:
         """The subject on the linear-softmax cell, which has all the examples, and on the others that this law is
@@ -209,52 +210,6 @@ class Law:
             raise RuntimeError(f"{self.id} could not run:\n{trial.error}")
         if trial.failure:
             raise AssertionError(f"{self.id}: {self.statement}\n{describe(trial.failure)}\n{self.at_stake}")
-
-
-def describe(failure: Failure) -> str:
-    """What was seen, in lines: measured against allowed with the terms, or the crash."""
-    seen = failure.message if failure.seen is None else describe_evidence(failure.seen)
-    return "\n".join([seen, *failure.notes, *_severity_lines(failure.severity)])
-
-
-def _severity_lines(severity: Severity | None) -> list[str]:
-    """The smallest counterexample understates: how often, and how bad, it is elsewhere."""
-    if severity is None:
-        return []
-    lines = []
-    if severity.examples:
-        lines.append(f"{severity.failing} of {severity.examples} fresh examples fail too")
-    if severity.arguments:
-        where = where_code(severity.arguments)
-        lines.append(f"the worst seen: relative error {severity.relative_error:.2g}{f' at {where}' if where else ''}")
-    return lines
-
-
-def where_code(arguments: dict[str, Any]) -> str:
-    """Where in the space of problems drawn arguments lie: the rate and the sizes."""
-    problem = arguments.get("problem")
-    return problem.where() if isinstance(problem, Problem) else ""
-
-
-def describe_evidence(seen: Evidence) -> str:
-    """One comparison in lines: measured against allowed with the bound's terms; or one fact."""
-    if isinstance(seen, Measurement):
-        lines = [f"{seen.what}: measured {seen.measured:.3g}, allowed {seen.allowed:.3g}"]
-        lines += [f"    {value:.3g}  {name}" for name, value in seen.terms.items() if value]
-        return "\n".join([*lines, f"    compared with a quantity of size {seen.scale:.3g}"])
-    return f"{seen.what}: {seen.seen}"
-
-
-def arguments_code(arguments: dict[str, Any]) -> str:
-    """Drawn arguments as Python keyword arguments (``np``, ``losses`` and both kinds of problems in
-    scope)."""
-    return ", ".join(f"{name}={_code(value)}" for name, value in arguments.items())
-
-
-def _code(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_code(entry)}" for key, entry in value.items()) + "}"
-    return array_code(value) if isinstance(value, np.ndarray) else repr(value)
 
 
 _REGISTRY: dict[str, Law] = {}

@@ -41,7 +41,7 @@ _SURVEY_EXAMPLES = 50
 _SURVEY_SECONDS = 0.5
 
 
-Brief = Literal["", "first", "others"]
+Brief = Literal["", "main", "others"]
 """Which part of a law's examples a brief trial asks for; all of them without."""
 
 
@@ -57,7 +57,7 @@ class Effort:
 
     With ``push`` half of the examples climb towards a larger measured/allowed (``hypothesis.target``): better at
     finding what a bound forgets, and no fair sample of anything. A ``brief`` trial asks for a part of a law's examples:
-    those of the "first" of its cells, or the "others": the cells that share its examples, and what is large. What is
+    those on its "main" cell, or the "others": the cells that share its examples, and what is large. What is
     ``expected`` to fail is neither shrunk nor weighed: it was, when it was written down.
     """
 

@@ -117,18 +117,19 @@ def memory_layout(deq: Subject, problem: Problem, cotangent: Array, argument: st
     bit, since another layout may take another path through BLAS. Bound: twice ``Errors.z`` and twice ``Errors.pulled``.
     Catches ``view`` on what is not contiguous, raw pointers, and writing into inputs.
     """
-    constant = [layout for layout in deq.framework.layouts if layout == "broadcast"]
-    others = [layout for layout in deq.framework.layouts if layout not in constant]
-    asked = ((others, (problem, cotangent)), (constant, _constant(problem, cotangent, argument)))
-    for layouts, (here, c) in asked:
-        if not layouts or (here.certificate is None and problem.certificate is not None):
+    layouts = deq.framework.layouts
+    asked = [(problem, cotangent, [layout for layout in layouts if layout != "broadcast"])]
+    if "broadcast" in layouts:
+        asked.append((*_constant(problem, cotangent, argument), ["broadcast"]))
+    for here, c, some in asked:
+        if here.certificate is None and problem.certificate is not None:
             continue  # entries that are all equal may leave the cell without an equilibrium
         values = {"start": usual_cotangent(here), "cotangent": c}.get(argument, _value(here, argument))
         expected = plain_call(deq.fresh(), here, c, {argument: deq.native(values)})
         if expected is None:
             continue
         truth = judged(deq, here, c, expected.z)
-        for layout in layouts:
+        for layout in some:
             found = reply(deq.fresh(), here, c, {argument: deq.framework.laid_out(deq.native(values), layout)})
             yield from agree(f"with {argument} {layout}", found, expected, truth)
 

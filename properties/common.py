@@ -264,7 +264,7 @@ def other_random_states(deq: Subject) -> Iterator[None]:
     before = random.getstate()
     random.random()
     try:
-        with framework("numpy").moved_on(), deq.framework.moved_on():
+        with framework("numpy").other_random_state(), deq.framework.other_random_state():
             yield
     finally:
         random.setstate(before)

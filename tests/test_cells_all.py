@@ -284,21 +284,22 @@ def test_a_certificate_survives_rounding(name: str, dtype: str, large: bool) -> 
             assert drawn.rate <= 1 - (0.01 / 8 if name == "hopfield" else 0.01) * (1 - 2.0**-30)
 
 
-@every_cell
-def test_a_jacobian_is_made_of_the_unit_cotangents_pulled_back(name: str) -> None:
-    cell = CELLS[name]
-    assert isinstance(cell, CellWithJacobian) == (name == "attention")
-    if not isinstance(cell, CellWithJacobian):
-        return
-    for noise, drawn in enumerate(sample(name)):
+def assert_the_same(found: Any, expected: Any, size: float) -> None:
+    """That balls overlap, and are narrow beside ``size``, or that would say nothing."""
+    for one, other in pairs(found, expected):
+        assert one.overlaps(other)
+        assert float((one - other).rad()) <= NARROW * size
+
+
+def test_a_jacobian_is_made_of_the_unit_cotangents_pulled_back() -> None:
+    (cell,) = (cell for cell in CELLS.values() if isinstance(cell, CellWithJacobian))
+    for noise, drawn in enumerate(sample(cell.name)):
         at = point(cell, drawn, noise)
         with ctx.workprec(200):
             theta, x, z, _, _ = at.mapped(to_balls)
             found, expected = cell.jacobian(theta, x, z), dense(unit_pulls(cell, theta, x, z), len(at.z))
         size = max(1.0, np.abs(at.z).max()) * max(np.abs(mid(value)).max() for value in theta.values()) * at.z.size
-        for one, other in pairs(found, expected):
-            assert one.overlaps(other)
-            assert float((one - other).rad()) <= NARROW * max(1.0, size) ** 4  # four factors of z and θ in a product
+        assert_the_same(found, expected, max(1.0, size) ** 4)  # four factors of z and θ in a product
 
 
 @every_cell
@@ -313,9 +314,7 @@ def test_a_linear_cell_is_its_matrix_and_its_offset(name: str) -> None:
             theta, x, z, _, _ = at.mapped(to_balls)
             found, expected = cell.step(theta, x)(z), z @ cell.matrix(theta).T + cell.offset(theta, x)
         size = max(1.0, np.abs(at.x).max()) * at.z.size * 10
-        for one, other in pairs(found, expected):
-            assert one.overlaps(other)
-            assert float((one - other).rad()) <= NARROW * size
+        assert_the_same(found, expected, size)
 
 
 def test_an_open_gate_holds_both_slopes() -> None:

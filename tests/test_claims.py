@@ -82,3 +82,9 @@ def test_claims_are_a_direct_solve_unless_said_otherwise() -> None:
     assert (claims.forward, claims.backward, claims.dtypes) == (Accuracy(0.0), Accuracy(0.0), ("float64", "float32"))
     assert (claims.second_order, claims.separable, claims.status, claims.starts) == (False, True, True, True)
     assert (claims.compiles, claims.computes_in, claims.devices, claims.where) == (False, {}, ("cpu",), "")
+
+
+@pytest.mark.parametrize("size", [1.0, -2.0, float("nan"), float("inf")])
+def test_functions_that_are_better_than_rounding_are_not_believed(size: float) -> None:
+    with pytest.raises(ValueError, match="function_error: is 2 or more"):
+        Claims(function_error=size)

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from deqverify import check_deq
+from deqverify.describing import describe
 from deqverify.faults.parametrisation import GammaTwice
 from deqverify.faults.sound import Sound, SoundPicard
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
-from deqverify.registry import describe, laws
+from deqverify.registry import laws
 from deqverify.reporting.terminal import matrices
 from deqverify.reporting.wording import remarks
 from deqverify.running.plan import FIRST, Report, in_order, make_jobs, untried

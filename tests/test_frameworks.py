@@ -75,15 +75,17 @@ def test_a_subject_is_forgiven_what_elementary_functions_of_its_framework_are_of
     bridge: Framework, dtype: str
 ) -> None:
     layer = NewtonLayer(bridge.name)
-    needed = bridge.functions.get(dtype, Claims().functions)
-    assert Subject(layer, dtype).claims.functions == needed >= 2.0
-    layer.claims = replace(layer.claims, functions=10.0)
-    assert Subject(layer, dtype).claims.functions == 10.0, "a claim of one's own that is wider is kept"
+    needed = bridge.function_errors.get(dtype, Claims().function_error)
+    assert Subject(layer, dtype).claims.function_error == needed >= 2.0
+    layer.claims = replace(layer.claims, function_error=10.0)
+    assert Subject(layer, dtype).claims.function_error == 10.0, "a claim of one's own that is wider is kept"
 
 
 def test_the_rounding_of_a_cell_grows_with_what_its_functions_are_off_by() -> None:
     drawn = cells()["tanh"], {"W": np.array([[0.5]]), "U": np.eye(1), "b": np.zeros(1)}, np.ones((1, 1))
-    two, eight = (BallErrors(*drawn, Claims(functions=k), "float64", cotangent=np.ones((1, 1))) for k in (2.0, 8.0))
+    two, eight = (
+        BallErrors(*drawn, Claims(function_error=k), "float64", cotangent=np.ones((1, 1))) for k in (2.0, 8.0)
+    )
     # A direct solve's part and the rounding of z itself stay.
     assert 1.5 * two.z_error.total < eight.z_error.total < 4 * two.z_error.total
     assert 1.5 * two.pulled()["W"][1].total < eight.pulled()["W"][1].total
@@ -206,9 +208,9 @@ def test_settings_are_put_back(bridge: Framework) -> None:
 
 def test_a_random_state_is_moved_on_and_put_back(bridge: Framework) -> None:
     before = bridge.random_state()
-    with bridge.moved_on():
+    with bridge.other_random_state():
         assert (bridge.random_state() != before) == (bridge.name != "jax")
-        with bridge.moved_on():
+        with bridge.other_random_state():
             pass
     assert bridge.random_state() == before
 

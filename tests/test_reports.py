@@ -311,5 +311,5 @@ def test_a_green_report_says_what_half_of_its_examples_would_have_shown() -> Non
     assert strength(Report(results)) == [said]
     assert strength(Report([*results, Result(replace(one, law="mass"), Verdict.VIOLATED)])) == []
     fewer = replace(tally, examples=5)
-    assert fewer.half_find == math.inf
+    assert fewer.found_by_half == math.inf
     assert strength(Report([Result(one, Verdict.HOLDS, tally=fewer)])) == []

@@ -78,14 +78,14 @@ def test_a_run_is_told_from_its_first_event_to_its_report() -> None:
     assert isinstance(last, RunFinished)
     assert [result.job for result in last.report.results] == sorted(first.jobs, key=lambda j: list(laws()).index(j.law))
     started = [event.job for event in events if isinstance(event, JobStarted)]
-    assert [(job.examples, job.brief) for job in started if job.brief] == [(8, "first"), (8, "others"), (25, "first")]
+    assert [(job.examples, job.brief) for job in started if job.brief] == [(8, "main"), (8, "others"), (25, "main")]
 
 
 def test_what_is_violated_at_once_is_finished_at_once_and_not_tried_again() -> None:
     executor = Answering("existence")
     events = list(Run(asked("mass", "existence"), executor))
     assert kinds(events)[1:4] == ["JobStarted", "ViolationFound", "JobFinished"]
-    assert [(job.law, job.brief) for job in executor.seen] == [("existence", "first"), ("mass", "")]
+    assert [(job.law, job.brief) for job in executor.seen] == [("existence", "main"), ("mass", "")]
     finished = [event.result.job for event in events if isinstance(event, JobFinished)]
     assert isinstance(events[0], RunStarted)
     assert finished == list(events[0].jobs), "its job is the whole one"
@@ -210,10 +210,10 @@ def test_what_is_left_is_told_from_what_its_law_took() -> None:
 def test_a_pause_and_a_verdict_end_what_is_running() -> None:
     begun, jobs = started("existence")
     watch = Watch(Clock())
-    for event in (begun, JobStarted(replace(jobs[0], brief="first"))):
+    for event in (begun, JobStarted(replace(jobs[0], brief="main"))):
         watch(event)
     assert "existence" in watch.said_running()
-    watch(JobPaused(replace(jobs[0], brief="first")))
+    watch(JobPaused(replace(jobs[0], brief="main")))
     assert watch.said_running() == ""
     assert not watch.done
 

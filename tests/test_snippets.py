@@ -15,11 +15,12 @@ from hypothesis import find, settings
 
 from deqverify import CellProblem, SoftmaxProblem, check_deq, losses
 from deqverify.cli import main
+from deqverify.describing import arguments_code
 from deqverify.faults.parametrisation import RowSoftmax
 from deqverify.faults.sound import SoundModel, SoundNewton, SoundPicard, TracedSweeps
 from deqverify.implementations.subject import Subject
 from deqverify.reference import reference
-from deqverify.registry import Law, arguments_code, laws
+from deqverify.registry import Law, laws
 from deqverify.running.snippets import finding_object, finding_target
 
 HERE = RowSoftmax()

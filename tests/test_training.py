@@ -8,11 +8,12 @@ import pytest
 from hypothesis import strategies as st
 
 from deqverify import losses
+from deqverify.describing import describe
 from deqverify.faults.sound import Sound
 from deqverify.implementations.subject import Subject
 from deqverify.losses import Loss
 from deqverify.reference import reference
-from deqverify.registry import describe, laws
+from deqverify.registry import laws
 from deqverify.strategies import well_conditioned_problems
 from deqverify.trial import Effort, run_trial
 

@@ -12,6 +12,7 @@ import pytest
 
 from deqverify.cells import LinearCell, Monotone, cells
 from deqverify.claims import Accuracy
+from deqverify.describing import describe
 from deqverify.implementations.loading import load
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
@@ -19,7 +20,7 @@ from deqverify.losses import Squared
 from deqverify.problem import CellProblem, SoftmaxProblem
 from deqverify.reference.iterative import PicardLayer
 from deqverify.reference.worst import SHARE, Direction, Passes, WorstHonest
-from deqverify.registry import describe, laws
+from deqverify.registry import laws
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.trial import Effort
 from tests.cell_examples import sample

@@ -23,9 +23,8 @@ INTRO = """# What a green run means
 A law that holds says that it found nothing; this page says what it would have found. Both tables are measured by
 `python -m tools.power measure`, on the reference in NumPy with an error planted, on the linear-softmax cell in
 float64, with the examples of the default profile, and stand in [power.json](power.json) seed by seed. They speak of
-that cell, that profile and each law by itself; a run on all laws finds more. A report
-says in its last lines what half of its own examples would have shown, of an error that is everywhere and has the same
-relative size.
+that cell, that profile and each law by itself; a run on all laws finds more. A report says in its last lines what half
+of its own examples would have shown, of an error that is everywhere and has the same relative size.
 
 {measured}
 

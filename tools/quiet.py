@@ -25,9 +25,10 @@ from typing import Any, get_args
 from deqverify.claims import Accuracy
 from deqverify.correct import implementations as correct_ones
 from deqverify.correct.iterating import ForwardOnly, HonestPicard
+from deqverify.describing import arguments_code, describe
 from deqverify.implementations.subject import Subject
 from deqverify.reference.worst import Direction, Passes, WorstHonest
-from deqverify.registry import arguments_code, describe, laws
+from deqverify.registry import laws
 from deqverify.running.files import write_whole
 from deqverify.trial import Effort, Trial
 

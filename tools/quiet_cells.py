@@ -19,11 +19,12 @@ from typing import Any, get_args
 
 from deqverify.cells import LinearSoftmaxCell, cells
 from deqverify.correct.iterating import ForwardOnly, HonestPicard, OtherStart
+from deqverify.describing import describe
 from deqverify.frameworks import framework
 from deqverify.implementations.subject import Subject
 from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.worst import Direction, Passes, WorstHonest
-from deqverify.registry import Law, describe, laws
+from deqverify.registry import Law, laws
 from deqverify.trial import Effort, Example
 from tools.quiet import KINDS, claim
 

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from deqverify import Accuracy, Claims
+from deqverify.describing import describe
 from deqverify.implementations.subject import Subject
 from deqverify.implementations.wrapping import CLAIMS
-from deqverify.registry import Law, describe, laws
+from deqverify.registry import Law, laws
 from deqverify.running.executors import ThisProcess
 from deqverify.running.killing import outcome
 from deqverify.running.request import Request

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from deqverify.implementations.named import the_one
+from deqverify.names import the_one
 
 GROUPS = ("direct", "iterating", "judged", "in_torch", "in_jax", "known")
 """The modules of this package that register implementations; the last those that are written elsewhere."""

@@ -15,7 +15,7 @@ from deqverify.errors import passes
 from deqverify.errors.balls import BallErrors, Blocks
 from deqverify.errors.judge import Direction, weighed
 from deqverify.errors.second import second as second_errors
-from deqverify.oracle.balls import balls, beside, middle, precision, radius
+from deqverify.oracle.balls import balls, middle
 from deqverify.oracle.closed import OracleError
 from deqverify.oracle.differences import slope
 from deqverify.oracle.krawczyk import apply, transposed
@@ -132,11 +132,7 @@ class BallJudge:
         return 1.0 + float(np.abs(size).sum(axis=1).max() + np.abs(size).sum(axis=2).max())
 
     def evaluation_floor(self, z: Array) -> Array:
-        with precision(self.errors.computed):
-            image = self.errors.exact.cell.step(self.errors.exact.theta_balls, self.errors.exact.x_balls)(
-                beside(z, self.errors.arithmetic.unit)
-            )
-        noise = self.errors.claims.functions * radius(image) + 2.0 * self.errors.arithmetic.storage * np.abs(z)
+        noise = self.errors.evaluation_noise(z) + 2.0 * self.errors.arithmetic.storage * np.abs(z)
         return np.asarray(noise.reshape(self.problem.n, -1).sum(axis=1))
 
     def error(self, z: Array) -> Array:

@@ -2,7 +2,7 @@
 
 Three reasons let a right implementation differ from the truth, and make the terms of every bound:
 
-* *rounding*: ``functions`` (a claim, 2 or more) times the radius of one evaluation of the cell in balls at the
+* *rounding*: ``function_error`` (a claim, 2 or more) times the radius of one evaluation of the cell in balls at the
   precision of the dtype forgives another order of summation and elementary functions that are off by as many units of
   rounding, since a ball's are off by one at least (theory: rounding-of-a-cell); a direct solve is forgiven
   ``3su |PᵀL||U||z|`` besides (Higham, *Accuracy and Stability of Numerical Algorithms*, Theorem 9.4, entry by entry);
@@ -114,9 +114,9 @@ class BallErrors:
 
     @cached_property
     def z_error(self) -> Bound:
-        """Of ẑ, (n, *state): the least e found with ``|M|r + claim(e) + G e + u'|z*| ≤ e``, r being ``functions``
-        times the radius of ``f(z*)`` in balls of the dtype and ``3su |PᵀL||U||z*|``; ``G = |I − M(I − [J])|`` over the
-        box ``z* ± e``. Where f is not linear in z, :func:`accepted` stands for ``|M|r``."""
+        """Of ẑ, (n, *state): the least e found with ``|M|r + claim(e) + G e + u'|z*| ≤ e``, r of the noise of an
+        evaluation and ``3su |PᵀL||U||z*|``; ``G = |I − M(I − [J])|`` over the box ``z* ± e``. Where f is not linear in
+        z, :func:`accepted` stands for ``|M|r``."""
         return self.bound(self.box.rounding, self.box.claimed, self.box.curvature)
 
     @cached_property
@@ -124,12 +124,16 @@ class BallErrors:
         """Whether Krawczyk's test encloses what is allowed, and the adjoint, for every data point."""
         return self._adjoint is not None and bool(np.isfinite(self._adjoint_terms(0.0)[-1]).all())
 
+    def evaluation_noise(self, z: Array) -> Array:
+        """``function_error`` (claims) times the radius of ``f(z)`` in balls of the dtype, (n, *state)."""
+        with precision(self.computed):
+            image = self.exact.cell.step(self.exact.theta_balls, self.exact.x_balls)(beside(z, self.arithmetic.unit))
+        return self.claims.function_error * radius(image)
+
     @cached_property
     def box(self) -> Box:
         exact, z, M = self.exact, np.abs(self.z).reshape(self.n, self.s), np.abs(self.exact.M)
-        with precision(self.computed):
-            image = exact.cell.step(exact.theta_balls, exact.x_balls)(beside(self.z, self.arithmetic.unit))
-        noise = self.claims.functions * radius(image).reshape(z.shape)
+        noise = self.evaluation_noise(self.z).reshape(z.shape)
         left = noise + self.solve_rounding(exact.growth, z)
         straight = isinstance(exact.cell, LinearCell)
         rounding = (apply(M, left) if straight else accepted(self.arithmetic, M, left)) + self.stored(z)
@@ -226,9 +230,8 @@ class BallErrors:
         """Of Λ̂, (n, *state), for a cotangent off by ``given``: the least a found with
         ``|M|ᵀ(r + given + b) + claim(a) + Gᵀa + u'|Λ| ≤ a``.
 
-        b is ``|c + Jᵀ([z* ± e])Λ − Λ|``, what an error of ẑ makes of the adjoint equation; r is ``functions`` times the
-        radius of ``JᵀΛ`` in balls of the dtype and ``3su (|PᵀL||U|)ᵀ|Λ|``; ``G = |I − (I − [J])M|`` (theory:
-        allowed-adjoint).
+        b is ``|c + Jᵀ([z* ± e])Λ − Λ|``, what an error of ẑ makes of the adjoint equation; r is
+        :attr:`adjoint_noise` and ``3su (|PᵀL||U|)ᵀ|Λ|``; ``G = |I − (I − [J])M|`` (theory: allowed-adjoint).
         """
         rounding, claim, curvature, cotangent, _ = self._adjoint_terms(given)
         return self.bound(rounding, claim, curvature, cotangent if np.any(given) else None)
@@ -257,10 +260,8 @@ class BallErrors:
 
     @cached_property
     def adjoint_noise(self) -> Array:
-        """``functions`` (claims) times the radius of ``JᵀΛ`` in balls of the dtype, (n, s)."""
-        with precision(self.computed):
-            pulled = self._points.z
-        return self.claims.functions * radius(pulled).reshape(self.n, self.s)
+        """``function_error`` (claims) times the radius of ``JᵀΛ`` in balls of the dtype, (n, s)."""
+        return self.claims.function_error * radius(self._points.z).reshape(self.n, self.s)
 
     @cached_property
     def _points(self) -> Parts:
@@ -284,8 +285,8 @@ class BallErrors:
         by, the cotangent being off by ``given``.
 
         The cell's own pull-back evaluated on the balls ``z* ± e`` and ``Λ ± a`` at the precision of the dtype: their
-        radius, the distance of their midpoint from the truth, ``functions − 1`` times the radius at ``z*`` and Λ, and
-        ``u'`` times the gradient (theory: allowed-gradient).
+        radius, the distance of their midpoint from the truth, ``function_error − 1`` times the radius at ``z*`` and Λ,
+        and ``u'`` times the gradient (theory: allowed-gradient).
         """
         rounding, _, _, cotangent, total = self._adjoint_terms(given)
         exact = self._exact_pull
@@ -308,7 +309,7 @@ class BallErrors:
             moved, still = _blocks(self.exact.pull(z, adjoint)), _blocks(self._points)
         found = {}
         for name, value in exact.items():
-            again = (self.claims.functions - 1.0) * radius(still[name])
+            again = (self.claims.function_error - 1.0) * radius(still[name])
             off = radius(moved[name]) + np.abs(middle(moved[name]) - value) + again
             off = off * ROUNDED + self.stored(value) + self.underflow
             found[name] = np.where(np.isnan(off), np.inf, off)
@@ -384,8 +385,7 @@ class BallErrors:
 
     @property
     def in_range(self) -> bool:
-        """Whether all that a model computes stays well inside the dtype, with the errors that its claims allow: sums of
-        magnitudes and their products below largest/64. Beyond it overflow is nobody's fault."""
+        """Whether all that a model computes stays :func:`well_inside` the dtype, with the errors that are allowed."""
         state = float((np.abs(self.z) + self.z_error.total).sum())
         blocks = self.gradient if self.objective else self.pulled()
         adjoint = self.adjoint_error(self.cotangent_error if self.objective else 0.0).total

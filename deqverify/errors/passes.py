@@ -24,10 +24,8 @@ def residual_floor(of: BallErrors) -> Array:
     """The 1-norm, (n,), of what rounding may leave of ``f(ẑ) − ẑ``: one evaluation's, a direct solve's, and what
     storing ẑ moves, ``(I + |J|)u'|z*|``."""
     z = np.abs(of.z).reshape(of.n, of.s)
-    with precision(of.computed):
-        image = of.exact.cell.step(of.exact.theta_balls, of.exact.x_balls)(beside(of.z, of.arithmetic.unit))
     stored = of.stored(z)
-    left = of.claims.functions * radius(image).reshape(z.shape) + of.solve_rounding(of.exact.growth, z)
+    left = of.evaluation_noise(of.z).reshape(z.shape) + of.solve_rounding(of.exact.growth, z)
     return np.asarray((left + stored + apply(of.box.J.size, stored)).sum(axis=1) * ROUNDED)
 
 
@@ -100,8 +98,8 @@ def tangent(of: BallErrors, theta: dict[str, Array], x: Array) -> tuple[Array, B
     """``dz = (I − J)⁻¹(∂f/∂θ dθ + ∂f/∂x dx)``, (n, *state), and what an implementation's differs by.
 
     The least b with ``|M|(r + m) + claim(b) + G b + u'|dz| ≤ b``: m is ``|push(dθ, dx, dz) − dz|`` over the box of
-    ẑ, r ``functions`` times the radius of that push in balls of the dtype and a direct solve's residual, the claim that
-    of the forward pass (theory: allowed-adjoint, for J in place of its transpose).
+    ẑ, r ``function_error`` times the radius of that push in balls of the dtype and a direct solve's residual, the claim
+    that of the forward pass (theory: allowed-adjoint, for J in place of its transpose).
     """
     exact, J = of.exact, of.box.J
     with np.errstate(all="ignore"):
@@ -112,7 +110,7 @@ def tangent(of: BallErrors, theta: dict[str, Array], x: Array) -> tuple[Array, B
         return dz.reshape(of.shape), of.bound(*[np.full((of.n, of.s), np.inf)] * 3)
     with precision(of.computed):
         pushed = exact.cell.push(exact.theta_balls, exact.x_balls, beside(of.z, of.arithmetic.unit), along)
-    noise = of.claims.functions * radius(pushed)
+    noise = of.claims.function_error * radius(pushed)
     box = balls(exact.candidate, of.box.error.reshape(of.shape))
     with ctx.workprec(BITS):
         moved = magnitude(exact.cell.push(exact.theta_balls, exact.x_balls, box, along) - along.z)

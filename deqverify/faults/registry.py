@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from deqverify.implementations.named import the_one
+from deqverify.names import the_one
 
 DEFECTS = (
     "forward",

@@ -42,9 +42,9 @@ class Framework(Protocol):
     global_settings: ClassVar[Mapping[str, Setting]]
     """What is global and not a layer's to change, by name."""
 
-    functions: ClassVar[Mapping[str, float]] = {}
+    function_errors: ClassVar[Mapping[str, float]] = {}
     """By dtype, the relative error of elementary functions, in units of rounding, where that is more than is claimed
-    anyway (``Claims.functions``)."""
+    anyway (``Claims.function_error``)."""
 
     @abstractmethod
     def native(self, values: Any, dtype: str, device: str) -> Any:
@@ -77,7 +77,7 @@ class Framework(Protocol):
     def random_state(self) -> str:
         """A digest of the framework's global random state."""
 
-    def moved_on(self) -> AbstractContextManager[None]:
+    def other_random_state(self) -> AbstractContextManager[None]:
         """In this context the global random state is another, some numbers on; afterwards it is what it was."""
         return nullcontext()
 

@@ -108,7 +108,7 @@ class TorchFramework(Framework):
         return view.copy_(array)
 
     @contextmanager
-    def moved_on(self) -> Iterator[None]:
+    def other_random_state(self) -> Iterator[None]:
         cuda = torch.cuda.is_initialized()
         with torch.random.fork_rng(range(torch.cuda.device_count()) if cuda else ()):
             for device in ("cpu", "cuda") if cuda else ("cpu",):

@@ -39,9 +39,9 @@ class NewtonLayer(Stateless):
 
     t is the largest of 1, ½, …, 2⁻¹⁰ by which the residual's 2-norm falls to ``1 − t/2`` of itself; where none is
     (a kink, a singular ``I − J``) Picard's step ``z ← f(z)`` is taken instead. A data point is CONVERGED where no t is
-    any more, and the residual at most ``√u ‖f‖``: next to an equilibrium Newton's step squares the residual, so
-    that what stops it there is rounding. Below ``(s + 8) u (‖z‖ + ‖f‖)``, which rounding one evaluation may leave, the
-    full step alone is tried. CAPPED: neither. DIVERGED: not finite.
+    any more, and the residual at most ``√u ‖f‖``, or zero: next to an equilibrium Newton's step squares the residual,
+    so that what stops it there is rounding. Below ``(s + 8) u (‖z‖ + ‖f‖)``, which rounding one evaluation may leave,
+    the full step alone is tried. CAPPED: neither. DIVERGED: not finite.
 
     The pull solves ``(I − J)ᵀλ = c`` and applies the cell's own (Bai, Kolter & Koltun 2019, arXiv 1909.01377, theorem
     1). Memory is n·s² numbers.

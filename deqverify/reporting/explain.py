@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from deqverify.cells import LinearSoftmaxCell
+from deqverify.describing import arguments_code, describe_evidence
 from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Reported, Subject, TargetFailure
 from deqverify.needs import NEEDS
-from deqverify.registry import ANY_LINEAR, Law, arguments_code, describe_evidence, laws
+from deqverify.registry import ANY_LINEAR, Law, laws
 from deqverify.reporting.glossary import GLOSSARY, linked, symbols
 from deqverify.trial import Effort
 

@@ -87,7 +87,7 @@ def strength(report: Report) -> list[str]:
     broken = {result.job.column for result in report.results if result.verdict in wrong}
     found: dict[str, dict[str, list[str]]] = {}
     for result in report.of(Verdict.HOLDS):
-        job, least = result.job, result.tally.half_find
+        job, least = result.job, result.tally.found_by_half
         if job.law in STRENGTH and least < DISCRIMINATING and job.column not in broken:
             found.setdefault(job.target, {}).setdefault(job.law, []).append(f"{least:.0e} in {job.dtype}")
     return [

@@ -19,7 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from deqverify.faults import Fault, faults
-from deqverify.implementations.named import near
+from deqverify.names import near
 from deqverify.running import counterexamples
 from deqverify.running.events import Event, JobFinished, JobPaused, JobStarted, ViolationFound
 from deqverify.running.executors import Executor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from deqverify.cells import cells
 from deqverify.claims import Claims
-from deqverify.implementations.named import near
+from deqverify.names import near
 from deqverify.registry import laws
 from deqverify.running.causes import Cause, causes, settled
 from deqverify.running.jobs import ask, database_of, home_of

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deqverify.comparison import Measurement
+from deqverify.describing import arguments_code, describe, where_code
 from deqverify.problem import Problem
-from deqverify.registry import Law, arguments_code, describe, where_code
+from deqverify.registry import Law
 from deqverify.running import boundary
 from deqverify.running.counterexamples import Counterexample, CounterexampleError
 from deqverify.running.installed import versions
@@ -53,7 +54,7 @@ class Job:
     first: bool = False
     """Its law is one of those that run first on its target."""
     brief: Brief = ""
-    """A few examples, before any law has all of its own: what is easily found is found in seconds."""
+    """A part of its examples, and few, before any law has all of its own: what is easily found is found in seconds."""
     cells: tuple[str, ...] = ()
     """The cells to be judged on; all that are claimed, without any."""
     compiles: bool = False

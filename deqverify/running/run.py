@@ -28,7 +28,7 @@ from deqverify.running.results import Job, Result, Verdict
 from deqverify.running.sketches import Sketch
 from deqverify.trial import Brief
 
-ROUNDS: tuple[tuple[int, Brief], ...] = ((8, "first"), (8, "others"), (25, "first"))
+ROUNDS: tuple[tuple[int, Brief], ...] = ((8, "main"), (8, "others"), (25, "main"))
 """Examples for each of the laws that run first, round by round, before any has all of its own, and what they are of."""
 
 MOST_PINNED = 5

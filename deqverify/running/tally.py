@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from deqverify.registry import arguments_code, where_code
+from deqverify.describing import arguments_code, where_code
 from deqverify.trial import Example
 
 MODERATE = 0.99
@@ -73,14 +73,15 @@ class Tally:
         """Adds the counts of ``other``, and keeps the worse worst."""
         for name in ("examples", "informative", "moderate", "moderate_informative", "bounded", "exact"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for mine, others in ((self.bins, other.bins), (self.finds, other.finds)):
-            for bin_, count in others.items():
+        for name in BINS:
+            mine = getattr(self, name)
+            for bin_, count in getattr(other, name).items():
                 mine[bin_] = mine.get(bin_, 0) + count
         if other.worst > self.worst:
             self.worst, self.arguments = other.worst, other.arguments
 
     @property
-    def half_find(self) -> float:
+    def found_by_half(self) -> float:
         """The smallest relative error, rounded up to a quarter of a decade, that half of the examples would have shown;
         infinite where fewer would have shown any."""
         seen = 0

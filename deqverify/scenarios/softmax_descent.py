@@ -44,7 +44,7 @@ def descended(exact: ClosedForm, g: dict[str, Array], eta: float) -> tuple[Close
         return ahead, ahead.loss
 
     found = backtracked(tried, exact.loss, float(np.sum(g["A"] ** 2) + np.sum(g["B"] ** 2)), eta)
-    return found and (found[0], found[2])
+    return None if found is None else (found[0], found[2])
 
 
 def equilibria(A: Array, Phi: Array, gamma: float) -> tuple[Array, Array, Array]:

@@ -10,6 +10,7 @@ import pytest
 
 from deqverify import trial
 from deqverify.cells import LinearCell, LinearSoftmaxCell, cells
+from deqverify.describing import describe
 from deqverify.faults import faults
 from deqverify.faults.backward import (
     AveragedJacobian,
@@ -27,7 +28,7 @@ from deqverify.faults.gradients import AdjointOfSoMany, OneRecordedStep
 from deqverify.faults.interface import StateShapeOfInput
 from deqverify.faults.sound import SoundNewton, SoundSweeps, TracedSweeps, TwiceNewton
 from deqverify.implementations.subject import Subject
-from deqverify.registry import describe, laws
+from deqverify.registry import laws
 from deqverify.running.jobs import run_job
 from deqverify.running.plan import make_jobs
 from deqverify.running.profiles import profile

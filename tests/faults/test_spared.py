@@ -11,11 +11,12 @@ import torch
 
 from deqverify.claims import Accuracy
 from deqverify.correct.iterating import HonestPicard
+from deqverify.describing import describe
 from deqverify.faults.backward import OneStepGradient
 from deqverify.faults.parametrisation import GammaTwice
 from deqverify.faults.sound import Sound
 from deqverify.implementations.subject import Subject
-from deqverify.registry import describe, laws
+from deqverify.registry import laws
 from deqverify.trial import Effort
 
 

@@ -8,6 +8,7 @@ import pytest
 from deqverify.properties.calls import OPERATIONS, Scene, operations_on, perform
 
 from deqverify import losses
+from deqverify.describing import arguments_code
 from deqverify.faults.batch import (
     BlocksBeyond,
     BlocksBeyond256,
@@ -25,7 +26,7 @@ from deqverify.faults.state import (
 )
 from deqverify.implementations.subject import Subject
 from deqverify.problem import SoftmaxProblem
-from deqverify.registry import arguments_code, laws
+from deqverify.registry import laws
 from deqverify.trial import Effort, Failure
 
 THRESHOLDS = {  # the sizes (m, n) that what breaks beyond a size shrinks to; None where any will do

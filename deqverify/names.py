@@ -1,4 +1,4 @@
-"""Implementations that are made by a name of their own, ``fault[row-softmax]``: which one is meant."""
+"""Names as they were given, and those that are known: which one is meant, and which may be."""
 
 from __future__ import annotations
 

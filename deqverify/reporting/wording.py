@@ -103,7 +103,8 @@ def counts(report: Report) -> str:
     of = {verdict: len(report.of(verdict)) for verdict in Verdict}
     always = (Verdict.VIOLATED, Verdict.EXPECTED)
     listed = ", ".join(f"{count} {verdict.value}" for verdict, count in of.items() if count or verdict in always)
-    return f"{len(report.results)} verdicts from {examples} examples: {listed}."
+    verdicts = "1 verdict" if len(report.results) == 1 else f"{len(report.results)} verdicts"
+    return f"{verdicts} from {examples} example{'s' if examples != 1 else ''}: {listed}."
 
 
 def ending(report: Report) -> str:

@@ -67,6 +67,10 @@ class DenseCell(ABC):
         linear = linear + x @ d["U"].T + tangent.x @ theta["U"].T + d["b"]
         return self._slope(theta, x, z) * linear
 
+    def jacobian(self, theta: Theta, x: Any, z: Any) -> Any:
+        """``diag(φ′) W``."""
+        return self._slope(theta, x, z)[:, :, None] * self.weight(theta)
+
     def certificate(self, theta: Theta) -> Certificate | None:
         return contraction(self.weight(theta))
 

@@ -215,8 +215,11 @@ def _matrix(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
     cell has no quicker way."""
     xp, n, s = array_namespace(z), z.shape[0], math.prod(z.shape[1:])
     unit = xp.eye(s, dtype=z.dtype, device=device(z))
-    if hasattr(cell, "jacobian"):  # a CellWithJacobian; isinstance looks at every member, which takes longer
+    # A CellWithJacobian, or a LinearCell: isinstance looks at every member, which takes longer.
+    if hasattr(cell, "jacobian"):
         return unit - cell.jacobian(theta, x, z)
+    if hasattr(cell, "matrix"):
+        return xp.broadcast_to(unit - cell.matrix(theta), (n, s, s))
 
     def repeated(array: Any) -> Any:
         wide = xp.broadcast_to(array[:, None, ...], (n, s, *array.shape[1:]))

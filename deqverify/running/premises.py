@@ -202,7 +202,7 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
     found = weight(premise, subject.posed(question), arguments)
     if premise.id in _NEARBY and not found.ratio > 1.0:
         # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.
-        beside = replace(question, problem=other_weights(other_input(question.problem), subject.dtype))
+        beside = replace(question, problem=other_weights(subject, other_input(question.problem)))
         near = weight(premise, made().posed(question), arguments_of(premise, beside) or {})
         return near if near.ratio > 1.0 else found
     return found
@@ -225,7 +225,7 @@ def _posed(premise: Law, question: Question, subject: Subject) -> Question:
     Y = wanted.reshape(problem.n, -1).T
     try:
         posed = replace(problem, B=np.eye(len(Y)), Y=Y, loss=Squared())  # type: ignore[type-var]
-        return replace(question, problem=posed.rounded_to(subject.dtype))
+        return replace(question, problem=subject.rounded(posed))
     except ValueError:  # beyond the range of the dtype
         return question
 

@@ -13,12 +13,13 @@ from deqverify.bounds import FLOAT64
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.claims import Claims
 from deqverify.dtypes import DTYPES, round_to, to_grid
-from deqverify.implementations.subject import Subject
+from deqverify.implementations.subject import Question, Subject
 from deqverify.losses import Squared
 from deqverify.problem import CellProblem, SoftmaxProblem
 from deqverify.reference import reference
 from deqverify.reference.quantised import on_grid
 from deqverify.registry import laws
+from deqverify.running.premises import weigh
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.trial import Effort, look_at, replay
 
@@ -194,3 +195,11 @@ def test_the_bound_on_the_movement_is_reached_and_is_not_passed_over() -> None:
     seen = list(laws()["perturbation"].body(Subject(reference("numpy")), problem=problem, bits=4))[-1]
     assert seen.holds
     assert seen.ratio > 0.999
+
+
+def test_a_premise_is_asked_on_the_grid_of_what_a_law_asked_off_it() -> None:
+    subject = Subject(reference("bits=8", "numpy"))
+    weight = weigh(laws()["existence"], lambda: subject, Question(drawn()))
+    assert weight
+    assert weight.ratio <= 1.0
+    assert weight.informative

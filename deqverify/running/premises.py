@@ -196,6 +196,7 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
         return None
     if question.layer is not None and premise.id == "existence":
         return None  # of a layer that is kept from working on purpose nobody expects an equilibrium
+    question = replace(question, problem=subject.rounded(question.problem))  # a law may ask for A off a claimed grid
     arguments = arguments_of(premise, _posed(premise, question, subject))
     if arguments is None:
         return None

@@ -38,11 +38,12 @@ REFERENCES = (
     Eliminating(shuffled=True),
     NewtonLayer("numpy"),
     *(reference(splitting, "numpy") for splitting in SPLITTINGS),
+    reference("bits=8", "numpy"),
 )
 """The second for what a direct solve does not claim: starts, and a cap on iterations. Its tolerance is one that six
 sweeps may reach, so that its answers come near what it claims. The third shows what a pull says of the start, the
 fourth rounds a data point alone otherwise than in a batch, on every processor; the rest are for laws about other
-cells."""
+cells, and about weights of a few bits."""
 
 
 def calibrated(law: Law, dtype: str, layers: Sequence[Any] = REFERENCES) -> Tally | None:

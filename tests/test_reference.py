@@ -88,7 +88,7 @@ def test_a_tangent_is_within_its_bound(framework: str, dtype: str) -> None:
     assert infinite.status is Status.DIVERGED
 
 
-KNOWN = ", ".join((*FRAMEWORKS, *METHODS, "fast", "worst"))
+KNOWN = ", ".join((*FRAMEWORKS, *METHODS, "bits=8", "straight-through", "fast", "worst"))
 
 
 def test_each_name_is_its_own_method() -> None:

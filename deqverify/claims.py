@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from deqverify.dtypes import DTYPES
+from deqverify.dtypes import DTYPES, check_bits
 
 Norm = Literal["1", "2", "rms", "max"]
 NORMS = get_args(Norm)
@@ -119,6 +119,9 @@ class Claims:
     Peaceman–Rachford splitting, where z₀ is what is iterated first, and a solution says its step (theory: splittings).
     ``computes_in`` names a wider dtype that a narrow one is computed in before rounding. ``function_error``: the
     relative error of elementary functions (exp, tanh, …), in units of rounding, 2 or more; a framework may need more.
+    ``bits``: A of the linear-softmax cell is quantised to a symmetric grid of so many bits
+    (:func:`deqverify.dtypes.to_grid`); z and every gradient are those at the quantised A, that in A included, though it
+    is no derivative of what is computed. Problems are put on that grid, as on the dtype's (theory: quantised).
 
     ``empty``: a batch of no data points is a legal one. ``threads``: two threads may call at once. ``copies`` and
     ``pickles``: ``copy.deepcopy`` and ``pickle`` make another of the same behaviour and without shared state.
@@ -149,11 +152,14 @@ class Claims:
     evaluation_gradient: bool = False
     computes_in: dict[str, str] = field(default_factory=dict)
     function_error: float = 2.0
+    bits: int | None = None
     where: str = ""
 
     def __post_init__(self) -> None:
         for name in self.dtypes:
             if name not in DTYPES:
                 raise ValueError(f"dtypes: {name!r} is not known; use some of {', '.join(DTYPES)}")
+        if self.bits is not None:
+            check_bits(self.bits)
         if not 2.0 <= self.function_error < float("inf"):
             raise ValueError(f"function_error: is 2 or more, in units of rounding, got {self.function_error!r}")

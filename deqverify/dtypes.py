@@ -1,4 +1,4 @@
-"""The floating-point formats that implementations compute in.
+"""The floating-point formats that implementations compute in, and the grids that weights are quantised to.
 
 A problem is held in float64 whatever the format under test: its values are *representable* in that
 format (:func:`round_to`), so that an oracle and an implementation see the same numbers.
@@ -88,3 +88,29 @@ def round_to(values: npt.ArrayLike, name: str) -> Array:
 def _exponent(value: float) -> int:
     """k with ``2^(k−1) ≤ value < 2^k``, as frexp has it."""
     return math.frexp(value)[1]
+
+
+MOST_BITS = 32
+"""Steps of finer grids may underflow in float32, and say little: its significand has 24 bits."""
+
+
+def check_bits(bits: object) -> int:
+    """``bits`` itself; ValueError where no grid has so many."""
+    if not isinstance(bits, int) or isinstance(bits, bool) or not 2 <= bits <= MOST_BITS:
+        raise ValueError(f"bits: a symmetric grid has a whole number of them, 2 to {MOST_BITS}, got {bits!r}")
+    return bits
+
+
+def to_grid(values: npt.ArrayLike, bits: int) -> Array:
+    """``values`` on the symmetric grid of ``bits`` bits (same shape): the nearest multiples, ties to even, of the least
+    power of two of which ``2^(bits−1) − 1`` reach the largest magnitude.
+
+    A power of two rounds nothing, so that all dtypes agree on the grid and numbers on it stay; and grids nest, those of
+    fewer bits in those of more (theory: quantised). ValueError for bits below 2 or above 32.
+    """
+    exact, most = np.asarray(values, dtype=np.float64), 2 ** (check_bits(bits) - 1) - 1
+    largest = float(np.abs(exact).max(initial=0.0))
+    exponent = math.frexp(largest)[1] - bits + 1
+    if math.ldexp(most, exponent) < largest:
+        exponent += 1
+    return np.ldexp(np.rint(np.ldexp(exact, -exponent)), exponent)

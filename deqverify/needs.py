@@ -70,6 +70,11 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
         lambda s: hasattr(s.implementation, "start_gradient") and not _whole(s),
         "it shows no gradient in its start, or is a whole layer, for which no bound of one is known",
     ),
+    "grid": (lambda s: s.claims.bits is not None, "it is not claimed that its weights are quantised"),
+    "any weights": (
+        lambda s: s.claims.bits is None,
+        "its weights are quantised, which what this law does to A changes",
+    ),
     "float64": (lambda s: s.dtype == "float64", "judged in float64 only"),
 }
 """What a law may need of an implementation: how that is seen, and the sentence for when it is missing."""

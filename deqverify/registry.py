@@ -26,6 +26,7 @@ from deqverify.describing import describe
 from deqverify.drawing import few_shapes
 from deqverify.implementations.subject import Subject
 from deqverify.needs import NEEDS
+from deqverify.problem import Problem
 from deqverify.trial import Body, Effort, Example, Trial, replay, run_trial
 from deqverify.wrapped_problem import WrappedProblem
 
@@ -40,6 +41,7 @@ FAMILIES = (
     "symmetry",
     "lattice",
     "softmax",
+    "quantised",
     "dissipation",
     "training",
     "trust_region",
@@ -73,8 +75,12 @@ GROUPS: dict[str, type] = {ANY_LINEAR: LinearCell, ANY_RELU: ReluCell}
 Draws = Callable[[Subject], SearchStrategy[dict[str, Any]]]
 
 
-def _shaped(draws: SearchStrategy[dict[str, Any]], subject: Subject) -> SearchStrategy[dict[str, Any]]:
-    """``draws``, of few shapes where ``subject`` compiles for each."""
+def _fitted(draws: SearchStrategy[dict[str, Any]], subject: Subject) -> SearchStrategy[dict[str, Any]]:
+    """``draws``, of few shapes where ``subject`` compiles for each, and problems on the grid where it claims one."""
+    if subject.claims.bits is not None:
+        draws = draws.map(
+            lambda drawn: {k: subject.rounded(v) if isinstance(v, Problem) else v for k, v in drawn.items()}
+        )
     return few_shapes(draws) if subject.claims.compiles else draws
 
 
@@ -164,12 +170,12 @@ class Law:
         for asked, name in ((main, "large"), (others, "large cells")):
             large = self.large(asked) if self.large and asked else None
             many = BRIEF_LARGE if own.brief else 2 + own.examples // LARGE_SHARE
-            more(large and _shaped(large, subject), asked, many, name)  # the least of them comes first
+            more(None if large is None else _fitted(large, subject), asked, many, name)  # the least of them comes first
         return trial
 
     def drawn(self, subject: Subject) -> SearchStrategy[dict[str, Any]]:
         """What is drawn for ``subject``."""
-        return _shaped(self.draws(subject), subject)
+        return _fitted(self.draws(subject), subject)
 
     def _parts(self, subject: Subject) -> tuple[Subject, Subject | None]:
         """The subject on the linear-softmax cell, which has all the examples, and on the others that this law is

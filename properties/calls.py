@@ -14,7 +14,7 @@ import numpy as np
 from deqverify.properties.common import finite
 
 from deqverify.comparison import Fact, Measurement, compare
-from deqverify.dtypes import Array, round_to
+from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge, astray, gradient_astray
 from deqverify.implementations.subject import Reported, Subject, TargetFailure, heed
 from deqverify.problem import Problem, SoftmaxProblem
@@ -106,12 +106,12 @@ def other_input(problem: Problem) -> Problem:
     return problem.with_blocks(x=-problem.x.ravel()[::-1].reshape(problem.x.shape))
 
 
-def other_weights(problem: Problem, dtype: str) -> Problem:
+def other_weights(deq: Subject, problem: Problem) -> Problem:
     """Other weights of the same shape: the first row of A raised and γ halved in the linear-softmax cell, everything
     halved elsewhere, which loosens no certificate."""
     if isinstance(problem, SoftmaxProblem):
         raised = problem.A + (np.arange(problem.m) == 0)[:, None]
-        return problem.with_blocks(A=round_to(raised, dtype), gamma=np.asarray(problem.gamma / 2))
+        return deq.rounded(problem.with_blocks(A=raised, gamma=np.asarray(problem.gamma / 2)))
     return problem.with_blocks(**{name: value / 2 for name, value in problem.theta.items()})
 
 
@@ -160,7 +160,7 @@ def _evaluation(deq: Subject, scene: Scene) -> None:
 OPERATIONS: dict[str, Callable[[Subject, Scene], None]] = {
     "same call": lambda deq, scene: _use(deq, scene.problem),
     "other input": lambda deq, scene: _use(deq, scene.other_input),
-    "other weights": lambda deq, scene: _use(deq, other_weights(scene.problem, deq.dtype)),
+    "other weights": lambda deq, scene: _use(deq, other_weights(deq, scene.problem)),
     "other problem": lambda deq, scene: _use(deq, scene.other),
     "other shape": _other_shape,
     "one data point": lambda deq, scene: _use(deq, scene.batch(1)),

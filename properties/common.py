@@ -213,8 +213,8 @@ class Point:
 
 
 def visit(deq: Subject, here: SoftmaxProblem) -> Point:
-    """Asks for the gradient at ``here`` rounded to the subject's dtype; the error includes what that rounding moves."""
-    rounded = here.rounded_to(deq.dtype)
+    """Asks for the gradient at ``here`` as the subject rounds it; the error includes what that rounding moves."""
+    rounded = deq.rounded(here)
     _, found = deq.value_and_grad(rounded)
     gradient = {block: found[block] for block in ("A", "B")}
     bounds = budget(deq, rounded)

@@ -110,8 +110,8 @@ def taylor(deq: Subject, problem: Problem, direction: Direction) -> Iterator[Mea
         yield finite(f"∂L/∂{block}", gradient[block])
     for step in _steps(deq, problem, truth, direction):
         ends = {block: problem.block(block) + step * _scale(problem, block) * d for block, d in direction.items()}
-        ahead = problem.with_blocks(**ends)
-        moved = {block: ends[block] - problem.block(block) for block in direction}
+        ahead = deq.rounded(problem.with_blocks(**ends))
+        moved = {block: ahead.block(block) - problem.block(block) for block in direction}
         there, other = deq.value_and_grad(ahead)[0], judged(deq, ahead)
         first = sum(float(np.sum(gradient[block] * d)) for block, d in moved.items())
         allowed = along(truth, moved) + truth.value_error + other.value_error

@@ -188,7 +188,7 @@ def in_place_update(deq: Subject, problem: Problem, updated: tuple[str, ...]) ->
     Compared with a call on new arrays of the new values. Bound: twice ``Errors.z`` and twice ``Errors.pulled``.
     Catches caches keyed by the identity or the address of an array.
     """
-    weights, cotangent = other_weights(problem, deq.dtype), usual_cotangent(problem)
+    weights, cotangent = other_weights(deq, problem), usual_cotangent(problem)
     new = weights.theta | {"x": other_input(problem).x}
     after = problem.with_blocks(**{name: new[name] for name in updated})
     expected = plain_call(deq.fresh(), after, cotangent)

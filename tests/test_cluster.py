@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -30,6 +31,7 @@ from deqverify.running.results import Job, Verdict
 from deqverify.running.run import Run
 from deqverify.running.soak import Soak, entries_of
 from deqverify.running.soak_state import resume
+from deqverify.scenarios.registry import Claim, Outcome, Scenario, Work, scenarios
 
 PROFILE = Profile("test", examples=5, seconds=600.0, seed=0, example_seconds=600.0)
 HARD = 600.0
@@ -295,3 +297,59 @@ def test_a_worker_that_dies_loses_nothing(cluster: Cluster, dask: Dask, tmp_path
     report = Run(asked(*targets, laws=["mass"]), cluster, [asleep]).report()
     assert [result.verdict for result in report.results] == [Verdict.HOLDS] * 4
     assert len(list(tmp_path.iterdir())) == 5, "one of four was begun twice"
+
+
+# -- scenarios ---------------------------------------------------------------------------------------------------------
+
+
+def _where(work: Work, items: tuple[int, ...]) -> Outcome:
+    """Where each part was computed."""
+
+    def part(item: int) -> list[int]:
+        if (work.seed, item) == (7, 3):
+            raise ArithmeticError("the third does not come out")
+        return [item**2, os.getpid()]
+
+    found = work.each(items, part, "number")
+    claim = Claim("parts", len(found), "three", 3, 3)
+    return Outcome([claim], ("square", "process"), found, lambda figure: None)
+
+
+def test_parts_of_a_scenario_are_computed_on_a_cluster_and_kept(
+    cluster: Cluster, dask: Dask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Scenario("where", "Where", "nobody", "Where.", {}, {"items": (1, 2, 3)}, _where)
+    monkeypatch.setattr("deqverify.scenarios.registry.scenarios", lambda: {"where": one})
+
+    def run(seed: int) -> Any:
+        words = ["scenario", "where", "--seed", str(seed), "--dask", dask.address, "--out", str(tmp_path)]
+        return CliRunner().invoke(main, words)
+
+    done = run(0)
+    assert done.exit_code == 0, done.output
+    assert f"on {dask.address}" in done.output
+    rows = json.loads((tmp_path / "where.json").read_text(encoding="utf-8"))["rows"]
+    assert [square for square, _ in rows] == [1, 4, 9]
+    assert os.getpid() not in {process for _, process in rows}
+    failed = run(7)
+    assert isinstance(failed.exception, ArithmeticError), "of the experiment, and not of the cluster"
+    parts = json.loads((tmp_path / ".where.parts.json").read_text(encoding="utf-8"))["parts"]
+    assert set(parts) <= {"number 1", "number 2"}
+
+
+def test_the_lattice_is_the_same_on_a_cluster(cluster: Cluster) -> None:
+    lattice = scenarios()["lattice"].compute
+    sizes: dict[str, Any] = {"sites": 16, "disorder": 8.0, "beta": 2.0, "steps": 20, "disorders": 2}
+    told: list[tuple[int, int]] = []
+    work = Work(3, told=lambda done, of, what: told.append((done, of)), computed=cluster.each)
+    there, here = (lattice(each, **sizes, tolerances=(1e-3,)) for each in (work, Work(3)))
+    assert told == [(done, 5) for done in range(6)]
+    # A worker's BLAS may round otherwise; twenty steps make little of it, the tolerance 1e-10 of a step more.
+    assert np.allclose(np.array(there.rows), np.array(here.rows), rtol=1e-6, atol=1e-8)
+
+
+def test_a_cluster_that_is_not_there_is_said_before_anything_is_computed(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("deqverify.running.cluster.JOINING", 0.5)
+    done = CliRunner().invoke(main, ["scenario", "lattice", "--dask", "tcp://127.0.0.1:9", "--out", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "no scheduler answers at tcp://127.0.0.1:9" in done.output

@@ -17,6 +17,8 @@ from deqverify.faults.sound import CONTRACTING, Sound, SoundNewton, SoundSweeps,
 from deqverify.implementations.protocol import Cotangents, Solution
 from deqverify.implementations.torch_base import TorchLayer
 from deqverify.reference.newton import newton_correction
+from deqverify.reference.torch_direct import TorchDirect
+from deqverify.reference.torch_quantised import StraightThrough
 
 
 class Pulled(Sound):
@@ -255,3 +257,34 @@ class CausalGradient(SoundNewton):
     def gradient(self, cell: Any, theta: Theta, x: Any, z: Any, adjoint: Any) -> Parts:
         found = super().gradient(cell, theta, x, z, adjoint)
         return found._replace(x=np.concatenate([0 * found.x[:, :1], found.x[:, 1:]], axis=1))
+
+
+class EightBits(StraightThrough):
+    """The layer with weights of eight bits that is trained straight through, to be given another pull."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+
+
+@fault(cause="straight-through", killers=("straight-through",), subtlety="subtle")
+class GradientAtTheRealWeights(EightBits):
+    """The gradient is taken at the real weights, though the equilibrium is that of the quantised ones."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        solution, _ = super().vjp(cell, theta, x, z0)
+        return solution, TorchDirect().vjp(cell, theta, x)[1]
+
+
+@fault(cause="gradient-theta", said="A", killers=("gradient-theta", "straight-through"), subtlety="subtle")
+class NoGradientBeyondOne(EightBits):
+    """No gradient goes straight through to weights beyond ±1, as where weights are binary."""
+
+    def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+        solution, pull = super().vjp(cell, theta, x, z0)
+
+        def clipped(cotangent: Any) -> Cotangents:
+            found = pull(cotangent)
+            found.theta["A"] = torch.where(theta["A"].abs() > 1, 0.0, found.theta["A"])
+            return found
+
+        return solution, clipped

@@ -10,6 +10,8 @@ import torch
 from deqverify.faults.registry import fault
 from deqverify.faults.sound import Sound, SoundNewton
 from deqverify.implementations.protocol import Pull, Solution
+from deqverify.reference.quantised import step_of
+from deqverify.reference.torch_quantised import StraightThrough
 
 
 @fault(
@@ -57,7 +59,7 @@ class ClippedLogits(Sound):
         return theta["gamma"] * cell.softmax(theta["A"].clamp(-16.0, 16.0))
 
 
-@fault(cause="existence", killers=("mass",))
+@fault(cause="existence", killers=("mass", "perturbation"))
 class Unnormalised(Sound):
     """The weights are exponentials without their sum, kept below one another way."""
 
@@ -183,3 +185,15 @@ class SquareIsTransposed(Altered):
 
     def altered(self, x: Any) -> Any:
         return np.swapaxes(x, 0, 1) if x.ndim == 2 and x.shape[0] == x.shape[1] else x
+
+
+@fault(cause="straight-through", killers=("straight-through",), subtlety="subtle")
+class CutOffWeights(StraightThrough):
+    """Weights of eight bits are cut off towards zero, not rounded to the nearest."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+
+    def through(self, A: Any) -> Any:
+        step = step_of(A.detach(), self.bits)
+        return A + (torch.trunc(A / step) * step - A).detach()

@@ -15,22 +15,25 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from deqverify.cells import cells
+from deqverify.cells import LinearSoftmaxCell, cells
 from deqverify.cells.probed import PROBE, probed
 from deqverify.cells.wrapped import WrappedCell
 from deqverify.claims import Claims
 from deqverify.clock import Interrupted
-from deqverify.dtypes import Array
+from deqverify.dtypes import Array, to_grid
 from deqverify.dtypes import dtype as known_dtype
 from deqverify.frameworks import Framework, framework
 from deqverify.implementations.candidates import as_implementation
 from deqverify.implementations.devices import check_device
 from deqverify.implementations.protocol import Cotangents, Layer, Pull, Solution, Status
 from deqverify.problem import Problem
+
+Asked = TypeVar("Asked", bound=Problem)
+"""A kind of problem."""
 
 
 class TargetFailure(Exception):
@@ -185,6 +188,14 @@ class Subject:
     def native(self, values: Any) -> Any:
         return self.framework.native(values, self.dtype, self.device)
 
+    def rounded(self, problem: Asked) -> Asked:
+        """``problem`` as it is computed with: its values numbers of the dtype, and A on the grid where one is
+        claimed."""
+        rounded = problem.rounded_to(self.dtype)
+        if self.claims.bits is None or rounded.cell.name != LinearSoftmaxCell.name:
+            return rounded
+        return rounded.with_blocks(A=to_grid(rounded.theta["A"], self.claims.bits))
+
     def parameters(self, problem: Problem) -> dict[str, Any]:
         """θ, native."""
         return {name: self.native(value) for name, value in problem.theta.items()}
@@ -309,9 +320,10 @@ class Subject:
     def _directed(self, problem: Problem, tangent: dict[str, Array]) -> tuple[dict[str, Any], Any]:
         return {name: self.native(tangent[name]) for name in problem.theta}, self.native(tangent["x"])
 
-    def traced(self) -> Any:
+    def traced(self, layer: Any = None) -> Any:
+        """The implementation, or ``layer``, keeping a trace."""
         with _calling("traced"):
-            return self.implementation.traced()
+            return (self.implementation if layer is None else layer).traced()
 
     def copied(self) -> Subject:
         """A subject around a deep copy of the implementation."""

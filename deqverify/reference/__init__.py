@@ -12,6 +12,7 @@ __all__ = ["reference", "solve"]
 FRAMEWORKS = ("torch", "numpy", "jax")
 SPLITTINGS = ("forward-backward", "peaceman-rachford")
 METHODS = ("picard", "mass", "newton", *SPLITTINGS)
+THROUGH = "straight-through"
 FAST = ("lu", "mass", "mixed", "mixedlu", "batched")
 
 
@@ -23,10 +24,13 @@ def reference(*options: str) -> Any:
     ``forward-backward`` and ``peaceman-rachford`` split the monotone cell. Only the direct solve, ``newton`` and
     ``fast`` have a JAX. ``fast`` takes the quickest method for each problem, in PyTorch, or the one named beside it:
     ``lu``, ``mass``, ``mixed`` (narrow products), ``mixedlu`` (a narrow LU), or ``batched`` (the solver of many
-    problems); ``fast,jax`` is an LU, compiled, its adjoint written out. ``worst`` errs by all that it claims, so that
-    bounds can be seen to hold
-    (:mod:`deqverify.reference.worst`). ValueError for anything else.
+    problems); ``fast,jax`` is an LU, compiled, its adjoint written out. ``bits=8`` is the direct solve with weights of
+    eight bits, in PyTorch and NumPy; with ``straight-through`` autograd passes through the quantiser, in PyTorch.
+    ``worst`` errs by all that it claims, so that bounds can be seen to hold (:mod:`deqverify.reference.worst`).
+    ValueError for anything else.
     """
+    if any(option == THROUGH or option.startswith("bits") for option in options):
+        return _quantised(*options)
     if "worst" in options:
         from deqverify.reference.worst import worst
 
@@ -35,7 +39,7 @@ def reference(*options: str) -> Any:
         return _fast(*(option for option in options if option != "fast"))
     for option in options:
         if option not in (*FRAMEWORKS, *METHODS):
-            known = ", ".join((*FRAMEWORKS, *METHODS, "fast", "worst"))
+            known = ", ".join((*FRAMEWORKS, *METHODS, "bits=8", THROUGH, "fast", "worst"))
             raise ValueError(f"reference has no option {option!r}; use some of {known}")
     framework = _one_of(FRAMEWORKS, options) or "torch"
     method = _one_of(METHODS, options)
@@ -92,6 +96,32 @@ def _fast(*options: str) -> Any:
 
     method = _one_of(FAST, options)
     return BatchedLayer() if method == "batched" else FastLayer(method)  # type: ignore[arg-type]
+
+
+def _quantised(*options: str) -> Any:
+    from deqverify.reference.quantised import NumpyQuantised, bits_of
+
+    numbers = [bits_of(option) for option in options if option.startswith("bits")]
+    others = [option for option in options if not option.startswith("bits") and option not in (THROUGH, *FRAMEWORKS)]
+    if others:
+        raise ValueError(
+            f"reference[bits=8] takes a framework and {THROUGH}, and solves directly: leave {others[0]!r} out"
+        )
+    if len(numbers) != 1:
+        fix = f"write reference[{THROUGH},bits=8]" if not numbers else "give bits once"
+        raise ValueError(f"reference[{','.join(options)}]: takes one number of bits; {fix}")
+    framework, (bits,) = _one_of(FRAMEWORKS, options) or "torch", numbers
+    if framework == "jax":
+        raise ValueError("reference[bits=8] is not written for jax; use torch or numpy")
+    if framework == "numpy":
+        if THROUGH in options:
+            raise ValueError(
+                f"reference[{THROUGH}] is autograd's, in torch; reference[bits={bits},numpy] tells A the same"
+            )
+        return NumpyQuantised(bits)
+    from deqverify.reference.torch_quantised import StraightThrough, TorchQuantised
+
+    return StraightThrough(bits) if THROUGH in options else TorchQuantised(bits)
 
 
 def _direct(framework: str) -> Any:

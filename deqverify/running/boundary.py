@@ -90,7 +90,7 @@ class _Search:
         if now() > self.until:
             raise Interrupted("enough")
         subject = self.made()
-        problem = problem.rounded_to(subject.dtype)
+        problem = subject.rounded(problem)
         arguments = arguments_of(self.law, Question(problem))
         assert arguments is not None
         found = weight(self.law, subject, arguments, self.crashes)

@@ -1,4 +1,4 @@
-"""Jobs on the workers of a Dask scheduler, each in a process of its own there.
+"""Jobs on the workers of a Dask scheduler, each in a process of its own there; and plain functions, in theirs.
 
 A worker that dies loses nothing: the scheduler gives its job to another one. What a seed draws does not depend on how
 many workers there are, or on which of them a job runs.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Iterable
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,26 @@ class Cluster(Several):
         except Exception as error:
             return Result(job, Verdict.COULD_NOT_RUN, _said(error))
         return result
+
+    def each(self, compute: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """``compute`` of every item on the workers: place and value of each, as they end. What ``compute`` raises comes
+        through; ClusterError where the scheduler is lost, or an item takes each worker with it."""
+        futures = {self._executor.submit(_called, compute, item, own_path()): place for place, item in enumerate(items)}
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except CancelledError as error:
+                raise ClusterError(_LOST) from error
+            except Exception as error:
+                if type(error).__name__ != "KilledWorker":
+                    raise
+                raise ClusterError(f"dask: {_said(error)}") from error
+
+
+def _called(compute: Callable[[Any], Any], item: Any, path: Sequence[str]) -> Any:
+    """On a worker, which finds the modules of its own that the function may import."""
+    sys.path.extend(place for place in path if place not in sys.path)
+    return compute(item)
 
 
 def own_path() -> list[str]:

@@ -31,6 +31,9 @@ EXAMPLES, SECONDS, LOOKED_AT = 60, 2.0, 8
 OF_SEVERAL_CALLS = ("batching", "state", "arrays", "modes")
 """Families whose laws compare answers with each other: their words are in the law."""
 
+OF_TRACES = frozenset({"traced", "trace"})
+"""What laws need that judge the way to an answer: any iterate looks like an answer that was stopped early."""
+
 LEAST = 2
 """On one problem alone too many readings are the same number."""
 
@@ -60,6 +63,8 @@ def diagnosed(law: Law, subject: Subject, failure: Failure, effort: Effort, foll
 
 
 def _found(law: Law, subject: Subject, failure: Failure) -> str:
+    if OF_TRACES.intersection(law.needs):
+        return ""
     seen = _failing(law, subject, failure)
     if "gradient" in law.needs:
         of_adjoint = subject.is_layer and law.id not in ("objective", "gradient-B")
@@ -83,7 +88,7 @@ def _failing(law: Law, subject: Subject, failure: Failure) -> list[Seen]:
 
     problem = failure.arguments["problem"]
     known = [failure.severity.arguments] if failure.severity and failure.severity.arguments else []
-    varied = [arguments_of(law, Question(each)) for each in _variants(problem, subject.dtype)]
+    varied = [arguments_of(law, Question(each)) for each in _variants(problem, subject)]
     chosen = subject.on([problem.cell.name]) if problem.cell.name in subject.cells else subject
     with suppress(Interrupted):
         for arguments in (*known, *varied):
@@ -94,17 +99,17 @@ def _failing(law: Law, subject: Subject, failure: Failure) -> list[Seen]:
     return several or found or [_seen(subject, failure.arguments)]
 
 
-def _variants(problem: Problem, dtype: str) -> Iterable[Problem]:
+def _variants(problem: Problem, subject: Subject) -> Iterable[Problem]:
     """Problems like the counterexample, on which less is the same number by accident: the shrunk one is the simplest.
     The weights of other cells stay, and only the data are others."""
     draws = np.random.default_rng(0)
     for m in (2, 3, 4) if isinstance(problem, SoftmaxProblem) else (1, 2, 3):
         if isinstance(problem, SoftmaxProblem):
             A, B, Phi = (draws.standard_normal(shape) for shape in ((m, m), (1, m), (m, 2)))
-            yield SoftmaxProblem(A, B, Phi, np.zeros((1, 2)), problem.gamma, Squared()).rounded_to(dtype)
+            yield subject.rounded(SoftmaxProblem(A, B, Phi, np.zeros((1, 2)), problem.gamma, Squared()))
         else:
             x = draws.standard_normal((m, *problem.x.shape[1:])) * max(1.0, float(np.abs(problem.x).max(initial=0.0)))
-            yield problem.with_inputs(x, np.ones((problem.p, m))).rounded_to(dtype)
+            yield subject.rounded(problem.with_inputs(x, np.ones((problem.p, m))))
 
 
 def _seen(subject: Subject, arguments: Mapping[str, Any]) -> Seen:

@@ -196,13 +196,14 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
         return None
     if question.layer is not None and premise.id == "existence":
         return None  # of a layer that is kept from working on purpose nobody expects an equilibrium
+    question = replace(question, problem=subject.rounded(question.problem))  # a law may ask for A off a claimed grid
     arguments = arguments_of(premise, _posed(premise, question, subject))
     if arguments is None:
         return None
     found = weight(premise, subject.posed(question), arguments)
     if premise.id in _NEARBY and not found.ratio > 1.0:
         # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.
-        beside = replace(question, problem=other_weights(other_input(question.problem), subject.dtype))
+        beside = replace(question, problem=other_weights(subject, other_input(question.problem)))
         near = weight(premise, made().posed(question), arguments_of(premise, beside) or {})
         return near if near.ratio > 1.0 else found
     return found
@@ -225,7 +226,7 @@ def _posed(premise: Law, question: Question, subject: Subject) -> Question:
     Y = wanted.reshape(problem.n, -1).T
     try:
         posed = replace(problem, B=np.eye(len(Y)), Y=Y, loss=Squared())  # type: ignore[type-var]
-        return replace(question, problem=posed.rounded_to(subject.dtype))
+        return replace(question, problem=subject.rounded(posed))
     except ValueError:  # beyond the range of the dtype
         return question
 

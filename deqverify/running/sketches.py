@@ -101,7 +101,7 @@ def sketches_of(target: str, dtype: str | None, device: str, implementation: obj
         return []
     newton_path()  # theory, which is on nobody's clock
     with suppress(Exception, Interrupted), alarm(WARMING):  # what fails here fails again where it is said
-        subject.value_and_grad(_standard(0.5).rounded_to(subject.dtype))
+        subject.value_and_grad(subject.rounded(_standard(0.5)))
     return [_made(about, draw, subject) for about, (needs, draw) in SKETCHES.items() if needs(subject)]
 
 
@@ -207,7 +207,7 @@ def _flow(deq: Subject, problem: SoftmaxProblem, until: float, look: Callable[[f
     def velocity(t: float, state: Array) -> Array:
         nonlocal calls
         calls += 1
-        _, gradient = deq.value_and_grad(_unpacked(problem, state).rounded_to(deq.dtype))
+        _, gradient = deq.value_and_grad(deq.rounded(_unpacked(problem, state)))
         if not all(np.isfinite(gradient[block]).all() for block in "AB"):
             raise _NotFinite
         return -_packed(gradient)
@@ -252,7 +252,7 @@ def _towards_one(
     """What ``look`` measures and what is allowed, for γ nearer and nearer to 1."""
     seen, allowed = sketch.curve(name, MEASURED), sketch.curve("allowed", ALLOWED)
     for gamma in NEAR_ONE:
-        problem = _standard(gamma).rounded_to(deq.dtype)
+        problem = deq.rounded(_standard(gamma))
         try:
             error, bound = look(problem)
         except Reported as reported:  # honest, and no point in the picture
@@ -267,7 +267,7 @@ def _trace(deq: Subject, sketch: Sketch) -> None:
     """Residuals by iteration as shares of the first, beside γᵏ, the rate of plain iteration (theory: picard)."""
     sketch.where = "m = 4, n = 2"
     for gamma in RATES:
-        problem = _standard(gamma).rounded_to(deq.dtype)
+        problem = deq.rounded(_standard(gamma))
         trace = deq.solve(problem, layer=deq.traced()).solution.trace or []
         first = trace[0] if trace and trace[0] > 0.0 else 1.0
         shares = [(float(k), r / first) for k, r in enumerate(trace[:STEPS_KEPT]) if np.isfinite(r)]

@@ -7,6 +7,8 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from deqverify.scenarios.registry import Outcome, Scenario, Work
+from deqverify.scenarios.registry import Computing, Outcome, Scenario, Work, in_turn
 
 EVERY = 30.0
 """Seconds between two lines of progress where there is no bar."""
@@ -38,10 +40,33 @@ EVERY = 30.0
     show_default=True,
     help="The folder for NAME.svg, NAME.json and NAME.md.",
 )
-def scenario(names: tuple[str, ...], listed: bool, every: bool, quick: bool, seed: int, out: Path) -> None:
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Compute the parts on the workers of the Dask scheduler at ADDRESS (tcp://host:8786), or, with 'local', on "
+    "--workers Dask workers of this machine; without it here, one after the other.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default="cores",
+    help="Processes of --dask local.",
+)
+def scenario(
+    names: tuple[str, ...],
+    listed: bool,
+    every: bool,
+    quick: bool,
+    seed: int,
+    out: Path,
+    dask: str | None,
+    workers: int,
+) -> None:
     """Run numerical experiments: what papers prove or observe, with claims that can fail, a picture and a table.
 
-    A run that was interrupted goes on where it was: the parts that finished are kept in the folder.
+    A run that was interrupted goes on where it was: the parts that finished are kept in the folder, wherever they
+    were computed.
 
     \b
     Exit code 0: every claim holds.
@@ -61,7 +86,9 @@ def scenario(names: tuple[str, ...], listed: bool, every: bool, quick: bool, see
         raise click.UsageError("name one or more scenarios, or give --all; --list shows them")
     if unknown := [name for name in names if name not in known]:
         raise click.UsageError(f"there is no scenario {unknown[0]!r}; use one of {', '.join(known)}")
-    codes = [_run(console, known[name], quick, seed, out) for name in (known if every else dict.fromkeys(names))]
+    chosen = known if every else dict.fromkeys(names)
+    with _computing(dask, workers, console) as computed:
+        codes = [_run(console, known[name], quick, seed, out, computed) for name in chosen]
     if len(codes) > 1:
         console.print(f"{codes.count(0)} of {len(codes)} scenarios: every claim holds")
     sys.exit(max(codes))
@@ -76,7 +103,23 @@ def _list(console: Console, known: Mapping[str, Scenario]) -> None:
     console.print(table)
 
 
-def _run(console: Console, of: Scenario, quick: bool, seed: int, out: Path) -> int:
+@contextmanager
+def _computing(dask: str | None, workers: int, console: Console) -> Iterator[Computing]:
+    """Where parts are computed, while the context lasts."""
+    if dask is None:
+        yield in_turn
+        return
+    from deqverify.running.cluster import Cluster, ClusterError
+
+    try:
+        with Cluster(dask, math.inf, workers) as cluster:
+            console.print(cluster.said, highlight=False, soft_wrap=True)
+            yield cluster.each
+    except ClusterError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _run(console: Console, of: Scenario, quick: bool, seed: int, out: Path, computed: Computing) -> int:
     from deqverify.scenarios import writing
 
     if missing := [module for module in of.needs if importlib.util.find_spec(module) is None]:
@@ -84,7 +127,7 @@ def _run(console: Console, of: Scenario, quick: bool, seed: int, out: Path) -> i
         return 2
     sizes, started = of.quick if quick else of.full, time.perf_counter()
     with _progress(of.name) as told:
-        work = Work(seed, out / f".{of.name}.parts.json", _key(of, sizes, seed), told)
+        work = Work(seed, out / f".{of.name}.parts.json", _key(of, sizes, seed), told, computed)
         outcome = of.compute(work, **sizes)
     files = writing.write(of, outcome, sizes, seed, time.perf_counter() - started, out)
     work.finished()

@@ -6,7 +6,7 @@ import importlib
 import json
 import math
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,18 +53,30 @@ class Outcome:
         return all(claim.holds for claim in self.claims)
 
 
+Computing = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[tuple[int, Any]]]
+"""From a function and items to the place and the value of each, in the order in which they are done."""
+
+
+def in_turn(compute: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """Here, one after the other."""
+    for place, item in enumerate(items):
+        yield place, compute(item)
+
+
 @dataclass
 class Work:
     """One run of a scenario: its seed, and its parts, kept in ``file`` as they finish (nowhere where that is None).
 
     ``key`` names everything that a part's value depends on; parts of another key are not used. ``told`` hears of each
-    part: how many are done, of how many, and which.
+    part: how many are done, of how many, and which comes next. ``computed`` says where parts are computed: here, one
+    after the other, or on the workers of a cluster, to which a Work goes as its seed alone.
     """
 
     seed: int = 0
     file: Path | None = None
     key: str = ""
     told: Callable[[int, int, str], None] = lambda done, of, what: None
+    computed: Computing = in_turn
     _kept: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,17 +91,19 @@ class Work:
     def each(self, items: Sequence[Any], compute: Callable[[Any], Any], what: str = "") -> list[Any]:
         """``compute(item)`` for each item, JSON-ready values; those that a run before this one finished are not
         computed again. ``what`` tells apart two lists of items of one scenario."""
-        found = []
-        for done, item in enumerate(items):
-            name = f"{what} {_said(item)}".strip()
-            self.told(done, len(items), name)
-            if name not in self._kept:
-                self._kept[name] = json.loads(json.dumps(compute(item)))  # as it will be read again
-                if self.file:
-                    write_whole(self.file, json.dumps({"key": self.key, "parts": self._kept}))
-            found.append(self._kept[name])
-        self.told(len(items), len(items), what)
-        return found
+        named = {f"{what} {_said(item)}".strip(): item for item in items}
+        left = [name for name in named if name not in self._kept]
+        before = len(named) - len(left)
+        self.told(before, len(named), (*left, what)[0])
+        for done, (place, value) in enumerate(self.computed(compute, [named[name] for name in left]), 1):
+            self._kept[left[place]] = json.loads(json.dumps(value))  # as it will be read again
+            if self.file:
+                write_whole(self.file, json.dumps({"key": self.key, "parts": self._kept}))
+            self.told(before + done, len(named), (*left, what)[done])
+        return [self._kept[name] for name in (f"{what} {_said(item)}".strip() for item in items)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Work, (self.seed,)
 
     def finished(self) -> None:
         """Removes the parts that were kept: the results are there."""

@@ -163,7 +163,7 @@ def edge(work: Work, size: tuple[int, int, int], times: tuple[float, ...], count
         for k, t in enumerate(t for t in times if t > 1.0):
             counts, bins = found[t]["histogram"]
             measure.stairs(np.array(counts) / max(sum(counts), 1), bins, color=f"C{k + 1}", label=f"η = {t:g}·2/λ")
-        measure.set_title("the loss over starts and steps, last quarter")
+        measure.set_title("losses of the last quarter")
         measure.legend()
 
     return Outcome(claims, columns, rows, draw)

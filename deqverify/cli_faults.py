@@ -69,9 +69,10 @@ def faults(
 ) -> None:
     """Try the laws on FAULTs, implementations broken on purpose, each in one way; on all of them by default.
 
-    It shows which law kills each fault first, after how many examples and seconds of one core (shrinking included), and
-    with --all whether the report names the true cause, and which laws kill nothing alone. What was run is kept: the
-    same command goes on where it was killed or interrupted, and adds what is missing, until the suite's sources change.
+    It shows which law kills each fault first, after how many examples and seconds of one core (its target loaded, not
+    shrunk yet), and with --all whether the report names the true cause, and which laws kill nothing alone. What was run
+    is kept: the same command goes on where it was killed or interrupted, and adds what is missing, until the suite's
+    sources change.
 
     \b
     Exit code 0: every fault is killed.

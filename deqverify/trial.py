@@ -122,7 +122,7 @@ class Trial:
 
     ``easy`` examples have γ ≤ 0.9; ``not_finite`` counts answers that were reported as not converged and hold NaN or
     infinity, though the problem is finite. ``failed_at`` is the place of the first example that failed, from 1; 0
-    where none did.
+    where none did; ``failed_after`` the processor's seconds until then.
     """
 
     examples: int = 0
@@ -133,6 +133,8 @@ class Trial:
     easy_reported: int = 0
     not_finite: int = 0
     failed_at: int = 0
+    failed_after: float = 0.0
+    busy: float = 0.0
     worst: float = 0.0
     seconds: float = 0.0
     failure: Failure | None = None
@@ -143,6 +145,7 @@ class Trial:
         """Adds the evidence of another trial of the same law on the same implementation."""
         if other.failed_at and not self.failed_at:
             self.failed_at = self.examples + other.failed_at
+            self.failed_after = self.busy + other.failed_after
         for name in (
             "examples",
             "informative",
@@ -152,6 +155,7 @@ class Trial:
             "easy_reported",
             "not_finite",
             "seconds",
+            "busy",
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.worst = max(self.worst, other.worst)
@@ -202,7 +206,7 @@ def run_trial(
     """
     trial = Trial()
     severity = Severity()
-    started = clock.now()
+    started, begun = clock.now(), time.process_time()
     enough = effort.seconds
 
     def example(arguments: dict[str, Any]) -> None:
@@ -215,12 +219,13 @@ def run_trial(
             with alarm(effort.example_seconds):
                 failure, held = _judge(trial, body, subject, arguments, crashes_fail)
         except Hang:
-            trial.failed_at = trial.failed_at or trial.examples
+            if not trial.failed_at:
+                trial.failed_at, trial.failed_after = trial.examples, time.process_time() - begun
             trial.failure = Failure("hang", None, f"no answer within {effort.example_seconds:g} s", arguments)
             raise
         if failure:
             if trial.failure is None:
-                trial.failed_at = trial.examples
+                trial.failed_at, trial.failed_after = trial.examples, time.process_time() - begun
                 enough = min(effort.seconds, clock.now() - started + effort.seconds / SHRINKING)
             trial.failure = failure
             severity.see(failure.seen, arguments)
@@ -247,7 +252,7 @@ def run_trial(
             trial.error = "".join(traceback.format_exception(error)[-8:])
     if trial.failure and trial.failure.kind != "hang" and not effort.expected:
         _weigh(trial.failure, severity, body, strategy, subject, effort, crashes_fail)
-    trial.seconds = clock.now() - started
+    trial.seconds, trial.busy = clock.now() - started, time.process_time() - begun
     return trial
 
 

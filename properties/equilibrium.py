@@ -15,7 +15,7 @@ from deqverify.drawing import signals
 from deqverify.dtypes import Array, round_to
 from deqverify.errors.passes import length, sweep_rounding
 from deqverify.implementations.protocol import Status
-from deqverify.implementations.subject import Subject
+from deqverify.implementations.subject import Answer, Subject
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.registry import law
 
@@ -132,10 +132,21 @@ def trace(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     """The last entry against the residuals of ẑ (n, *state), the largest of the data points, in a p-norm, 1 ≤ p ≤ 2.
 
     It is at most the largest 1-norm, and at least the largest 2-norm unless that is within the claim: a data point that
-    has met it may be left alone. Where iterations are said there are as many entries, or one more for the start. Bound:
+    has met it may be left alone, so that a solve capped at :data:`FEW_SWEEPS` is asked for too, where caps can be
+    lowered. Where iterations are said there are as many entries, or one more for the start. Bound:
     the rounding of evaluating f. Catches traces that leave out the best point or are written now and then.
     """
-    answer = deq.solve(problem, layer=deq.traced())
+    yield from _of_its_answer(deq, problem, deq.solve(problem, layer=deq.traced()))
+    if hasattr(deq.implementation, "limited"):
+        yield from _of_its_answer(deq, problem, deq.solve(problem, layer=deq.traced(deq.limited(FEW_SWEEPS))))
+
+
+FEW_SWEEPS = 3
+"""After so many iterations hardly a data point has met what is claimed."""
+
+
+def _of_its_answer(deq: Subject, problem: Problem, answer: Answer) -> Iterator[Measurement | Fact]:
+    """What the trace of ``answer`` has to be."""
     entries, iterations = answer.solution.trace, answer.solution.iterations
     yield Fact("the trace that was asked for", entries is not None, f"got {entries}", informative=False)
     if entries is not None and iterations is not None:
@@ -144,12 +155,12 @@ def trace(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
     if not entries or answer.status is Status.DIVERGED or not np.isfinite(answer.z).all():
         return
     truth = judged(deq, problem, near=answer.z)
-    floor = float(truth.evaluation_floor(answer.z).max(initial=0.0))
-    residual = truth.residual(answer.z)
+    rounding = truth.evaluation_floor(answer.z)
+    residual, floor = truth.residual(answer.z), float(rounding.max(initial=0.0))
     magnitudes = np.abs(residual).reshape(problem.n, -1)
     upper = float(magnitudes.sum(axis=1).max(initial=0.0))
     claim = deq.claims.forward
-    met = claim.norms_of(residual) <= claim.allows(claim.norms_of(answer.z + residual))
+    met = claim.norms_of(residual) <= claim.allows(claim.norms_of(answer.z + residual)) + rounding
     lower = float(np.where(met, 0.0, np.sqrt(np.sum(magnitudes**2, axis=1))).max(initial=0.0))
     last, size = entries[-1], float(entries[0])
     allowed = Bound({"rounding of f": np.asarray(floor)})
@@ -216,7 +227,9 @@ def _rate_of_contraction(deq: Subject, problem: Problem, of: Contraction, entrie
     once = float(length(noise, "1").max(initial=0.0))
     swept = to * 2.0 * float(length(noise, of.norm).max(initial=0.0)) / (1.0 - of.rate)
     powers = of.rate ** np.arange(1, len(entries))
-    return _rate_bound(between * powers * (entries[0] + once), swept + once)
+    with np.errstate(invalid="ignore"):  # a rate of 0 leaves nothing of a rounding without a bound
+        falling = np.where(powers == 0.0, 0.0, between * powers * (entries[0] + once))
+    return _rate_bound(falling, swept + once)
 
 
 def _rate_bound(powers: Array, floor: float) -> Bound:

@@ -87,8 +87,14 @@ def _with_squared_loss(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _regressions(deq: Subject) -> SearchStrategy[dict[str, Any]]:
-    """Problems with the squared loss, whatever targets another loss drew."""
-    return any_problem(ANY_RELU)(deq).map(_with_squared_loss)
+    """Problems with the squared loss, whatever targets another loss drew, and of half as many data points as a state
+    has entries: states that are not independent, as more of them never are, leave the law nothing to say."""
+
+    def few(arguments: dict[str, Any]) -> dict[str, Any]:
+        problem: Problem = arguments["problem"]
+        return {**arguments, "problem": problem.chosen(slice((len(problem.block("U")) + 1) // 2))}
+
+    return any_problem(ANY_RELU)(deq).map(few).map(_with_squared_loss)
 
 
 @law(

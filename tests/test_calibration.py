@@ -69,7 +69,12 @@ def layers_for(law: Law) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("law", laws().values(), ids=laws())
 def test_a_bound_is_near_what_is_measured_or_the_law_says_why_not(law: Law) -> None:
-    tallies = {dtype: tally for dtype in DTYPES if (tally := calibrated(law, dtype, layers_for(law))) is not None}
+    tallies = dict[str, Tally]()
+    for dtype in DTYPES:
+        if (tally := calibrated(law, dtype, layers_for(law))) is not None:
+            tallies[dtype] = tally
+            if law.loose and tally.loose and tally.bounded:
+                break  # the reason holds: one dtype is enough
     assert tallies, f"{law.id}: no reference claims what it needs"
     loose = {dtype: tally.worst for dtype, tally in tallies.items() if tally.loose}
     if law.loose:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from deqverify import laws, losses, trial
 from deqverify.faults.backward import MissingTranspose, OneStepGradient
+from deqverify.faults.forward import DampedSweeps
 from deqverify.faults.losses import Decayed, MeanForSum, WrongDirection
 from deqverify.faults.parametrisation import GammaTwice, RowSoftmax
 from deqverify.faults.sound import Sound
@@ -190,6 +191,14 @@ def test_one_defect_is_one_cause_and_is_named(fault: type, ids: tuple[str, ...],
     found = found_in(f"{fault.__module__}:{fault.__name__}", *ids)
     assert [each.law for each in found] == [cause]
     assert said in found[0].first.violation.diagnosis  # type: ignore[union-attr]
+
+
+def test_of_a_trace_nothing_is_said_but_what_its_law_says() -> None:
+    """Every iterate of a slow iteration looks like an answer that was stopped early."""
+    (found,) = found_in(f"{DampedSweeps.__module__}:{DampedSweeps.__name__}", "solver-rate", "trace")
+    assert found.law == "solver-rate"
+    assert found.first.violation
+    assert (found.first.violation.diagnosis, found.first.violation.anomaly) == ("", laws()["solver-rate"].anomaly)
 
 
 def shown(report: Report, full: bool = False) -> str:

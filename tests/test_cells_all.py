@@ -291,8 +291,11 @@ def assert_the_same(found: Any, expected: Any, size: float) -> None:
         assert float((one - other).rad()) <= NARROW * size
 
 
-def test_a_jacobian_is_made_of_the_unit_cotangents_pulled_back() -> None:
-    (cell,) = (cell for cell in CELLS.values() if isinstance(cell, CellWithJacobian))
+WITH_JACOBIAN = [cell for cell in CELLS.values() if isinstance(cell, CellWithJacobian)]
+
+
+@pytest.mark.parametrize("cell", WITH_JACOBIAN, ids=lambda cell: cell.name)
+def test_a_jacobian_is_made_of_the_unit_cotangents_pulled_back(cell: CellWithJacobian) -> None:
     for noise, drawn in enumerate(sample(cell.name)):
         at = point(cell, drawn, noise)
         with ctx.workprec(200):

@@ -50,7 +50,9 @@ class Costing(Answering):
         for event in super().follow(jobs):
             if isinstance(event, JobFinished):
                 bad = event.result.verdict is Verdict.VIOLATED
-                event = JobFinished(replace(event.result, busy=2.0, failed_at=5 if bad else 0))
+                event = JobFinished(
+                    replace(event.result, busy=2.0, failed_at=5 if bad else 0, failed_after=0.5 if bad else 0.0)
+                )
             yield event
 
 
@@ -70,6 +72,7 @@ def test_a_trial_says_which_example_was_the_first_to_fail() -> None:
     both = Trial(examples=7)
     both.add(trial)
     assert both.failed_at == 7 + trial.failed_at
+    assert 0.0 < trial.failed_after < trial.busy
     first = Trial(examples=7, failed_at=2)
     first.add(trial)
     assert first.failed_at == 2
@@ -78,7 +81,7 @@ def test_a_trial_says_which_example_was_the_first_to_fail() -> None:
 def test_the_first_kill_is_told_with_all_that_was_tried_before() -> None:
     # existence has 8, 8 others, 25, then 100 examples, two seconds a round; then mass, which alone kills, has its own.
     found = outcome("masked", asked("existence", "mass"), Costing("mass"))
-    assert found.first == First("mass", "float64", 8 + 8 + 25 + 100 + 5, 10.0)
+    assert found.first == First("mass", "float64", 8 + 8 + 25 + 100 + 5, 8.5, 10.0)
     assert {law: seen.verdict for law, seen in found.seen.items()} == {"existence": "holds", "mass": "violated"}
     assert (found.killers, found.cause) == (["mass"], "mass")
     assert outcome("masked", asked("existence", "mass"), Costing()).first is None
@@ -199,7 +202,7 @@ def test_faults_are_chosen_by_name_class_and_part() -> None:
 
 def synthetic(hostile: str = "") -> list[Outcome]:
     """A survivor, one that is explained rightly, one wrongly, and one that only one law kills."""
-    killed = First("existence", "float64", 3, 0.5, "0123abcd")
+    killed = First("existence", "float64", 3, 0.5, 1.5, "0123abcd")
     cause = faults()["row-softmax"].cause
     both = {"existence": Seen("violated", "", "0123abcd", hostile), "mass": Seen("follows", "existence", "", "")}
     return [
@@ -216,7 +219,7 @@ def test_the_numbers_are_those_of_the_outcomes() -> None:
     found = synthetic()
     groups = dict(shares(found))
     (whole,) = groups[""]
-    assert (whole.faults, whole.killed, whole.right, whole.median) == (4, 3, 1, 0.5)
+    assert (whole.faults, whole.killed, whole.right, whole.median, whole.told) == (4, 3, 1, 0.5, 1.5)
     assert whole.late == pytest.approx(0.9 * 4.5 + 0.1 * 0.5)  # between the second and the third of three
     assert sum(share.faults for share in groups["class of defect"]) == 4
     assert {share.name for share in groups["class of defect"]} <= {*DEFECTS}
@@ -233,7 +236,7 @@ def test_survivors_stand_first_and_80_columns_suffice() -> None:
     long = sorted(every_law(), key=len)[-9:]
     widest = Outcome(
         max(faults(), key=len),
-        First(long[-1], "float64", 12345, 1234.5),
+        First(long[-1], "float64", 12345, 1234.5, 1334.5),
         tuple((law, "", ()) for law in long),
         {law: Seen("violated") for law in long},
         1.0,

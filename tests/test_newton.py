@@ -285,3 +285,24 @@ def test_a_graph_on_the_inputs_does_not_matter() -> None:
     solution, pull = reference("newton").vjp(cell, leaves, torch.tensor(x).requires_grad_())
     assert not solution.z.requires_grad
     assert not pull(torch.ones(3, 4, dtype=torch.float64)).x.requires_grad
+
+
+@pytest.mark.skipif("jax" not in HERE, reason="JAX is not installed")
+def test_few_sizes_of_a_batch_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge, sizes = framework("jax"), set[int]()
+    compiled = bridge.compiled
+
+    def recording(function: Any) -> Any:
+        def called(cell: Any, theta: Any, x: Any, *others: Any) -> Any:
+            sizes.add(len(x))
+            assert all(len(other) == len(x) for other in others)
+            return compiled(function)(cell, theta, x, *others)
+
+        return called
+
+    monkeypatch.setattr(bridge, "compiled", recording)
+    for n in (1, 2, 3, 4, 5):
+        theta, x = dense(n=n)
+        solution, pull = asked("jax", TANH, theta, x)
+        assert (solution.z.shape, pull(np.ones((n, 4))).x.shape) == ((n, 4), (n, 2))
+    assert sizes == {4, 8}

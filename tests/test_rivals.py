@@ -69,7 +69,7 @@ def test_the_page_counts_what_was_kept() -> None:
 
 def test_what_kills_first_is_read_from_a_report(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rivals, "KEPT", tmp_path / "kept.json")
-    first = First("descent-dissipation", "float64", 7, 1.61)
+    first = First("descent-dissipation", "float64", 7, 1.61, 2.5)
     outcomes = [
         Outcome("trapezoid", first, (), {}, 2.0, ""),
         Outcome("whole-batch", None, (), {}, 17.15, ""),

@@ -67,12 +67,16 @@ class DenseCell(ABC):
         linear = linear + x @ d["U"].T + tangent.x @ theta["U"].T + d["b"]
         return self._slope(theta, x, z) * linear
 
+    def jacobian(self, theta: Theta, x: Any, z: Any) -> Any:
+        """``diag(φ′) W``."""
+        return self._slope(theta, x, z)[:, :, None] * self.weight(theta)
+
     def certificate(self, theta: Theta) -> Certificate | None:
         return contraction(self.weight(theta))
 
 
 def draw_dense(
-    draw: DrawFn, dtype: str, n: int, large: bool, regimes: tuple[str, ...], steepest: float = 1.0
+    draw: DrawFn, dtype: str, n: int, large: bool, regimes: tuple[str, ...], steepest: float = 1.0, alive: bool = False
 ) -> tuple[dict[str, Array], Array]:
     """W, U, b and x: W as :func:`draw_weight` draws it, the smallest of its norms times ``steepest`` a drawn
     contraction factor, and what is Gaussian in the first regime becomes in another
@@ -80,22 +84,30 @@ def draw_dense(
     - "no bias": b = 0;
     - "kinks": the last row of W, U and b is zero, so that the last argument of φ is 0 exactly;
     - "dead", "active": b is moved by −16 or 16, so that nearly every argument is negative, or positive;
+    - "one alive": as "dead", but for the first unit;
     - "saturated": U and b are 16 times as large.
+
+    If ``alive``, the first row of U and b has the sign that makes the first argument of φ at z = 0 positive, or 0, for
+    the first data point, before b is moved: where it is positive, 0 is not the equilibrium of a relu.
 
     Shrinks to m = d = 1, W = 1/(2 ``steepest``), U = 1, b = 0, x = 1.
     """
     m, d, regime = draw_size(draw, 1, 6, large), draw(size_up_to(1, 4)), draw(one_of(regimes))
     W, rate = draw_weight(draw, m), draw_rate(draw, dtype, large)
-    U, b = draw_signal(draw, (m, d), 1.0), draw_signal(draw, (m,))
+    U, b, x = draw_signal(draw, (m, d), 1.0), draw_signal(draw, (m,)), draw_signal(draw, (n, d), 1.0)
     if regime == "no bias":
         b = np.zeros(m)
-    elif regime == "kinks":
+    if alive and n and U[0] @ x[0] + b[0] < 0:
+        U[0], b[0] = -U[0], -b[0]
+    if regime == "kinks":
         W[-1], U[-1], b[-1] = 0.0, 0.0, 0.0
     elif regime in ("dead", "active"):
         b = b + (16.0 if regime == "active" else -16.0)
+    elif regime == "one alive":
+        b[1:] -= 16.0
     elif regime == "saturated":
         U, b = 16.0 * U, 16.0 * b
-    return {"W": scaled_to(rate, W, slope=steepest), "U": U, "b": b}, draw_signal(draw, (n, d), 1.0)
+    return {"W": scaled_to(rate, W, slope=steepest), "U": U, "b": b}, x
 
 
 def draw_weight(draw: DrawFn, m: int, background: float = 1.0) -> Array:

@@ -66,7 +66,7 @@ class MonotoneCell(ReluCell):
         (rotating, far from symmetric), Q = 0, or both 0. If ``large`` P and Q are small enough for L ≤ 7μ, hence for a
         rate of at most .99. Shrinks to m = d = 1, P = Q = 0, μ = ½, U = 1, b = 0,
         x = 1."""
-        theta, x = draw_dense(draw, dtype, n, large, REGIMES)
+        theta, x = draw_dense(draw, dtype, n, large, REGIMES, alive=True)
         m = theta.pop("W").shape[0]
         P, Q, operator = draw_signal(draw, (m, m)), draw_signal(draw, (m, m)), draw(one_of(OPERATORS))
         if operator in ("small", "contracting"):

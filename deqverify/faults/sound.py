@@ -201,12 +201,18 @@ class SoundSweeps(Iterating):
 
     def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
         for _ in range(self.most):
-            ahead = z + self.damping * (f(z) - z)
-            near = self.size(ahead - z) <= 5e-6 * self.size(ahead)  # half the claim; false for NaN
-            if bool(near.all()):
+            ahead = self.sweep(f, z)
+            if self.near(ahead - z, ahead):
                 return ahead, Status.CONVERGED
             z = ahead
         return z, Status.CAPPED
+
+    def sweep(self, f: Any, z: Any) -> Any:
+        return z + self.damping * (f(z) - z)
+
+    def near(self, step: Any, ahead: Any) -> bool:
+        """Within half of the claim; false for NaN."""
+        return bool((self.size(step) <= 5e-6 * self.size(ahead)).all())
 
     def size(self, states: Any) -> Any:
         """The 2-norm of each data point, (n,)."""
@@ -219,7 +225,7 @@ class SoundSweeps(Iterating):
 
 
 class TracedSweeps(SoundSweeps):
-    """The control of traces: plain iteration, the residual of each iterate, for at most thirty of them."""
+    """The control of traces: plain iteration, the residuals of its first iterates, at most thirty, and the answer's."""
 
     claims = replace(SoundSweeps.claims, iteration="picard")
 
@@ -227,13 +233,20 @@ class TracedSweeps(SoundSweeps):
         return self
 
     def fixed_point(self, step: Any, z0: Any) -> Solution:
-        trace, z = [], z0.detach()
+        def residual(z: Any) -> float:
+            return float(self.size(step(z) - z).max()) if len(z) else 0.0
+
+        solution = super().fixed_point(step, z0)
         with torch.no_grad():
-            for _ in range(30):
-                ahead = z + self.damping * (step(z) - z)
-                trace.append(float(self.size(step(z) - z).max()) if len(z) else 0.0)
+            z, trace = z0.detach(), [residual(z0)]
+            for _ in range(min(30, self.most)):
+                ahead = self.sweep(step, z)
+                if self.near(ahead - z, ahead):
+                    break
                 z = ahead
-        return replace(super().fixed_point(step, z0), trace=trace)
+                trace.append(residual(z))
+            trace.append(residual(solution.z))
+        return replace(solution, trace=trace)
 
 
 class TwiceNewton(TorchLayer):

@@ -302,9 +302,10 @@ class Subject:
     def _directed(self, problem: Problem, tangent: dict[str, Array]) -> tuple[dict[str, Any], Any]:
         return {name: self.native(tangent[name]) for name in problem.theta}, self.native(tangent["x"])
 
-    def traced(self) -> Any:
+    def traced(self, layer: Any = None) -> Any:
+        """The implementation, or ``layer``, keeping a trace."""
         with _calling("traced"):
-            return self.implementation.traced()
+            return (self.implementation if layer is None else layer).traced()
 
     def copied(self) -> Subject:
         """A subject around a deep copy of the implementation."""

@@ -69,14 +69,14 @@ class TorchDeq(TorchLayer):
 
 
 def _trace(info: dict[str, torch.Tensor], z: torch.Tensor, step: Callable[..., torch.Tensor]) -> list[float]:
-    """The largest residual over the data points that were still moving, the answer's own at the end: torchdeq applies f
-    once more to what it measured last. Its entry 0 is a placeholder of 1e8, and after a data point's best step its
-    entries repeat."""
+    """The largest residual over the data points that were still moving, the answer's own at the end, of all of them:
+    torchdeq applies f once more to what it measured last, and returns each data point's best step. Its entry 0 is a
+    placeholder of 1e8, and after a data point's best step its entries repeat."""
     last = int(info["nstep"].max())
     moving = torch.arange(1, last + 1) <= info["nstep"][:, None]
     kept = torch.where(moving, info["abs_trace"][:, 1 : last + 1], 0.0).amax(dim=0).tolist()
     own = (step(z) - z).detach().flatten(1).norm(dim=1)
-    return [*kept, float(own[info["nstep"] == last].max())]
+    return [*kept, float(own.max())]
 
 
 def _claiming(options: dict[str, Any], writer: bool = False) -> TorchDeq:

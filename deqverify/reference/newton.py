@@ -17,6 +17,7 @@ from array_api_compat import array_namespace, device
 
 from deqverify.cells import Cell, cells
 from deqverify.cells.base import Parts, Theta
+from deqverify.cells.probed import PROBE
 from deqverify.dtypes import Array
 from deqverify.dtypes import dtype as known_dtype
 from deqverify.frameworks import framework
@@ -106,10 +107,30 @@ class NewtonLayer(Stateless):
             )
             return Solution(native(z), worst(statuses), iterations, residual, statuses=statuses)
 
-    def _compute(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        bridge = framework(self.framework)
-        with bridge.computing(bridge.kind(arguments[2])[0]):
-            return bridge.compiled(function)(*arguments)
+    def _compute(self, function: Callable[..., Any], cell: Cell, theta: Theta, x: Any, z: Any, *others: Any) -> Any:
+        """Where it is compiled, for as many data points as the next power of two, 4 at least: a shape takes a third of
+        a second. The last one is repeated, with a cotangent and a tangent of zero."""
+        bridge, n = framework(self.framework), x.shape[0]
+        with bridge.computing(bridge.kind(x)[0]):
+            compute = bridge.compiled(function)
+            if compute is function or not n:
+                return compute(cell, theta, x, z, *others)
+            more = max(4, 2 ** math.ceil(math.log2(n))) - n
+
+            def padded(part: Any, repeated: bool = False) -> Any:
+                if isinstance(part, dict):  # the probe alone is of every data point
+                    return {name: padded(value, repeated) if name == PROBE else value for name, value in part.items()}
+                array = np.asarray(part)
+                last = array[-1:] if repeated else np.zeros_like(array[-1:])
+                return np.concatenate([array, np.repeat(last, more, axis=0)])
+
+            def cut(part: Any) -> Any:
+                if isinstance(part, Parts):
+                    own = {name: cut(value) if name == PROBE else value for name, value in part.theta.items()}
+                    return Parts(own, cut(part.x), cut(part.z))
+                return bridge.like(np.asarray(part)[:n], x)
+
+            return cut(compute(cell, padded(theta, True), padded(x, True), padded(z, True), *map(padded, others)))
 
     def _numpy(self, array: Any) -> Array:
         return framework(self.framework).to_numpy(array)
@@ -215,8 +236,11 @@ def _matrix(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
     cell has no quicker way."""
     xp, n, s = array_namespace(z), z.shape[0], math.prod(z.shape[1:])
     unit = xp.eye(s, dtype=z.dtype, device=device(z))
-    if hasattr(cell, "jacobian"):  # a CellWithJacobian; isinstance looks at every member, which takes longer
+    # A CellWithJacobian, or a LinearCell: isinstance looks at every member, which takes longer.
+    if hasattr(cell, "jacobian"):
         return unit - cell.jacobian(theta, x, z)
+    if hasattr(cell, "matrix"):
+        return xp.broadcast_to(unit - cell.matrix(theta), (n, s, s))
 
     def repeated(array: Any) -> Any:
         wide = xp.broadcast_to(array[:, None, ...], (n, s, *array.shape[1:]))

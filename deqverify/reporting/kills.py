@@ -143,6 +143,7 @@ def _shares(kills: Kills) -> Table:
         *(["right\ncause"] if kills.every else []),
         "median\nCPU s",
         "95th per-\ncentile",
+        "shrunk,\nmedian",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading, group in shares(kills.outcomes):
@@ -157,7 +158,7 @@ def share_cells(share: Share, every: bool) -> list[str]:
     """The cells of one row: name, faults, killed, right cause where ``every`` law was asked, and seconds."""
     cells = [share.name, str(share.faults), percent(share.killed, share.faults)]
     cells += [percent(share.right, share.faults)] if every else []
-    return cells + ["" if math.isnan(value) else f"{value:.2g}" for value in (share.median, share.late)]
+    return cells + ["" if math.isnan(value) else f"{value:.2g}" for value in (share.median, share.late, share.told)]
 
 
 def percent(some: int, of: int) -> str:

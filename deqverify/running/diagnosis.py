@@ -31,6 +31,9 @@ EXAMPLES, SECONDS, LOOKED_AT = 60, 2.0, 8
 OF_SEVERAL_CALLS = ("batching", "state", "arrays", "modes")
 """Families whose laws compare answers with each other: their words are in the law."""
 
+OF_TRACES = frozenset({"traced", "trace"})
+"""What laws need that judge the way to an answer: any iterate looks like an answer that was stopped early."""
+
 LEAST = 2
 """On one problem alone too many readings are the same number."""
 
@@ -60,6 +63,8 @@ def diagnosed(law: Law, subject: Subject, failure: Failure, effort: Effort, foll
 
 
 def _found(law: Law, subject: Subject, failure: Failure) -> str:
+    if OF_TRACES.intersection(law.needs):
+        return ""
     seen = _failing(law, subject, failure)
     if "gradient" in law.needs:
         of_adjoint = subject.is_layer and law.id not in ("objective", "gradient-B")

@@ -32,7 +32,6 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
 
     ``scratch`` is a file that always holds the example being tried, for whoever finds this process dead.
     """
-    started = time.process_time()
     try:
         law = law_of(job)
         candidate = load(job.target) if implementation is None else implementation
@@ -42,6 +41,7 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         return Result(job, Verdict.COULD_NOT_RUN, str(error))
     if reason := law.missing(subject):
         return Result(job, Verdict.NOT_CLAIMED, reason)
+    started = time.process_time()
     limits = (job.examples, job.seconds, job.example_seconds, job.seed, job.database)
     effort = Effort(*limits, push=job.push, brief=job.brief, expected=job.expected)
 

@@ -15,7 +15,8 @@ from deqverify.running.killing import Outcome
 @dataclass(frozen=True)
 class Share:
     """Of the faults of one class: how many, how many killed, how many of which the one cause reported is the true one,
-    and the median and the 95th percentile of the processor's seconds to the first kill (NaN where none was killed)."""
+    the median and the 95th percentile of the processor's seconds to the first kill, and the median of those until it
+    was shrunk and told (NaN where none was killed)."""
 
     name: str
     faults: int
@@ -23,6 +24,7 @@ class Share:
     right: int
     median: float
     late: float
+    told: float
 
 
 def shares(outcomes: Sequence[Outcome]) -> list[tuple[str, list[Share]]]:
@@ -46,7 +48,8 @@ def _share(name: str, outcomes: Sequence[Outcome]) -> Share:
     times = [each.first.seconds for each in outcomes if each.first]
     median, late = (float(np.percentile(times, q)) for q in (50, 95)) if times else (np.nan, np.nan)
     right = sum(each.right(faults()[each.fault]) for each in outcomes)
-    return Share(name, len(outcomes), len(times), right, median, late)
+    told = float(np.median([each.first.reported for each in outcomes if each.first])) if times else np.nan
+    return Share(name, len(outcomes), len(times), right, median, late, told)
 
 
 @dataclass(frozen=True)

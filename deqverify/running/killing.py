@@ -41,13 +41,15 @@ WORST = (Verdict.VIOLATED, Verdict.FOLLOWS, Verdict.COULD_NOT_RUN, Verdict.INCON
 
 @dataclass(frozen=True)
 class First:
-    """The first violation of a fault: by which law and dtype, after how many examples of all laws and how many seconds,
-    of the processor, with shrinking and weighing it, and the id of its counterexample ("" where it has none)."""
+    """The first violation of a fault: by which law and dtype, after how many examples of all laws and how many of the
+    processor's seconds, the target loaded; after how many it was also shrunk and weighed; and the id of its
+    counterexample ("" where it has none)."""
 
     law: str
     dtype: str
     examples: int
     seconds: float
+    reported: float
     id: str = ""
 
 
@@ -119,7 +121,9 @@ class _ToFirst:
             result = event.result
             count = self._examples + max(1, result.failed_at)
             id = result.violation.id if result.violation else ""
-            self.first = First(result.job.law, result.job.dtype or "", count, self.seconds + self._took(result), id)
+            took = self._took(result)
+            times = self.seconds + (result.failed_after or took), self.seconds + took
+            self.first = First(result.job.law, result.job.dtype or "", count, *times, id)
         elif isinstance(event, JobFinished):
             self._add(event.result)
 

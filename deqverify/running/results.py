@@ -128,8 +128,9 @@ class Violation:
 class Result:
     """The outcome of one job. ``worst`` is the largest measured/allowed among examples that held; ``not_finite`` counts
     answers to finite problems that hold NaN or infinity and were reported as not converged. ``failed_at`` is the place
-    of the first example that failed, from 1, before shrinking; 0 where none did. ``busy`` are the processor's seconds
-    of the whole job, with the words and the weighing of a violation; 0 where its process did not end by itself.
+    of the first example that failed, from 1, before shrinking; 0 where none did; ``failed_after`` the processor's
+    seconds until then. ``busy`` are those of the whole job, its target loaded, with the words and the weighing of a
+    violation; 0 where its process did not end by itself.
 
     ``follows`` names the laws that a violation may follow from, the most basic first; where it does the verdict is
     "follows", and ``cause`` the law that is to blame."""
@@ -143,6 +144,7 @@ class Result:
     crashed: int = 0
     not_finite: int = 0
     failed_at: int = 0
+    failed_after: float = 0.0
     worst: float = 0.0
     seconds: float = 0.0
     violation: Violation | None = None
@@ -165,7 +167,7 @@ def result_of(job: Job, law: Law, trial: Trial, diagnosis: str = "", lines: Sequ
     verdict, reason = _verdict(trial)
     violation = violation_of(job, law, trial.failure, diagnosis, lines) if trial.failure else None
     counts = (trial.examples, trial.informative, trial.reported, trial.crashed, trial.not_finite, trial.failed_at)
-    return Result(job, verdict, reason, *counts, trial.worst, trial.seconds, violation)
+    return Result(job, verdict, reason, *counts, trial.failed_after, trial.worst, trial.seconds, violation)
 
 
 def _verdict(trial: Trial) -> tuple[Verdict, str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deqverify import trial
@@ -28,6 +29,8 @@ from deqverify.faults.gradients import AdjointOfSoMany, OneRecordedStep
 from deqverify.faults.interface import StateShapeOfInput
 from deqverify.faults.sound import SoundNewton, SoundSweeps, TracedSweeps, TwiceNewton
 from deqverify.implementations.subject import Subject
+from deqverify.losses import Squared
+from deqverify.problem import CellProblem
 from deqverify.registry import laws
 from deqverify.running.jobs import run_job
 from deqverify.running.plan import make_jobs
@@ -116,6 +119,16 @@ def test_sound_ones_that_are_traced_or_derived_twice_are_spared() -> None:
         found = laws()[law_id].trial(subject, Effort(examples=20, seconds=60, seed=1))
         assert (found.error, found.failure) == (None, None)
         assert found.decisive, found.undecided
+
+
+def test_a_rate_of_zero_times_a_rounding_without_a_bound_is_no_alarm() -> None:
+    """Without a gain the convolution is a constant, of which evaluating the kernel is not seen to be bounded."""
+    theta = {"K": np.ones((1, 1, 3, 3)), "gain": np.zeros(1)}
+    problem = CellProblem("conv", theta, np.ones((1, 1, 3, 3)), np.ones((1, 9)), np.zeros((1, 1)), Squared())
+    assert problem.rate == 0.0
+    for dtype in ("float32", "float64"):
+        found = trial.replay(laws()["solver-rate"].body, Subject(TracedSweeps(), dtype), {"problem": problem})
+        assert found.failure is None, describe(found.failure)
 
 
 @pytest.mark.parametrize("control", [SoundNewton, SoundSweeps], ids=named)

@@ -9,6 +9,12 @@ from deqverify.implementations.subject import Subject
 SPLITTINGS = ("forward-backward", "peaceman-rachford")
 """The iterations that a monotone cell may be claimed to be solved by."""
 
+
+def _whole(subject: Subject) -> bool:
+    """Whether it is a layer with a cell of its own, which takes no other."""
+    return getattr(subject.implementation, "whole", False)
+
+
 NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     "equilibrium": (lambda s: s.is_layer, "it is a whole model and shows no equilibrium"),
     "pull": (lambda s: s.is_layer and s.claims.backward is not None, "no exact pull-back is claimed"),
@@ -48,16 +54,22 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
     ),
     "traced": (lambda s: hasattr(s.implementation, "traced"), "it offers no trace"),
     "jvp": (lambda s: hasattr(s.implementation, "jvp"), "it offers no derivative along a tangent"),
-    "second order": (lambda s: hasattr(s.implementation, "second_order"), "it offers no derivative of its gradient"),
+    "second order": (
+        lambda s: hasattr(s.implementation, "second_order") and not _whole(s),
+        "it offers no derivative of its gradient, or is a whole layer, for which no oracle knows one",
+    ),
     "cell": (
         lambda s: s.own_cell is None or s.own_cell.given,
         "its cell was not given, only the layer: pass cell=f to have this judged",
     ),
     "probe": (
-        lambda s: not getattr(s.implementation, "whole", False),
+        lambda s: not _whole(s),
         "a whole layer shows its own gradients alone, and the adjoint is none of them",
     ),
-    "start gradient": (lambda s: hasattr(s.implementation, "start_gradient"), "it shows no gradient in its start"),
+    "start gradient": (
+        lambda s: hasattr(s.implementation, "start_gradient") and not _whole(s),
+        "it shows no gradient in its start, or is a whole layer, for which no bound of one is known",
+    ),
     "grid": (lambda s: s.claims.bits is not None, "it is not claimed that its weights are quantised"),
     "any weights": (
         lambda s: s.claims.bits is None,

@@ -66,6 +66,9 @@ BRIEF_LARGE = 4
 
 ANY_LINEAR, ANY_RELU = "any linear", "any relu"
 
+OTHER_CELLS = "it is not judged on a cell that this law is about"
+"""How the reason begins for which most laws pass over a layer with a cell of its own."""
+
 GROUPS: dict[str, type] = {ANY_LINEAR: LinearCell, ANY_RELU: ReluCell}
 """What a law may be about beside one cell: f is linear in z; f is ``relu(Wz + Ux + b)``, W made of any parameters."""
 
@@ -131,7 +134,7 @@ class Law:
     def missing(self, subject: Subject) -> str | None:
         """Why ``subject`` is not judged by this law, or None."""
         if not cells_of(self.about, subject):
-            return f"it is not judged on a cell that this law is about ({self.about})"
+            return f"{OTHER_CELLS} ({self.about})"
         return next((NEEDS[need][1] for need in self.needs if not NEEDS[need][0](subject)), None)
 
     def trial(

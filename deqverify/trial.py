@@ -359,7 +359,8 @@ def _judge(
         return None, undecided
     except TargetFailure as crash:
         trial.crashed += 1
-        failure = Failure("crash", None, str(crash), arguments, crash.details) if crashes_fail else None
+        own = (crash.where,) if crash.where else ()
+        failure = Failure("crash", None, str(crash), arguments, crash.details, own) if crashes_fail else None
         return failure, undecided
     trial.informative += informative
     return None, Example(arguments, informative, ratio, finds)

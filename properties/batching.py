@@ -66,7 +66,8 @@ def _rows(bound: Bound, points: Any) -> Bound:
     needs=("equilibrium", "separable"),
     rests_on=("existence",),
     anomaly="one bad input corrupts the batch",
-    at_stake="A single corrupt record changes the predictions for every other one in its batch.",
+    at_stake="A single corrupt record changes the predictions for every other one in its batch, as where the loop "
+    "ends on a norm over the batch, which is NaN.",
     loose="the reference solves point by point, and the others' bits stay; who mixes them in other sums is forgiven.",
     draws=any_problem(least_n=2, point=lambda problem: st.integers(0, problem.n - 1)),
 )

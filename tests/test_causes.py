@@ -219,7 +219,7 @@ def test_two_causes_of_every_law_are_told_in_few_lines() -> None:
             each.violation.id, each.violation.where = "0123abcd", "γ = 0.9765625, m = 1, p = 1, n = 1"
             each.violation.diagnosis = "gives the gradient of one step at the equilibrium, not that of the equilibrium"
             each.violation.boundary_said = "wrong from γ = 0.976 on at m = 4, n = 2, right at 0.975 and below"
-    text = shown(Report(found, untried=["reference in float32, which it claims (--dtype)"]))
+    text = shown(Report(found, untried=["reference in float32, which it claims (leave dtype= or --dtype out)"]))
     lines = text.rstrip().splitlines()
     assert lines[0] == "2 causes of what is violated"
     assert len(lines) <= 20  # under 25 with the header and the progress of a run

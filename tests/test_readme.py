@@ -138,27 +138,6 @@ def test_the_commands_are_those_of_the_makefile() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
 
 
-def own_commands(name: str) -> list[list[str]]:
-    """The lines of a page's shell blocks that call deqverify, split as a shell does."""
-    lines = "\n".join(fenced(name, "sh")).replace("\\\n", " ").splitlines()
-    return [words[1:] for line in lines if (words := shlex.split(line, comments=True))[:1] == ["deqverify"]]
-
-
-PAGES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))]
-PAGES.remove("docs/add-a-law.md")  # its commands are run, with the module that they name, by test_laws_of_others
-
-
-@pytest.mark.parametrize("name", [name for name in PAGES if own_commands(name)])
-def test_the_commands_of_a_page_have_valid_options(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsed and not run; files that a command reads are there, and empty."""
-    monkeypatch.chdir(tmp_path)
-    for command, *arguments in own_commands(name):
-        for word in arguments:
-            if re.fullmatch(r"[\w-]+\.(json|toml)", word):
-                Path(word).touch()
-        main.commands[command].make_context(command, arguments)  # UsageError for what is no option
-
-
 def the(name: str, language: str) -> str:
     (found,) = fenced(name, language)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def test_a_crash_is_a_violation_with_its_example(name: str, seen: str) -> None:
     assert result.violation.kind == "crash"
     assert seen in result.violation.description
     assert "replay(" in result.violation.snippet
+    named = re.findall(r"^targets\.py line \d+, in \w+: .+$", result.violation.description, flags=re.MULTILINE)
+    assert len(named) == (name != "WrongShape")  # the line of one's own code; a wrong shape raises in ours
 
 
 def test_a_law_that_crashes_cannot_decide_is_violated_too() -> None:

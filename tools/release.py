@@ -45,7 +45,7 @@ def _run(target: str, code: int = 0, said: str = "enclosure") -> Case:
 
 def _of(target: str) -> list[Case]:
     """A library is installed with its adapter: the law is judged, whatever the verdict."""
-    return [_run(target, -1, " verdicts from")]
+    return [_run(target, -1, " examples: ")]
 
 
 EXTRAS: dict[str, list[Case]] = {
@@ -55,7 +55,7 @@ EXTRAS: dict[str, list[Case]] = {
         (["deqverify", "explain", "enclosure"], 0, "reference[numpy]"),
         (["python", "-c", LAYER], 0, "VIOLATED  enclosure"),
         _run("reference[numpy]"),
-        _run("scipy", -1, " verdicts from"),
+        _run("scipy", -1, " examples: "),
         _run("reference", 2, "pip install 'deqverify[torch]', or take reference[numpy]"),
         _run("reference[newton]", 2, "or take reference[newton,numpy]"),
         *(

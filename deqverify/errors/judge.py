@@ -158,7 +158,7 @@ def judge(
             return cast(Judge, ObservedJudge(problem, claims, dtype, cotangent, near))
         from deqverify.errors.estimated_judge import EstimatedJudge
 
-        # No wrapped layer shows a second derivative, or a gradient in its start.
+        # Of a wrapped layer no second derivative is asked, nor a gradient in its start (deqverify.needs).
         return cast(Judge, EstimatedJudge(problem, claims, dtype, cotangent, near))
     from deqverify.errors.any_cell import BallJudge
     from deqverify.errors.certified import MOST_FOR_BALLS, CertifiedJudge

@@ -100,9 +100,8 @@ def _causes(report: Report, console: Console, detailed: bool) -> None:
         console.print(line)
     for target in dict.fromkeys(cause.target for cause in unexpected):
         if holding := trusted(report.results, target):
-            console.print(
-                _text(f"{target} can still be trusted in {len(holding)} laws: {named(holding)}", style="green")
-            )
+            count = f"{len(holding)} law{'s' if len(holding) != 1 else ''}"
+            console.print(_text(f"{target} can still be trusted in {count}: {named(holding)}", style="green"))
     for cause in unexpected if detailed else ():
         if not (cause.first.violation and cause.first.violation.id):
             violation_of(cause.first, console)

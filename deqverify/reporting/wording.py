@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from deqverify.bounds import DISCRIMINATING
+from deqverify.registry import OTHER_CELLS
 from deqverify.running.causes import Cause, holding_dtypes
 from deqverify.running.plan import Report
 from deqverify.running.results import Verdict
@@ -102,8 +103,13 @@ def counts(report: Report) -> str:
     examples = sum(result.examples for result in report.results)
     of = {verdict: len(report.of(verdict)) for verdict in Verdict}
     always = (Verdict.VIOLATED, Verdict.EXPECTED)
-    listed = ", ".join(f"{count} {verdict.value}" for verdict, count in of.items() if count or verdict in always)
-    return f"{len(report.results)} verdicts from {examples} examples: {listed}."
+    others = sum(result.reason.startswith(OTHER_CELLS) for result in report.of(Verdict.NOT_CLAIMED))
+    more = {Verdict.NOT_CLAIMED: f" ({others} about other cells)"} if others else {}
+    listed = ", ".join(
+        f"{count} {verdict.value}{more.get(verdict, '')}" for verdict, count in of.items() if count or verdict in always
+    )
+    verdicts = "1 verdict" if len(report.results) == 1 else f"{len(report.results)} verdicts"
+    return f"{verdicts} from {examples} example{'s' if examples != 1 else ''}: {listed}."
 
 
 def ending(report: Report) -> str:

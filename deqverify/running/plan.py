@@ -203,11 +203,11 @@ def untried(jobs: Sequence[Job], law_ids: Sequence[str], asked: Asked | None = N
             continue
         tried = {job.dtype for job in mine}
         if missing := [dtype for dtype in claims.dtypes if dtype not in tried]:
-            found.append(f"{target} in {', '.join(missing)}, which it claims (--dtype)")
+            found.append(f"{target} in {', '.join(missing)}, which it claims (leave dtype= or --dtype out)")
         if missing := [d for d in claims.devices if d not in {job.device.split(":")[0] for job in mine}]:
-            found.append(f"{target} on {', '.join(missing)}, which it claims (--device)")
+            found.append(f"{target} on {', '.join(missing)}, which it claims (device= or --device)")
     if left := len(laws()) - len(law_ids):
-        found.append(f"{left} of {len(laws())} laws (--law)")
+        found.append(f"{left} of {len(laws())} laws (laws= or --law)")
     return found
 
 

@@ -137,7 +137,7 @@ def linear_rate(work: Work, widths: tuple[int, ...], p: int, n: int, steps: int)
             axes.set_xlabel("time, Σ η")
         figure.axes[0].set_ylabel("(L − L*)/(L(0) − L*)")
         figure.axes[0].set_ylim(bottom=1e-12)
-        figure.axes[-1].legend()
+        figure.axes[0].legend(loc="lower left")  # where no curve comes by: squared losses begin late
 
     note = (
         "The envelope is far from tight, and blind to ∂L/∂A: it is the theorem, not a way of finding a wrong gradient."

@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("equinox")
 
+from deqverify import check_deq
+from deqverify.running.results import Verdict
 from tests.wrapped import jax_layers
 from tests.wrapped.test_layers import caught, tried
 
@@ -36,3 +38,11 @@ def test_a_pytree_of_parameters_has_names() -> None:
     module = jax_layers.wrapped("attention").cell
     assert module
     assert {"query", "key", "value"} <= set(module.own)
+
+
+def test_what_no_oracle_knows_of_a_whole_layer_is_not_asked() -> None:
+    """A gradient of one step can be derived again, where one that is implicit refuses."""
+    deq = jax_layers.wrapped("relu", "one-step")
+    report = check_deq(deq, laws=["second-order", "start-gradient"], dtype="float64", progress=False)
+    assert [result.verdict for result in report.results] == [Verdict.NOT_CLAIMED] * 2
+    assert "whole layer" in report.results[0].reason

@@ -75,7 +75,7 @@ def _push_rounding(exact: ClosedForm, quantised: ClosedForm, z_error: Array) -> 
     source="theory: quantised; Bengio et al. 2013, arXiv 1308.3432",
     needs=("pull", "grid"),
     rests_on=("existence", "gradient-theta", "gradient-x"),
-    anomaly="wrong gradient of quantised weights",
+    anomaly="answers of other weights than the quantised ones",
     at_stake="Training moves the weights by a gradient that belongs to another model than the one that is evaluated.",
     draws=lambda deq: softmax_problem(
         least_m=2, cotangent=True, weights=lambda problem: rounded_signals(deq, problem.A.shape)

@@ -318,6 +318,7 @@ def _where(work: Work, items: tuple[int, ...]) -> Outcome:
 def test_parts_of_a_scenario_are_computed_on_a_cluster_and_kept(
     cluster: Cluster, dask: Dask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("matplotlib", reason="scenarios draw")
     one = Scenario("where", "Where", "nobody", "Where.", {}, {"items": (1, 2, 3)}, _where)
     monkeypatch.setattr("deqverify.scenarios.registry.scenarios", lambda: {"where": one})
 

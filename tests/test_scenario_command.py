@@ -105,6 +105,7 @@ def test_parts_of_other_sizes_and_seeds_are_not_used(tmp_path: Path) -> None:
         (["toy", "--all"], "--all"),
         (["nothing"], "there is no scenario 'nothing'; use one of toy"),
         (["toy", "--seed", "-1"], "--seed"),
+        (["toy", "--workers", "2"], "--workers: says how many processes --dask local has"),
     ],
 )
 def test_bad_words_are_errors_that_say_what_to_do(words: list[str], said: str, toy: list[int], tmp_path: Path) -> None:

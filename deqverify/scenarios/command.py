@@ -49,9 +49,7 @@ EVERY = 30.0
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    default=os.cpu_count() or 1,
-    show_default="cores",
-    help="Processes of --dask local.",
+    help="Processes of --dask local.  [default: cores]",
 )
 def scenario(
     names: tuple[str, ...],
@@ -61,7 +59,7 @@ def scenario(
     seed: int,
     out: Path,
     dask: str | None,
-    workers: int,
+    workers: int | None,
 ) -> None:
     """Run numerical experiments: what papers prove or observe, with claims that can fail, a picture and a table.
 
@@ -86,8 +84,10 @@ def scenario(
         raise click.UsageError("name one or more scenarios, or give --all; --list shows them")
     if unknown := [name for name in names if name not in known]:
         raise click.UsageError(f"there is no scenario {unknown[0]!r}; use one of {', '.join(known)}")
+    if workers and dask is None:
+        raise click.UsageError("--workers: says how many processes --dask local has; give both, or neither")
     chosen = known if every else dict.fromkeys(names)
-    with _computing(dask, workers, console) as computed:
+    with _computing(dask, workers or os.cpu_count() or 1, console) as computed:
         codes = [_run(console, known[name], quick, seed, out, computed) for name in chosen]
     if len(codes) > 1:
         console.print(f"{codes.count(0)} of {len(codes)} scenarios: every claim holds")

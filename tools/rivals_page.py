@@ -24,14 +24,14 @@ or a second derivative that is not claimed is not asked for) does not kill it. {
 """
 
 BESIDE = """
-Seconds of {ours} are the processor's until the first violation has arrived, shrunk and weighed; those of the baselines
-until their one example is judged. The baselines are faster: a
-fraction of a second, where we draw problems until one fails. A false alarm is a correct implementation that fails.
+Seconds are the processor's: of {ours} until the first example that fails, its target loaded, not shrunk yet; of the
+baselines until their one example is judged. The baselines are faster: a hundredth of a second as a rule, where we draw
+problems until one fails. A false alarm is a correct implementation that fails.
 The baselines know no claims: an implementation that says it is accurate to 1e-5, and is, fails a difference quotient
-with a step of 1e-6, and cannot tell it that it may; nor that it claims no second pull through one graph. {hooks} of the
-{kills} kills of gradcheck are an error that a hook raises when gradcheck hands it None for a gradient; the sound
-implementation with a hook raises it too, so that they say nothing of the fault. Nor do those of iterations by gradcheck
-and check_grads where the noise of stopping is all that they see, as on the sound ones listed below.
+with a step of 1e-6, and cannot tell it that it may; nor that it claims no second pull through one graph. Kills
+of iterations by gradcheck and check_grads say nothing of the fault where the noise of stopping is all that they see, as
+on the sound ones listed below; and the test in jaxopt's manner takes differences of 200 states in float32, where
+rounding comes near its tolerance: those of sound direct solves are that noise, and so may be those of faults.
 
 The baselines were given one problem each, small and at a rate of ½, as in the tests that they stand for; most of what
 they miss shows elsewhere: near γ = 1, beyond a size, at another scale, in the second call, in a batch, in the status.
@@ -86,10 +86,7 @@ def page(kept: dict[str, Any]) -> str:
     waited = [ours[each.target]["seconds"] for each in tried]
     lines.append(row("median time", "", *(f"{t:.3f} s" for t in times), f"{np.median(waited):.1f} s" if waited else ""))
     lines += ["", "\\* `python -m tools.quiet correct N` counts those of ours.", ""]
-    said_by = [asked[each.target]["gradcheck"]["said"] for each in everything if "gradcheck" in asked[each.target]]
-    kills = sum(killed(asked, each.target, "gradcheck") for each in everything) if said_by else 0
-    hooks = sum("NoneType" in said for said in said_by)
-    lines.append(BESIDE.format(ours=OURS, hooks=hooks, kills=kills).strip())
+    lines.append(BESIDE.format(ours=OURS).strip())
     lines += ["", "## Where a baseline does better", ""]
     better = [each for each in survived if any(killed(asked, each.target, name) for name in baselines)]
     lines += [f"- `{each.target}` survived ours; killed by {by(asked, each, baselines)}." for each in better]

@@ -282,23 +282,6 @@ def test_a_cluster_of_this_machine_is_one_option(monkeypatch: pytest.MonkeyPatch
     assert not done.stderr
 
 
-def test_a_worker_that_dies_loses_nothing(cluster: Cluster, dask: Dask, tmp_path: Path) -> None:
-    """Last, for it ends one of the two."""
-    targets = [f"tests.targets:Sleeping[{12 + number},{tmp_path}]" for number in range(4)]
-
-    def asleep(event: Event) -> None:
-        if isinstance(event, JobStarted) and len(started) < 2:
-            started.append(event.job)
-            if len(started) == 2:
-                _wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
-                _end(dask.workers["two"])
-
-    started: list[Job] = []
-    report = Run(asked(*targets, laws=["mass"]), cluster, [asleep]).report()
-    assert [result.verdict for result in report.results] == [Verdict.HOLDS] * 4
-    assert len(list(tmp_path.iterdir())) == 5, "one of four was begun twice"
-
-
 # -- scenarios ---------------------------------------------------------------------------------------------------------
 
 
@@ -354,3 +337,23 @@ def test_a_cluster_that_is_not_there_is_said_before_anything_is_computed(tmp_pat
     done = CliRunner().invoke(main, ["scenario", "lattice", "--dask", "tcp://127.0.0.1:9", "--out", str(tmp_path)])
     assert done.exit_code == 2
     assert "no scheduler answers at tcp://127.0.0.1:9" in done.output
+
+
+# -- the end of a worker -----------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_dies_loses_nothing(cluster: Cluster, dask: Dask, tmp_path: Path) -> None:
+    """Last, for it ends one of the two."""
+    targets = [f"tests.targets:Sleeping[{12 + number},{tmp_path}]" for number in range(4)]
+
+    def asleep(event: Event) -> None:
+        if isinstance(event, JobStarted) and len(started) < 2:
+            started.append(event.job)
+            if len(started) == 2:
+                _wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+                _end(dask.workers["two"])
+
+    started: list[Job] = []
+    report = Run(asked(*targets, laws=["mass"]), cluster, [asleep]).report()
+    assert [result.verdict for result in report.results] == [Verdict.HOLDS] * 4
+    assert len(list(tmp_path.iterdir())) == 5, "one of four was begun twice"

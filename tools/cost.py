@@ -44,6 +44,12 @@ def examined(law: str, target: str = "reference", examples: int = 1000, seconds:
     return Examined(law, plain.examples / plain.seconds, shares | {REST: 1.0 - sum(shares.values())})
 
 
+JUDGED_ON = (
+    "reference", "reference[picard]", "reference[newton]", "reference[forward-backward]",
+    "reference[straight-through,bits=8]",
+)  # fmt: skip
+
+
 def judged_on(law: str) -> str:
     """The first reference that claims what ``law`` needs. KeyError for an unknown law, or where none does."""
     from deqverify.implementations.loading import load
@@ -51,7 +57,7 @@ def judged_on(law: str) -> str:
     from deqverify.registry import laws
 
     wanted = laws()[law]
-    for target in ("reference", "reference[picard]"):
+    for target in JUDGED_ON:
         if wanted.missing(Subject(load(target))) is None:
             return target
     raise KeyError(f"{law}: no reference claims what it needs")

@@ -60,6 +60,7 @@ def test_the_cost_of_every_law_is_tracked() -> None:
     assert set(ast.literal_eval(assigned[0].value)) == set(laws())
     assert judged_on("existence") == "reference"
     assert judged_on("uniqueness") == "reference[picard]"
+    assert all(map(judged_on, laws())), "a law that no reference claims is not timed"
 
 
 def test_the_page_of_two_machines_opens_in_a_browser_without_a_network(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_the_direct_layer_in_torch_claims_the_halves_it_computes_in_float32() ->
 
 
 def test_options_are_refused_by_name() -> None:
-    known = ", ".join(("torch", "numpy", "jax", *METHODS, "fast", "worst"))
+    known = ", ".join(("torch", "numpy", "jax", *METHODS, "bits=8", "straight-through", "fast", "worst"))
     with pytest.raises(ValueError, match=f"^reference has no option 'tinygrad'; use some of {known}$"):
         reference("tinygrad")
     with pytest.raises(ValueError, match=r"^reference takes one of numpy and torch, not both$"):

@@ -147,7 +147,8 @@ ONE_EACH = {tuple(inspect.signature(law.body).parameters): law for law in laws()
 @pytest.mark.parametrize("law", ONE_EACH.values(), ids=lambda law: law.id)
 def test_what_a_law_draws_is_code_that_pastes(law: Law) -> None:
     """The simplest example, made again by what a snippet imports."""
-    layers = (SoundNewton(), SoundPicard(), TracedSweeps(), SoundModel(), reference(), reference("peaceman-rachford"))
+    references = map(reference, ("torch", "peaceman-rachford", "bits=8"))
+    layers = (SoundNewton(), SoundPicard(), TracedSweeps(), SoundModel(), *references)
     able = (Subject(layer) for layer in layers)
     subject = next(each for each in able if not law.missing(each))
     drawn = find(law.drawn(subject), lambda _: True, settings=settings(database=None, deadline=None))

@@ -33,6 +33,10 @@ processor and gets less than 1/:data:`LOADED` of it cannot be told from a hang a
 HUNG = 79
 """The exit code of a process that :func:`watched` ended: no shell's, and not one of ``sysexits.h``."""
 
+STOPPED = 2.0
+"""Seconds by which a look at the time comes late where a process gained nothing meanwhile: it was stopped, by Ctrl-Z
+say, and not asleep. That counts for nobody."""
+
 _LEAST, _POLL = 0.01, 1.0
 """Seconds from one look at the time to the next."""
 
@@ -48,10 +52,12 @@ class Hang(Interrupted):
 @dataclass
 class _Running:
     """When the example in the main thread is over; ``warned`` once that was so and the grace period began. So many
-    seconds of waiting for a processor are left to be forgiven as ``patience`` says."""
+    seconds of waiting for a processor are left to be forgiven as ``patience`` says, and so many were to pass until the
+    next look as ``expected`` says."""
 
     deadline: float
     patience: float
+    expected: float
     warned: bool = False
     uncounted: bool = False
 
@@ -62,13 +68,16 @@ class _Watch:
     def __init__(self) -> None:
         self._wall, self._busy = time.monotonic(), time.process_time()
 
-    def span(self) -> tuple[float, float]:
-        """Seconds on the wall, and those of them in which this process, all threads of it, did not wait for a
-        processor."""
+    def span(self, expected: float) -> tuple[float, float, float]:
+        """Seconds on the wall, those of them in which this process, all threads of it, did not wait for a processor,
+        and those in which it was stopped, which are in neither. The span was to take ``expected`` seconds."""
         wall, busy = time.monotonic(), time.process_time()
         elapsed, gained = wall - self._wall, busy - self._busy
         self._wall, self._busy = wall, busy
-        return elapsed, elapsed if gained < IDLE * elapsed else min(gained, elapsed)
+        if gained >= IDLE * elapsed:
+            return elapsed, min(gained, elapsed), 0.0
+        stopped = elapsed - expected if elapsed - expected > STOPPED else 0.0
+        return elapsed - stopped, elapsed - stopped, stopped
 
 
 _running: _Running | None = None
@@ -119,26 +128,32 @@ def alarm(seconds: float) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    running, watch = _Running(time.monotonic() + seconds, (LOADED - 1.0) * seconds), _Watch()
+    begun = time.monotonic()
+    running, watch = _Running(begun + seconds, (LOADED - 1.0) * seconds, _next(seconds)), _Watch()
+
+    def ring_after(seconds: float) -> None:
+        running.expected = seconds
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def ring(signum: int, frame: Any) -> None:
-        elapsed, own = watch.span()
+        elapsed, own, stopped = watch.span(running.expected)
+        forgive(stopped)
         waited = min(elapsed - own, running.patience)
         running.deadline += waited
         running.patience -= waited
         left = running.deadline - time.monotonic()
         if left > 0.0:
             running.warned = False
-            signal.setitimer(signal.ITIMER_REAL, _next(left))  # the deadline may be moved back again
+            ring_after(_next(left))  # the deadline may be moved back again
         elif not running.warned:
             running.warned = True
-            signal.setitimer(signal.ITIMER_REAL, GRACE)
+            ring_after(GRACE)
         else:
             raise Hang(f"no answer within {seconds:g} s")
 
     outer, before = _running, signal.signal(signal.SIGALRM, ring)
     _running = running
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    ring_after(running.expected)
     try:
         yield
     finally:
@@ -146,6 +161,7 @@ def alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
         _running = outer
         if outer:
+            outer.expected += time.monotonic() - begun
             signal.setitimer(signal.ITIMER_REAL, _next(outer.deadline - time.monotonic()))
 
 
@@ -166,7 +182,7 @@ def watched(seconds: float) -> Iterator[None]:
     def look() -> None:
         watch, left = _Watch(), seconds
         while not done.wait(_next(left)):
-            left -= watch.span()[1]
+            left -= watch.span(_next(left))[1]
             if left <= 0.0:
                 os._exit(HUNG)
 

@@ -70,24 +70,26 @@ def getting(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "gained", "own"),
+    ("elapsed", "gained", "own", "stopped"),
     [
-        (10.0, 10.0, 10.0),  # computed
-        (10.0, 0.1, 10.0),  # slept, in naps
-        (10.0, 0.0, 10.0),  # slept
-        (10.0, 2.0, 2.0),  # waited for a processor
-        (10.0, 19.0, 10.0),  # computed in two threads
+        (10.0, 10.0, 10.0, 0.0),  # computed
+        (10.0, 0.1, 10.0, 0.0),  # slept, in naps
+        (10.0, 0.0, 10.0, 0.0),  # slept
+        (10.0, 2.0, 2.0, 0.0),  # waited for a processor
+        (10.0, 19.0, 10.0, 0.0),  # computed in two threads
+        (3600.0, 0.1, 10.0, 3590.0),  # was stopped
+        (3600.0, 3000.0, 3000.0, 0.0),  # computed, in C that let no signal through
     ],
 )
 def test_what_is_slept_counts_and_what_is_waited_for_a_processor_does_not(
-    elapsed: float, gained: float, own: float, monkeypatch: pytest.MonkeyPatch
+    elapsed: float, gained: float, own: float, stopped: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faked = SimpleNamespace(monotonic=lambda: 5.0, process_time=lambda: 3.0)
     monkeypatch.setattr(clock, "time", faked)
     watch = clock._Watch()
     faked.monotonic, faked.process_time = lambda: 5.0 + elapsed, lambda: 3.0 + gained
-    assert watch.span() == pytest.approx((elapsed, own))  # sums of short numbers, rounded
-    assert watch.span() == (0.0, 0.0), "a span begins where the last one ended"
+    assert watch.span(10.0) == pytest.approx((elapsed - stopped, own, stopped))  # sums of short numbers, rounded
+    assert watch.span(10.0) == (0.0, 0.0, 0.0), "a span begins where the last one ended"
 
 
 def test_who_gets_a_fifth_of_a_processor_has_five_times_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +116,29 @@ def test_who_sleeps_has_no_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(clock, "LOADED", 1e6)  # patience is not what ends it
     with pytest.raises(Hang), alarm(LIMIT):
         time.sleep(60.0)
+
+
+STOPPABLE = """
+import time
+from deqverify.clock import alarm, watched
+with watched(3.0), alarm(3.0):
+    print("ready", flush=True)
+    for _ in range(10):
+        time.sleep(0.05)
+print("quiet")
+"""
+
+
+def test_who_was_stopped_did_not_hang() -> None:
+    """By Ctrl-Z, or by whoever wanted the processor for a while."""
+    child = subprocess.Popen([sys.executable, "-c", STOPPABLE], stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGSTOP)
+    time.sleep(6.0)
+    child.send_signal(signal.SIGCONT)
+    assert child.communicate(timeout=60)[0] == "quiet\n"
+    assert child.returncode == 0
 
 
 def test_an_alarm_in_another_leaves_it_on() -> None:

@@ -291,10 +291,7 @@ def assert_the_same(found: Any, expected: Any, size: float) -> None:
         assert float((one - other).rad()) <= NARROW * size
 
 
-WITH_JACOBIAN = [cell for cell in CELLS.values() if isinstance(cell, CellWithJacobian)]
-
-
-@pytest.mark.parametrize("cell", WITH_JACOBIAN, ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [c for c in CELLS.values() if isinstance(c, CellWithJacobian)], ids=lambda c: c.name)
 def test_a_jacobian_is_made_of_the_unit_cotangents_pulled_back(cell: CellWithJacobian) -> None:
     for noise, drawn in enumerate(sample(cell.name)):
         at = point(cell, drawn, noise)

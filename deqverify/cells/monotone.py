@@ -11,9 +11,8 @@ from hypothesis.strategies import DrawFn
 
 from deqverify.cells.arithmetic import identity_like
 from deqverify.cells.base import Monotone, Theta
-from deqverify.cells.dense import draw_dense
 from deqverify.cells.norms import matrix_norms
-from deqverify.cells.relu import REGIMES, ReluCell
+from deqverify.cells.relu import ReluCell, draw_relu
 from deqverify.drawing import draw_rate, draw_signal, one_of
 from deqverify.dtypes import Array
 
@@ -66,7 +65,7 @@ class MonotoneCell(ReluCell):
         (rotating, far from symmetric), Q = 0, or both 0. If ``large`` P and Q are small enough for L ≤ 7μ, hence for a
         rate of at most .99. Shrinks to m = d = 1, P = Q = 0, μ = ½, U = 1, b = 0,
         x = 1."""
-        theta, x = draw_dense(draw, dtype, n, large, REGIMES, alive=True)
+        theta, x = draw_relu(draw, dtype, n, large)
         m = theta.pop("W").shape[0]
         P, Q, operator = draw_signal(draw, (m, m)), draw_signal(draw, (m, m)), draw(one_of(OPERATORS))
         if operator in ("small", "contracting"):

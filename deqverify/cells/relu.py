@@ -42,7 +42,12 @@ class ReluCell(DenseCell):
     def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
         """Gaussian, without b (one in four), with an equilibrium at a kink, with one unit alive, all active or (one in
         twenty) all dead; shrinks to m = d = 1, W = ½, U = 1, b = 0, x = 1."""
-        return draw_dense(draw, dtype, n, large, REGIMES, alive=True)
+        return draw_relu(draw, dtype, n, large)
+
+
+def draw_relu(draw: DrawFn, dtype: str, n: int, large: bool) -> tuple[dict[str, Array], Array]:
+    """W, U, b and x of a ReLU cell, whatever its W is made of: :func:`draw_dense` in :data:`REGIMES`."""
+    return draw_dense(draw, dtype, n, large, REGIMES, alive=True)
 
 
 CELL = ReluCell()

@@ -11,9 +11,8 @@ from hypothesis.strategies import DrawFn
 
 from deqverify.cells.arithmetic import root
 from deqverify.cells.base import Contraction, Theta
-from deqverify.cells.dense import draw_dense
 from deqverify.cells.norms import contraction, smallest_norm
-from deqverify.cells.relu import REGIMES, ReluCell
+from deqverify.cells.relu import ReluCell, draw_relu
 from deqverify.dtypes import Array
 
 
@@ -52,7 +51,7 @@ class GaoReluCell(ReluCell):
     def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
         """As the ReLU cell with ``γ/√m · A`` in place of W, γ the drawn contraction factor, so that the smallest norm
         of A is √m (or 0). Shrinks to m = d = 1, A = 1, γ = ½, U = 1, b = 0, x = 1."""
-        theta, x = draw_dense(draw, dtype, n, large, REGIMES, alive=True)
+        theta, x = draw_relu(draw, dtype, n, large)
         W = theta.pop("W")
         gamma = smallest_norm(W)[0] or 0.5
         A = W * (len(W) ** 0.5 / gamma)

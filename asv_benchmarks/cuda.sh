@@ -26,6 +26,12 @@ part() {
 part laws "$python" -m deqverify run reference 'reference[fast]' 'reference[mass]' 'reference[newton]' torchdeq \
     'torchdeq[ift]' --device cuda --dtype float64 --dtype float32 --seed 0 --profile quick --expect expectations.toml \
     --report "$out/laws.json" --report "$out/laws.html"
+part functions "$python" -m tools.functions --framework torch --framework jax --device cuda
+part laws-cells "$python" -m deqverify run 'reference[newton]' 'reference[forward-backward]' 'reference[peaceman-rachford]' \
+    'correct[per-point]' 'correct[double-batched]' 'correct[checkpointed]' 'correct[wide-inside]' --device cuda \
+    --dtype float64 --dtype float32 --seed 1 --max-time 2 --report "$out/laws-cells.json"
+part laws-jax "$python" -m deqverify run 'reference[fast,jax]' 'reference[jax]' 'reference[newton,jax]' 'correct[jax-vmap]' \
+    --device cuda --dtype float64 --dtype float32 --seed 2 --max-time 2 --report "$out/laws-jax.json"
 part calibrate "$python" -m tools.speed calibrate --device cuda --seconds 15 --save "$out"
 part model "$python" -m tools.speed model --device cuda --cases 60 --verbose
 part lu "$python" -m tools.speed peers --device cuda --sizes 256x256,1024x256,4096x256,8192x256

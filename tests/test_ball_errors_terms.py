@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from deqverify import losses
 from deqverify.claims import DIRECT, Accuracy
 from deqverify.errors.claimed import claimed
 from deqverify.oracle.balls import balls, beside, middle, precision, radius
+from deqverify.oracle.krawczyk import UNIT, growths, transposed
+from deqverify.problem import CellProblem
+from deqverify.reference.newton import NewtonLayer
+from deqverify.registry import laws
 from tests.any_cell import Given, worst
 from tests.test_ball_errors import ACCURACIES, DTYPES, LINEAR, errors_of, ratios
 from tests.test_balls import grid_problem, linear_problem, tanh_problem
@@ -68,8 +73,9 @@ def test_rounding_is_its_formula(dtype: str) -> None:
         for i in range(n):
             system = np.eye(s) - given.jacobian(errors.z)[i]
             M = np.abs(np.linalg.inv(system))
-            lower, upper = scipy.linalg.lu(system, permute_l=True)
-            growth, forward = np.abs(lower) @ np.abs(upper), errors.z_error
+            factors = [scipy.linalg.lu(each, permute_l=True) for each in (system, system.T)]
+            own, other = (np.abs(lower) @ np.abs(upper) for lower, upper in factors)
+            growth, forward = np.maximum(own, other.T), errors.z_error
             for bound, ball, answer, size, lu in (
                 (forward, image, errors.z, M, growth),
                 (errors.adjoint_error(), pulled.z, errors.adjoint, M.T, growth.T),
@@ -114,3 +120,25 @@ def test_the_gradients_bound_is_its_formula(dtype: str) -> None:
             off = radius(ends) + np.abs(middle(ends) - value) + radius(still)
             assert np.all(bound.total >= off)
             assert np.all(bound.total <= off * (1 + 1e-9) + 2.0**-52 * np.abs(value) + 1e-30)  # tiny is below 1e-37
+
+
+def test_a_direct_solve_may_factorise_the_transpose() -> None:
+    """``[[.1, −.125], [0, 1]]`` has its own entries as ``|PᵀL||U|``; the transpose takes −.125 as its pivot, and may
+    then be off by 16 units of the first entry."""
+    J = np.array([[[0.9, 0.125], [0.0, 0.0]]])
+    assert growths(J)[0] == pytest.approx(np.array([[0.1, 0.125], [1.6, 1.0]]), rel=4 * UNIT)
+    assert np.array_equal(transposed(growths(J)), growths(transposed(J)))
+
+
+def test_an_entry_of_the_adjoint_beside_a_large_one_is_forgiven_the_solve_of_the_transpose() -> None:
+    """A campaign's false alarm: an entry of 6·10⁻³ beside one of 1, in whose row the transpose has its pivot."""
+    laws()["adjoint-certificate"].replay(
+        NewtonLayer("numpy"),
+        problem=CellProblem(
+            cell="monotone",
+            theta={"P": np.zeros((2, 2)), "Q": np.array([[0.0625, 0.0625], [-0.0625, -0.0625]]),
+                   "mu": np.array(0.09999999999999998), "U": np.ones((2, 1)), "b": np.zeros(2)},
+            x=np.ones((2, 1)), B=np.ones((1, 2)), Y=np.zeros((1, 2)), loss=losses.Squared(),
+        ),
+        cotangent=np.array([[1.5425621218572994, -0.7541655741667076], [-0.0006349197430704938, -1.1430742323565553]]),
+    )  # fmt: skip

@@ -163,7 +163,7 @@ def test_a_request_that_cannot_be_names_the_argument(changes: dict[str, Any], sa
 def test_a_device_of_other_machines_is_not_looked_for_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deqverify.implementations.devices.cuda_present", lambda: False)
     assert asked("mass", device="cuda", remote=True).device == "cuda"
-    with pytest.raises(ValueError, match="sees no CUDA device here"):
+    with pytest.raises(ValueError, match="no CUDA device is seen here"):
         asked("mass", device="cuda")
     with pytest.raises(ValueError, match="device: 'gpu'"):
         asked("mass", device="gpu", remote=True)

@@ -25,7 +25,7 @@ class Direct(Sound):
     """``torch.linalg.solve`` for a linear cell, with autograd's own derivatives of any order."""
 
     name = "direct"
-    claims = replace(STATELESS, cells=LINEAR, starts=False, second_order=True, where=__name__)
+    claims = replace(STATELESS, cells=LINEAR, starts=False, second_order=True, devices=("cpu", "cuda"), where=__name__)
 
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         return solved(self.weights(cell, theta), cell.offset(theta, x))
@@ -33,7 +33,7 @@ class Direct(Sound):
 
 def solved(K: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """z (n, m) of ``z = Kz + offset``."""
-    return torch.linalg.solve(torch.eye(K.shape[0], dtype=K.dtype) - K, offset.mT).mT
+    return torch.linalg.solve(torch.eye(K.shape[0], dtype=K.dtype, device=K.device) - K, offset.mT).mT
 
 
 compiled_solve = torch.compile(solved, backend="aot_eager", dynamic=True)
@@ -65,7 +65,7 @@ class DoubleBatched(Direct):
 
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         K, offset = self.weights(cell, theta), cell.offset(theta, x)
-        U = (torch.eye(len(K), dtype=K.dtype) - K).expand(len(x), 1, len(K), len(K))
+        U = (torch.eye(len(K), dtype=K.dtype, device=K.device) - K).expand(len(x), 1, len(K), len(K))
         return torch.linalg.solve(U, offset[:, None, :, None])[:, 0, :, 0]
 
 

@@ -42,10 +42,6 @@ class Framework(Protocol):
     global_settings: ClassVar[Mapping[str, Setting]]
     """What is global and not a layer's to change, by name."""
 
-    function_errors: ClassVar[Mapping[str, float]] = {}
-    """By dtype, the relative error of elementary functions, in units of rounding, where that is more than is claimed
-    anyway (``Claims.function_error``)."""
-
     @abstractmethod
     def native(self, values: Any, dtype: str, device: str) -> Any:
         """A native array of ``values``, of any shape, its entries in memory row by row, as users hold their data."""
@@ -88,6 +84,15 @@ class Framework(Protocol):
     def computing(self, dtype: str) -> AbstractContextManager[Any]:
         """The context in which every computation in ``dtype`` has to be done: the caller's own settings otherwise."""
         return nullcontext()
+
+    def function_error(self, dtype: str, device: str) -> float:
+        """The relative error of elementary functions in ``dtype`` on ``device``, in units of rounding, where it is more
+        than is claimed anyway (``Claims.function_error``)."""
+        return 0.0
+
+    def precisely(self, dtype: str) -> AbstractContextManager[Any]:
+        """As ``computing``, and products of arrays are as exact as ``dtype`` is, which a GPU's are not everywhere."""
+        return self.computing(dtype)
 
     def keeping_graph(self) -> AbstractContextManager[None]:
         """Pulls in this context keep for another one what they would free."""

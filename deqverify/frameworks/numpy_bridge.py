@@ -23,8 +23,10 @@ class NumpyFramework(Framework):
     mutable, because = True, ""
     without_gradient: ClassVar = {}
     global_settings = PROCESS_SETTINGS
-    function_errors: ClassVar = {"float32": 5.0}
-    """NumPy's tests allow exp 2.52 units in the last place; log was measured off by 4.3 of rounding."""
+
+    def function_error(self, dtype: str, device: str) -> float:
+        """NumPy's tests allow exp 2.52 units in the last place; log was measured off by 4.3 of rounding."""
+        return 5.0 if dtype == "float32" else 0.0
 
     def native(self, values: Any, dtype: str, device: str) -> Any:
         return np.array(values, dtype=dtype, order="C")

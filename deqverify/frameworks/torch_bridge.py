@@ -54,6 +54,11 @@ class TorchFramework(Framework):
     without_gradient: ClassVar = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
     global_settings: ClassVar = _SETTINGS | PROCESS_SETTINGS
 
+    def function_error(self, dtype: str, device: str) -> float:
+        """CUDA documents two units in the last place of tanh and exp; tanh was measured off by 3.2 of rounding in
+        float32 and by 2.4 in float64."""
+        return 4.0 if device.startswith("cuda") and dtype in ("float64", "float32") else 0.0
+
     @contextmanager
     def keeping_graph(self) -> Iterator[None]:
         """Pulls in this context keep their graph; compiled functions with donated buffers refuse to."""

@@ -148,7 +148,7 @@ class Subject:
         self.name = name or self.implementation.name
         self.dtype = known_dtype(dtype or self.claims.dtypes[0]).name
         if self.is_layer:  # a whole model says itself what its functions are off by
-            needed = self.framework.function_errors.get(self.claims.computes_in.get(self.dtype, self.dtype), 0.0)
+            needed = self.framework.function_error(self.claims.computes_in.get(self.dtype, self.dtype), device)
             self.claims = replace(self.claims, function_error=max(self.claims.function_error, needed))
         self.device = device
         self.notes: list[str] = []

@@ -104,13 +104,18 @@ def inverses(J: Array) -> Array:
 
 
 def growths(J: Array) -> Array:
-    """``|PᵀL||U|`` of the LU factorisation of ``I − J``, what a direct solve's residual is proportional to."""
+    """``|PᵀL||U|`` of the LU factorisation of ``I − J``, what a direct solve's residual is proportional to, or that of
+    its transpose, transposed, entry by entry whichever is larger: a pass may factorise either, and pivots differ."""
     found = np.full(J.shape, np.inf)
     for i, system in enumerate(np.eye(J.shape[-1]) - J):
         if np.isfinite(system).all():
-            lower, upper = scipy.linalg.lu(system, permute_l=True, check_finite=False)
-            found[i] = np.abs(lower) @ np.abs(upper)
+            found[i] = np.maximum(_growth(system), _growth(system.T).T)
     return found
+
+
+def _growth(system: Array) -> Array:
+    lower, upper = scipy.linalg.lu(system, permute_l=True, check_finite=False)
+    return np.asarray(np.abs(lower) @ np.abs(upper))
 
 
 def apply(matrices: Array, vectors: Array) -> Array:

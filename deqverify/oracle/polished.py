@@ -65,7 +65,7 @@ class Polished:
 
     @cached_property
     def growth(self) -> Array:
-        """``|PᵀL||U|`` of the LU factorisation of ``I − J``, (n, s, s)."""
+        """``|PᵀL||U|`` of the LU factorisation of ``I − J`` or of its transpose, (n, s, s): :func:`growths`."""
         return growths(self.J)
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from deqverify.cells import LinearCell
@@ -24,11 +25,13 @@ class JaxDirect(Stateless, JaxLayer):
         starts=False,
         second_order=True,
         compiles=True,
+        devices=("cpu", "cuda"),
         where="deqverify/reference/jax_direct.py",
     )
     jvp = JaxLayer.forward_mode
 
     def solve(self, cell: LinearCell, theta: Theta, x: Any, z0: Any) -> Any:  # type: ignore[override]
-        K = cell.matrix(theta)
-        z = jnp.linalg.solve(jnp.eye(K.shape[0], dtype=K.dtype) - K, cell.offset(theta, x).T).T
+        with jax.default_matmul_precision("highest"):  # on a GPU the default has 10 bits
+            K = cell.matrix(theta)
+            z = jnp.linalg.solve(jnp.eye(K.shape[0], dtype=K.dtype) - K, cell.offset(theta, x).T).T
         return z, jnp.isfinite(z).all()

@@ -54,7 +54,7 @@ class NewtonLayer(Stateless):
         self.claims = replace(
             STATELESS,
             cells=tuple(cells()),
-            devices=("cpu", "cuda") if framework == "torch" else ("cpu",),
+            devices=("cpu",) if framework == "numpy" else ("cpu", "cuda"),
             compiles=framework == "jax",
             where="deqverify/reference/newton.py",
         )
@@ -100,7 +100,7 @@ class NewtonLayer(Stateless):
         def correction(z: Array) -> Array:
             return self._numpy(self._compute(newton_correction, cell, theta, x, native(z)))
 
-        with framework(self.framework).computing(dtype), np.errstate(all="ignore"):
+        with framework(self.framework).precisely(dtype), np.errstate(all="ignore"):
             z = np.zeros(shape) if z0 is None else self._numpy(z0)
             z, statuses, iterations, residual = _newton(
                 z, image, correction, lambda z: self._numpy(native(z)), u, (entries + 8) * u, self.max_iterations
@@ -111,7 +111,7 @@ class NewtonLayer(Stateless):
         """Where it is compiled, for as many data points as the next power of two, 4 at least: a shape takes a third of
         a second. The last one is repeated, with a cotangent and a tangent of zero."""
         bridge, n = framework(self.framework), x.shape[0]
-        with bridge.computing(bridge.kind(x)[0]):
+        with bridge.precisely(bridge.kind(x)[0]):
             compute = bridge.compiled(function)
             if compute is function or not n:
                 return compute(cell, theta, x, z, *others)

@@ -37,7 +37,9 @@ class Workers(Several):
         """By interpreter, its child and the thread that waits for it."""
 
     def __enter__(self) -> Workers:
-        self._folder = tempfile.TemporaryDirectory(prefix="deqverify-")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="deqverify-", ignore_cleanup_errors=True
+        )  # a worker may write on
         self._scratches: dict[Future[Any], Path] = {}
         self._asked: WeakSet[Future[Any]] = WeakSet()
         self._threads = _one_thread()

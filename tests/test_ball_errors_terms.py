@@ -61,8 +61,8 @@ def still(answer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_rounding_is_its_formula(dtype: str) -> None:
-    """|M|(2 rad f(z*) + 3su|PᵀL||U||z*|), and the same of the adjoint, to the rounding of float64 itself; of an
-    equilibrium of a cell that is not linear in z the norm of each row of M times that of the vector."""
+    """|M| 2 rad f(z*) and the norm of each row of M times that of 3su|PᵀL||U||z*|, and the same of the adjoint, to the
+    rounding of float64 itself; of an equilibrium of a cell that is not linear in z the norms of both together."""
     for given in (tanh_problem(7, 0.9, dtype), linear_problem(4, 0.5, dtype), grid_problem(2, dtype)):
         errors = errors_of(given, DIRECT, dtype)
         n, s, unit = errors.n, errors.s, errors.arithmetic.unit
@@ -80,10 +80,10 @@ def test_rounding_is_its_formula(dtype: str) -> None:
                 (forward, image, errors.z, M, growth),
                 (errors.adjoint_error(), pulled.z, errors.adjoint, M.T, growth.T),
             ):
-                noise = 2.0 * radius(ball)[i].ravel() + 3 * s * unit * lu @ np.abs(answer[i].ravel())
-                expected = size @ noise
+                noise, solve = 2.0 * radius(ball)[i].ravel(), 3 * s * unit * lu @ np.abs(answer[i].ravel())
+                expected = size @ noise + np.linalg.norm(size, axis=1) * np.linalg.norm(solve)
                 if bound is forward and given.cell != LINEAR:
-                    expected = np.linalg.norm(size, axis=1) * np.linalg.norm(noise)
+                    expected = np.linalg.norm(size, axis=1) * np.linalg.norm(noise + solve)
                 expected += 2.0**-53 * np.abs(answer[i].ravel())
                 found = bound.terms[f"rounding in {dtype}, amplified"][i].ravel()
                 # Another inverse, of a J of another rounding: the condition times 2⁻⁵³.
@@ -128,6 +128,24 @@ def test_a_direct_solve_may_factorise_the_transpose() -> None:
     J = np.array([[[0.9, 0.125], [0.0, 0.0]]])
     assert growths(J)[0] == pytest.approx(np.array([[0.1, 0.125], [1.6, 1.0]]), rel=4 * UNIT)
     assert np.array_equal(transposed(growths(J)), growths(transposed(J)))
+
+
+def test_a_solve_that_keeps_the_norm_of_its_residual_alone_is_forgiven_it() -> None:
+    """QR and SVD may spread what LU leaves over all entries: all of its norm in any one of them is allowed, no more."""
+    given = tanh_problem(7)
+    errors = errors_of(given, DIRECT, "float64")
+    inverse, growth = errors.exact.M, errors.exact.growth
+    answer = np.abs(errors.z).reshape(errors.n, errors.s)
+    left = errors.solve_rounding(growth, answer)
+    found = errors.direct(inverse, np.zeros_like(left), growth, answer) - errors.stored(answer)
+    for k in range(errors.s):
+        lengths = np.linalg.norm(inverse[:, k], axis=1) * np.linalg.norm(left, axis=1)
+        direction = (
+            inverse[:, k] / np.linalg.norm(inverse[:, k], axis=1)[:, None] * np.linalg.norm(left, axis=1)[:, None]
+        )
+        assert np.einsum("ij,ij->i", inverse[:, k], direction) == pytest.approx(lengths, rel=64 * UNIT)
+        # 8 roundings of what is added and taken away again.
+        assert np.all(np.abs(found[:, k] - lengths) <= 8 * UNIT * (found[:, k] + errors.stored(answer)[:, k]))
 
 
 def test_an_entry_of_the_adjoint_beside_a_large_one_is_forgiven_the_solve_of_the_transpose() -> None:

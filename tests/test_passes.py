@@ -99,7 +99,8 @@ def test_a_starts_gradient_is_allowed_its_formula(make: Any, accuracy: Accuracy)
     of, norm = errors_of(given, "float32", accuracy), Contraction(0.75, "1")
     known = parts(of, given)
     answer, J = known["adjoint"], known["J"]
-    left = of.adjoint_noise + solve_rounding(of, answer, True) + stored(of, answer)
+    solve = np.linalg.norm(solve_rounding(of, answer, True), axis=1)[:, None]  # however it is spread over the entries
+    left = of.adjoint_noise + solve + stored(of, answer)
     left = left + times(J, stored(of, answer), True)
     image = times(J, of.adjoint_error().total.reshape(answer.shape), True) + of.adjoint_moved + left
     claim = claimed(accuracy, of.arithmetic, np.broadcast_to(np.eye(of.s), J.shape), answer, image)
@@ -189,9 +190,11 @@ def test_a_tangents_bound_is_its_formula(make: Any, dtype: str, accuracy: Accura
     lies = passes.Parts({k: balls(v) for k, v in theta.items()}, balls(x), balls(value))
     with precision(of.computed):
         noise = given.cell.push(of.exact.theta_balls, of.exact.x_balls, beside(of.z, of.arithmetic.unit), lies)
-    left = 2.0 * radius(noise).reshape(answer.shape) + solve_rounding(of, answer)
+    noise, solve = 2.0 * radius(noise).reshape(answer.shape), solve_rounding(of, answer)
     rounding, claim, curvature = bound.terms.values()
-    assert near(rounding.reshape(answer.shape), times(known["M"], left) + stored(of, answer))
+    spread = np.linalg.norm(known["M"], axis=2) * np.linalg.norm(solve, axis=1)[:, None]
+    assert near(rounding.reshape(answer.shape), times(known["M"], noise) + spread + stored(of, answer))
+    left = noise + solve
     # Where the claim is met by f(ẑ) of a size beyond the true one, by what is allowed.
     image = times(known["J"], bound.total.reshape(answer.shape)) + left
     least = claimed(accuracy, of.arithmetic, known["M"], answer, 0.0 * image)

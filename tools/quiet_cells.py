@@ -5,8 +5,8 @@ until EXAMPLES examples were judged or the minutes are over, and prints every vi
 Newton's method in NumPy, PyTorch and now and then JAX, where each shape is compiled; the worst honest implementation
 in every kind of claim; iterations that stop by the claim's own rule, one without a backward pass, one that reports;
 float32 and float64. At the end, the laws and cells of which fewer than :data:`WANTED` of the examples with a rate of
-at most .99 were informative, the first of each trial left out: it is the simplest, one pixel or one node, and would be a
-sixth of the examples here, where a run has one in a hundred. Exit code 1 for an alarm.
+at most .99 were informative, the first of each trial left out: it is the simplest, one pixel or one node, and would be
+a sixth of the examples here, where a run has one in a hundred. Exit code 1 for an alarm.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Three reasons let a right implementation differ from the truth, and make the ter
 * *rounding*: ``function_error`` (a claim, 2 or more) times the radius of one evaluation of the cell in balls at the
   precision of the dtype forgives another order of summation and elementary functions that are off by as many units of
   rounding, since a ball's are off by one at least (theory: rounding-of-a-cell); a direct solve is forgiven
-  ``3su |PᵀL||U||z|`` besides (Higham, *Accuracy and Stability of Numerical Algorithms*, Theorem 9.4, entry by entry);
-  where f is not linear in z, a solver stops by a norm, and what it leaves is forgiven in the 2-norm;
+  ``3su |PᵀL||U||z|`` besides (Higham, *Accuracy and Stability of Numerical Algorithms*, Theorem 9.4), in the 2-norm;
+  where f is not linear in z, a solver stops by a norm, and all that it leaves is forgiven so;
 * the *claimed* solver accuracy, in its own norm through the rows of ``M ≈ (I − J)⁻¹``;
 * *curvature*: what the Jacobian changes over the box in which answers lie, by Krawczyk's test (theory: krawczyk).
 
@@ -28,7 +28,7 @@ from deqverify.bounds import Arithmetic, Bound
 from deqverify.cells import Cell, LinearCell, Parts, Theta
 from deqverify.claims import DIRECT, Claims
 from deqverify.dtypes import Array, dtype
-from deqverify.errors.claimed import accepted, claimed
+from deqverify.errors.claimed import accepted, claimed, spread
 from deqverify.errors.magnitudes import product, well_inside
 from deqverify.oracle.balls import Balls, balls, beside, magnitude, middle, precision, radius
 from deqverify.oracle.krawczyk import ROUNDED, Jacobian, above, apply, settled, transposed
@@ -114,9 +114,8 @@ class BallErrors:
 
     @cached_property
     def z_error(self) -> Bound:
-        """Of ẑ, (n, *state): the least e found with ``|M|r + claim(e) + G e + u'|z*| ≤ e``, r of the noise of an
-        evaluation and ``3su |PᵀL||U||z*|``; ``G = |I − M(I − [J])|`` over the box ``z* ± e``. Where f is not linear in
-        z, :func:`accepted` stands for ``|M|r``."""
+        """Of ẑ, (n, *state): the least e found with ``d + claim(e) + G e ≤ e``, d that of :meth:`direct`, or where f is
+        not linear in z of :func:`accepted`; ``G = |I − M(I − [J])|`` over the box ``z* ± e``."""
         return self.bound(self.box.rounding, self.box.claimed, self.box.curvature)
 
     @cached_property
@@ -134,9 +133,11 @@ class BallErrors:
     def box(self) -> Box:
         exact, z, M = self.exact, np.abs(self.z).reshape(self.n, self.s), np.abs(self.exact.M)
         noise = self.evaluation_noise(self.z).reshape(z.shape)
-        left = noise + self.solve_rounding(exact.growth, z)
-        straight = isinstance(exact.cell, LinearCell)
-        rounding = (apply(M, left) if straight else accepted(self.arithmetic, M, left)) + self.stored(z)
+        if isinstance(exact.cell, LinearCell):
+            rounding = self.direct(exact.M, noise, exact.growth, z)
+        else:
+            left = noise + self.solve_rounding(exact.growth, z)
+            rounding = accepted(self.arithmetic, M, left) + self.stored(z)
 
         def claim(e: Array, J: Jacobian) -> Array:
             return claimed(self.claims.forward, self.arithmetic, M, z, apply(J.size, e) + noise)
@@ -161,6 +162,13 @@ class BallErrors:
             allowed = allow(J, defect)(e) * ROUNDED
             e = np.where(np.isfinite(allowed), np.minimum(allowed, e), np.inf)
         return Box(rounding * ROUNDED, claim(e, J) * ROUNDED, apply(defect, e) * ROUNDED, wide, J)
+
+    def direct(self, inverse: Array, noise: Array, growth: Array, answer: Array) -> Array:
+        """What a direct solve leaves in each entry, (n, s): ``|M| noise``, noise (n, s) that of the system and its
+        right side, and what :meth:`solve_rounding` may leave however it is spread, since QR and SVD keep a norm of it
+        alone (theory: rounding-of-a-cell)."""
+        solve = spread(inverse, self.solve_rounding(growth, answer))
+        return apply(np.abs(inverse), noise) + solve + self.stored(answer)
 
     def solve_rounding(self, growth: Array, solution: Array) -> Array:
         """``3su |PᵀL||U||solution|``, and what may underflow, (n, s)."""
@@ -228,10 +236,10 @@ class BallErrors:
 
     def adjoint_error(self, given: Array | float = 0.0) -> Bound:
         """Of Λ̂, (n, *state), for a cotangent off by ``given``: the least a found with
-        ``|M|ᵀ(r + given + b) + claim(a) + Gᵀa + u'|Λ| ≤ a``.
+        ``d + |M|ᵀ(given + b) + claim(a) + Gᵀa ≤ a``.
 
-        b is ``|c + Jᵀ([z* ± e])Λ − Λ|``, what an error of ẑ makes of the adjoint equation; r is
-        :attr:`adjoint_noise` and ``3su (|PᵀL||U|)ᵀ|Λ|``; ``G = |I − (I − [J])M|`` (theory: allowed-adjoint).
+        b is ``|c + Jᵀ([z* ± e])Λ − Λ|``, what an error of ẑ makes of the adjoint equation; d that of :meth:`direct`,
+        with :attr:`adjoint_noise`; ``G = |I − (I − [J])M|`` (theory: allowed-adjoint).
         """
         rounding, claim, curvature, cotangent, _ = self._adjoint_terms(given)
         return self.bound(rounding, claim, curvature, cotangent if np.any(given) else None)
@@ -245,7 +253,7 @@ class BallErrors:
         inverse, size = transposed(exact.M), np.abs(transposed(exact.M))
         defect, off = transposed(J.right_defect(exact.M)), np.broadcast_to(given, self.shape).reshape(self.n, self.s)
         noise, moved = self.adjoint_noise, self.adjoint_moved
-        rounding = apply(size, noise + self.solve_rounding(transposed(exact.growth), answer)) + self.stored(answer)
+        rounding = self.direct(inverse, noise, transposed(exact.growth), answer)
         curvature, cotangent = apply(size, moved), apply(size, off)
 
         def claim(a: Array) -> Array:

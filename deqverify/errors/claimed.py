@@ -33,20 +33,25 @@ def claimed(claim: Accuracy, arithmetic: Arithmetic, inverse: Array, answer: Arr
     return np.where(np.isnan(found), np.inf, found)
 
 
+def spread(inverse: Array, residual: Array, more: float = 0.0) -> Array:
+    """``‖M_k:‖₂(‖residual‖₂ + more)``, (n, s): what a residual whose 2-norm is at most that of ``residual`` (n, s) does
+    to each entry, however it is spread over them."""
+    largest = residual.max(axis=1, keepdims=True, initial=0.0)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        size = largest * np.sqrt(np.sum((residual / largest) ** 2, axis=1, keepdims=True))
+        found = _dual("2", inverse) * (np.where(largest > 0.0, size, 0.0) + more)
+    return np.where(np.isnan(found), np.inf, found)
+
+
 def accepted(arithmetic: Arithmetic, inverse: Array, rounding: Array) -> Array:
     """What a solver of an equation that is not linear adds to the error of each entry, (n, s), if nothing but
-    ``rounding`` (n, s), a bound on that of one residual, is claimed: ``‖M_k:‖₂ ‖rounding‖₂``.
+    ``rounding`` (n, s), a bound on that of one residual, is claimed: :func:`spread`.
 
     No step of it is the last one: it stops where the norm of its residual is one that rounding alone may have, however
     that is spread over the entries, and where the squares in it underflow, in float32 at the latest, since who claims
     rounding alone sums no squares of float16 (theory: rounding-of-a-cell).
     """
-    floor = min(arithmetic.norm_floor, Arithmetic.of("float32").norm_floor)
-    largest = rounding.max(axis=1, keepdims=True, initial=0.0)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        size = largest * np.sqrt(np.sum((rounding / largest) ** 2, axis=1, keepdims=True))
-        found = _dual("2", inverse) * (np.where(largest > 0.0, size, 0.0) + floor)
-    return np.where(np.isnan(found), np.inf, found)
+    return spread(inverse, rounding, min(arithmetic.norm_floor, Arithmetic.of("float32").norm_floor))
 
 
 def _dual(norm: str, inverse: Array) -> Array:

@@ -10,7 +10,7 @@ from deqverify.bounds import Bound
 from deqverify.cells import Parts
 from deqverify.claims import Accuracy
 from deqverify.dtypes import Array, dtype, round_to
-from deqverify.errors.claimed import accepted, claimed
+from deqverify.errors.claimed import accepted, claimed, spread
 from deqverify.errors.estimated import CARRIED, CLAIMED, COTANGENT, CURVATURE, LAST_BIT, OWN, Located, known
 from deqverify.errors.judge import Direction
 from deqverify.errors.magnitudes import product, well_inside
@@ -157,11 +157,14 @@ class EstimatedJudge(Located):
             moved = np.maximum(moved, self._flat(there - dz))
         answer = self._flat(dz)
         unit = SAFETY * self.rows[1] * dtype(self.dtype).unit_roundoff
-        noise = unit * (apply(np.abs(found.J), answer) + self._flat(still)) + self._solve_rounding(found.growth, answer)
-        fixed = apply(self._inverse, noise + 2.0 * moved) + self.stored(answer)
+        noise, solve = (
+            unit * (apply(np.abs(found.J), answer) + self._flat(still)),
+            self._solve_rounding(found.growth, answer),
+        )
+        fixed = apply(self._inverse, noise + 2.0 * moved) + spread(found.M, solve) + self.stored(answer)
 
         def claim(b: Array) -> Array:
-            image = apply(np.abs(found.J), b) + noise
+            image = apply(np.abs(found.J), b) + noise + solve
             return claimed(self.claims.forward, self.arithmetic, found.M, answer, image)
 
         b = settled(lambda b: fixed + claim(b), fixed)

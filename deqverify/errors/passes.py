@@ -9,7 +9,7 @@ from deqverify.bounds import Bound
 from deqverify.cells import Cell, Contraction, Parts, Theta
 from deqverify.dtypes import Array
 from deqverify.errors.balls import BallErrors
-from deqverify.errors.claimed import claimed
+from deqverify.errors.claimed import claimed, spread
 from deqverify.inexact import Inexact
 from deqverify.oracle.balls import balls, beside, magnitude, precision, radius
 from deqverify.oracle.krawczyk import ROUNDED, apply, settled, transposed
@@ -50,8 +50,9 @@ def start_gradient(of: BallErrors, contraction: Contraction | None) -> Bound:
         return of.bound(*[np.full((of.n, of.s), np.inf)] * 3)
     answer, J = np.abs(of.adjoint).reshape(of.n, of.s), transposed(of.box.J.size)
     stored = of.stored(answer)
-    left = of.adjoint_noise + of.solve_rounding(transposed(of.exact.growth), answer) + stored + apply(J, stored)
     units = np.broadcast_to(np.eye(of.s), J.shape)
+    solve = spread(units, of.solve_rounding(transposed(of.exact.growth), answer))
+    left = of.adjoint_noise + solve + stored + apply(J, stored)
     image = apply(J, of.adjoint_error().total.reshape(of.n, of.s)) + of.adjoint_moved + left
     claim = claimed(of.backward, of.arithmetic, units, answer, image)
     if of.backward.of == "value":
@@ -97,8 +98,8 @@ def length(states: Array, norm: str) -> Array:
 def tangent(of: BallErrors, theta: dict[str, Array], x: Array) -> tuple[Array, Bound]:
     """``dz = (I − J)⁻¹(∂f/∂θ dθ + ∂f/∂x dx)``, (n, *state), and what an implementation's differs by.
 
-    The least b with ``|M|(r + m) + claim(b) + G b + u'|dz| ≤ b``: m is ``|push(dθ, dx, dz) − dz|`` over the box of
-    ẑ, r ``function_error`` times the radius of that push in balls of the dtype and a direct solve's residual, the claim
+    The least b with ``d + |M|m + claim(b) + G b ≤ b``: m is ``|push(dθ, dx, dz) − dz|`` over the box of ẑ, d that of
+    ``BallErrors.direct``, with ``function_error`` times the radius of that push in balls of the dtype, the claim
     that of the forward pass (theory: allowed-adjoint, for J in place of its transpose).
     """
     exact, J = of.exact, of.box.J
@@ -115,8 +116,8 @@ def tangent(of: BallErrors, theta: dict[str, Array], x: Array) -> tuple[Array, B
     with ctx.workprec(BITS):
         moved = magnitude(exact.cell.push(exact.theta_balls, exact.x_balls, box, along) - along.z)
     size, answer, defect = np.abs(exact.M), np.abs(dz), J.defect(exact.M)
-    left = noise.reshape(answer.shape) + of.solve_rounding(exact.growth, answer)
-    rounding = apply(size, left) + of.stored(answer)
+    noise = noise.reshape(answer.shape)
+    rounding, left = of.direct(exact.M, noise, exact.growth, answer), noise + of.solve_rounding(exact.growth, answer)
     curvature = apply(size, np.nan_to_num(moved, nan=np.inf).reshape(answer.shape))
 
     def claim(b: Array) -> Array:

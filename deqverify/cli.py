@@ -4,7 +4,13 @@
 from __future__ import annotations
 
 import errno
+import math
+import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +21,39 @@ from deqverify.cli_faults import faults
 from deqverify.cli_run import run, say_troubles, soak, with_laws
 from deqverify.scenarios.command import scenario
 
+ONE_INTERRUPT = 1.0
+"""Seconds after an interrupt in which others are part of it: ``timeout`` tells a process and then its group."""
+
+
+@contextmanager
+def heard_once() -> Iterator[None]:
+    """An interrupt is raised once: a second one at once would break what the first one is being handled by."""
+    ours = threading.current_thread() is threading.main_thread()  # signals can be set there alone
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    last = -math.inf
+
+    def heard(number: int, frame: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last > ONE_INTERRUPT:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, heard)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class _Group(click.Group):
     """Says in one line that a disk is full or a folder read-only, whichever command found it."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with heard_once():
+                return super().invoke(context)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 raise

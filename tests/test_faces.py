@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from deqverify import Accuracy, Claims, check_deq, laws
+from deqverify import Accuracy, Claims, check_deq, cli, laws
 from deqverify.cli import main
 from deqverify.faults.parametrisation import GammaTwice, RowSoftmax
 from deqverify.implementations import devices
@@ -320,3 +321,20 @@ def test_another_deqverify_in_the_folder_is_refused(tmp_path: Path, monkeypatch:
     done = CliRunner().invoke(main, ["list"])
     assert done.exit_code == 2
     assert "install this one" in done.output
+
+
+def test_an_interrupt_is_heard_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``timeout`` sends two at once; a later one is another, as where the first one did not end a command."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with cli.heard_once():
+            monkeypatch.setattr(cli, "ONE_INTERRUPT", 3600.0)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            monkeypatch.setattr(cli, "ONE_INTERRUPT", 0.0)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -123,6 +123,10 @@ def without(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
             "reference[newton]",
             "pip install 'deqverify[torch]', or take reference[newton,numpy], which needs NumPy alone",
         ),
+        (
+            "reference[straight-through,bits=8]",
+            "pip install 'deqverify[torch]', or take reference[bits=8,numpy], which needs NumPy alone",
+        ),
         ("reference[jax]", "pip install 'deqverify[jax]'"),
     ],
 )

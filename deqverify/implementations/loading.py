@@ -100,7 +100,7 @@ def _built(factory: Any, options: tuple[str, ...], text: str) -> Any:
         target, missing = parse(text), (error.name or "").partition(".")[0]
         fix = _remedy(target.name, missing, installed().get(target.name))
         if target.name == "reference" and "fast" not in target.options and missing == "torch":
-            others = (option for option in target.options if option != "torch")
+            others = (option for option in target.options if option not in ("torch", "straight-through"))
             without = Target("reference", (*others, "numpy"))
             fix += f", or take {without}, which needs NumPy alone"
         raise TargetError(f"target {text!r}: there is no module {error.name!r}; {fix}") from error

@@ -14,7 +14,7 @@ from deqverify.frameworks import framework
 from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Subject
 from deqverify.reference import reference
-from deqverify.reference.splitting import SPLITTINGS, SplittingLayer
+from deqverify.reference.splitting import SPLITTINGS, TOLERANCE, SplittingLayer
 from deqverify.registry import laws
 from deqverify.trial import Effort
 
@@ -75,6 +75,17 @@ def test_a_cap_is_reported_and_kept() -> None:
     solution = solved(capped, theta, x)[0]
     assert (solution.status, solution.iterations) == (Status.CAPPED, 3)
     assert solved(reference("peaceman-rachford", "numpy"), theta, x)[0].status is Status.CONVERGED  # the better rate
+
+
+@pytest.mark.parametrize("method", SPLITTINGS)
+def test_a_tolerance_is_solved_to_and_claimed(method: str) -> None:
+    theta, x = instance()
+    layer = reference(method, "numpy")
+    coarse, fine = (layer.at_tolerance(tolerance) for tolerance in (1e-2, 1e-10))
+    sweeps = [solved(each, theta, x)[0].iterations for each in (coarse, layer, fine)]
+    assert sweeps[0] < sweeps[1] < sweeps[2]
+    assert [each.claims.forward.rtol for each in (coarse, layer, fine)] == [1e-2, TOLERANCE, 1e-10]
+    assert coarse.claims.backward == layer.claims.backward
 
 
 def test_data_points_that_are_solved_are_left_alone() -> None:

@@ -61,6 +61,14 @@ class SplittingLayer(NewtonLayer):
         twin.tracing = True
         return twin
 
+    def at_tolerance(self, tolerance: float) -> SplittingLayer:
+        """The same layer, its forward pass at ``tolerance`` and the cap out of the way; the adjoint, solved directly,
+        has no tolerance."""
+        changed = copy.copy(self)
+        changed.tolerance, changed.max_iterations = tolerance, 100 * MAX_SWEEPS
+        changed.claims = replace(self.claims, forward=Accuracy(tolerance))
+        return changed
+
     def _solve(self, cell: Cell, theta: Theta, x: Any, z0: Any) -> Solution:
         bridge, xp = framework(self.framework), array_namespace(x)
         certificate = cell.certificate({name: self._numpy(value) for name, value in theta.items()})

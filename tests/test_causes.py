@@ -17,6 +17,7 @@ from deqverify.faults.losses import Decayed, MeanForSum, WrongDirection
 from deqverify.faults.parametrisation import GammaTwice, RowSoftmax
 from deqverify.faults.sound import Sound
 from deqverify.faults.status import StatusAlwaysTrue
+from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Question, Subject
 from deqverify.problem import SoftmaxProblem
 from deqverify.registry import premises
@@ -25,9 +26,10 @@ from deqverify.running import diagnosis, jobs
 from deqverify.running import premises as running_premises
 from deqverify.running.causes import Cause, causes, settled, trusted
 from deqverify.running.plan import Report, in_order, make_jobs
-from deqverify.running.premises import APART, Weight, arguments_of, weigh
+from deqverify.running.premises import APART, COUPLED, Weight, arguments_of, blame, weigh
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Result, Verdict, Violation
+from deqverify.trial import Effort, replay
 
 PROFILE = Profile("test", examples=5, seconds=5.0, seed=0)
 V, E, H, F = Verdict.VIOLATED, Verdict.EXPECTED, Verdict.HOLDS, Verdict.FOLLOWS
@@ -131,6 +133,30 @@ def test_weights_explain_what_is_not_far_beyond_them() -> None:
     assert Weight(0.5).explains(0.4 * APART)
     assert not Weight(0.5).explains(0.6 * APART)
     assert not Weight(0.0).explains(1.1)
+
+
+ALONE_RIGHT = {
+    "uniqueness": ([0.00390625, 0.00390625], {"start": np.array([[0.0], [1.0]])}),
+    "linearity": ([0.0, -0.5], {"other": np.array([[1.0], [1.0]]), "weights": (1, 1)}),
+    "status-nan": ([1.0, 1.0], {"point": 1}),
+}
+
+
+@pytest.mark.parametrize("law", ALONE_RIGHT)
+def test_what_no_data_point_alone_shows_follows_from_their_coupling(law: str) -> None:
+    """Whatever a law takes beside the problem: a start, other inputs, the place of a data point."""
+    inputs, more = ALONE_RIGHT[law]
+    problem = SoftmaxProblem(np.zeros((1, 1)), [[1.0]], [inputs], [[0.0, 0.0]], 0.5, losses.Squared())
+    coupled = Subject(load("fault[first-of-the-batch]"), "float64")
+    arguments = {"problem": problem, **more}
+    failure = replay(laws()[law].body, coupled, arguments).failure
+    assert failure
+    assert blame(laws()[law], coupled, lambda: coupled, failure, Effort(5)).follows == COUPLED
+    trusted_start = Subject(load("fault[start-trusted]"), "float64")  # wrong of a data point alone too
+    if law == "uniqueness":
+        found = replay(laws()[law].body, trusted_start, arguments).failure
+        assert found
+        assert blame(laws()[law], trusted_start, lambda: trusted_start, found, Effort(5)).follows != COUPLED
 
 
 @pytest.fixture

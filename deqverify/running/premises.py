@@ -155,16 +155,28 @@ def _among_others(law: Law, subject: Subject, arguments: dict[str, Any]) -> tupl
     problem = arguments.get("problem")
     if not isinstance(problem, Problem) or problem.n < 2 or not subject.is_layer or not subject.claims.separable:
         return None
-    if not {*arguments} <= {"problem", "cotangent"}:
+    if any(name not in (*_OF_EACH, *_OF_ALL, "point") for name in arguments):
         return None
     informative = False
-    for alone in _points(Question(problem, arguments.get("cotangent"))):
-        mine = {"problem": alone.problem, "cotangent": alone.cotangent}
-        found = weight(law, subject, {name: mine[name] for name in arguments})
+    for k in _spread(problem.n) if "point" not in arguments else [arguments["point"]]:
+        found = weight(law, subject, {name: _of_point(name, value, k) for name, value in arguments.items()})
         if found.ratio > 1.0:
             return None
         informative = informative or found.informative
     return COUPLED if informative else None
+
+
+_OF_EACH, _OF_ALL = ("problem", "cotangent", "start", "other"), ("weights", "shift", "order")
+"""Arguments of laws that hold a part for each data point, and those that are the same for all."""
+
+
+def _of_point(name: str, value: Any, k: int) -> Any:
+    """An argument of a law for data point k alone, which is the first one then."""
+    if name == "problem":
+        return value.chosen([k])
+    if name == "point":
+        return 0
+    return value if name in _OF_ALL else value[[k]]
 
 
 def _some(questions: Sequence[Question]) -> list[Question]:

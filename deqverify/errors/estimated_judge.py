@@ -157,10 +157,8 @@ class EstimatedJudge(Located):
             moved = np.maximum(moved, self._flat(there - dz))
         answer = self._flat(dz)
         unit = SAFETY * self.rows[1] * dtype(self.dtype).unit_roundoff
-        noise, solve = (
-            unit * (apply(np.abs(found.J), answer) + self._flat(still)),
-            self._solve_rounding(found.growth, answer),
-        )
+        noise = unit * (apply(np.abs(found.J), answer) + self._flat(still))
+        solve = self._solve_rounding(found.growth, answer)
         fixed = apply(self._inverse, noise + 2.0 * moved) + spread(found.M, solve) + self.stored(answer)
 
         def claim(b: Array) -> Array:

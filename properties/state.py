@@ -107,7 +107,7 @@ def _named(outcome: Reply | str) -> str:
     statement="any list of operations leaves the next answer as on a fresh start",
     source="the protocol: an answer is a function of θ, x and the cotangent",
     needs=("equilibrium",),
-    rests_on=("modes",),
+    rests_on=("modes", "settings-kept"),
     anomaly="answers depend on what was asked before",
     at_stake=STATE,
     judges_crashes=True,

@@ -245,6 +245,8 @@ def _side_by_side(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement
 
     state = np.concatenate([packed(problem.A, problem.B), start.W.ravel()])
     growth = 2 * _lipschitz(start)
+    if not growth > 0.0:  # inputs of zero: nothing moves, for however long
+        return
     solver = RK45(velocity, 0.0, state, t_bound=1.0 / growth, rtol=tolerance, atol=tolerance * _size(state))
     steps = 0
     while calls + 6 <= EVALUATIONS and solver.status == "running":

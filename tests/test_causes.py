@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from deqverify import laws, losses, trial
@@ -157,6 +158,18 @@ def test_what_no_data_point_alone_shows_follows_from_their_coupling(law: str) ->
         found = replay(laws()[law].body, trusted_start, arguments).failure
         assert found
         assert blame(laws()[law], trusted_start, lambda: trusted_start, found, Effort(5)).follows != COUPLED
+
+
+def test_what_is_left_behind_is_not_what_premises_are_asked_under(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients that stay off after an empty batch: no pull works any more, and that is the setting's fault."""
+    one = SoftmaxProblem(np.zeros((1, 1)), [[1.0]], [[1.0]], [[0.0]], 0.5, losses.Squared())
+    arguments = {"problem": one, "cotangent": np.ones((1, 1)), "operations": ["empty batch"], "other": one}
+    law = laws()["history"]
+    monkeypatch.setattr(jobs, "_again", lambda job, law, subject, announce: (replay(law.body, subject, arguments), []))
+    (job,) = make_jobs(["fault[leaves-gradient-off]"], ["history"], PROFILE, ["float64"], database=None)
+    assert jobs.run_job(job).follows == law.rests_on
+    assert "settings-kept" in law.rests_on
+    assert torch.is_grad_enabled()
 
 
 @pytest.fixture

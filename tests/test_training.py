@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from deqverify.describing import describe
 from deqverify.faults.sound import Sound
 from deqverify.implementations.subject import Subject
 from deqverify.losses import Loss
+from deqverify.problem import SoftmaxProblem
 from deqverify.reference import reference
 from deqverify.registry import laws
 from deqverify.strategies import well_conditioned_problems
@@ -60,3 +62,9 @@ def test_a_gradient_that_is_not_finite_ends_the_integration(law: str) -> None:
     assert trial.failure is not None
     assert trial.failure.kind == "wrong", "the integrator looks for a step for ever, and the layer is called a hang"
     assert "is finite: got" in describe(trial.failure)
+
+
+def test_where_nothing_moves_there_is_no_trajectory() -> None:
+    """Inputs of zero, as one data point of several may be: the time that is integrated over would be endless."""
+    still = SoftmaxProblem(np.zeros((1, 1)), [[1.0], [1.0]], [[0.0]], [[0.0], [0.0]], 0.5, losses.Squared())
+    laws()["trajectory"].replay("reference", problem=still)

@@ -63,6 +63,8 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             trial, passing = _again(job, law, subject, announce)
             if not (job.pinned_only or trial.failure):
                 trial = law.trial(subject, effort, announce, tally.add)
+            if settings and trial.failure:
+                subject.framework.restore(settings)  # what it rests on is not asked under what it left behind
             made = partial(_fresh, job, unused)
             blamed = blame(law, subject, made, trial.failure, effort, not job.expected) if trial.failure else None
             if blamed:

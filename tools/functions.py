@@ -8,7 +8,8 @@ where cells go: magnitudes evenly on a logarithmic scale, and evenly around 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import click
 import numpy as np
@@ -65,7 +66,8 @@ def _against_arb(function: str, x: Array, seen: Array) -> Iterator[float]:
         ctx.prec = before
 
 
-def _of(name: str, function: str):  # type: ignore[no-untyped-def]
+def _of(name: str, function: str) -> Callable[[Any], Any]:
+    """``function`` of the framework ``name``, as cells call it; under JAX compiled."""
     if name == "jax":
         import jax
         import jax.numpy as jnp

@@ -167,7 +167,8 @@ def _among_others(law: Law, subject: Subject, arguments: dict[str, Any]) -> tupl
 
 
 _OF_EACH, _OF_ALL = ("problem", "cotangent", "start", "other"), ("weights", "shift", "order")
-"""Arguments of laws that hold a part for each data point, and those that are the same for all."""
+"""Arguments of laws that hold a part for each data point, and those that are the same for all of them; "point" is the
+place of the one that a law is about."""
 
 
 def _of_point(name: str, value: Any, k: int) -> Any:

@@ -37,9 +37,8 @@ class Workers(Several):
         """By interpreter, its child and the thread that waits for it."""
 
     def __enter__(self) -> Workers:
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="deqverify-", ignore_cleanup_errors=True
-        )  # a worker may write on
+        # A worker that is being ended may still write into it.
+        self._folder = tempfile.TemporaryDirectory(prefix="deqverify-", ignore_cleanup_errors=True)
         self._scratches: dict[Future[Any], Path] = {}
         self._asked: WeakSet[Future[Any]] = WeakSet()
         self._threads = _one_thread()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -16,6 +17,15 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     stack.enter_context(without_local_constants())
     config.add_cleanup(stack.close)
+
+
+@pytest.fixture(autouse=True)
+def _width_of_jax() -> Iterator[None]:
+    """JAX keeps 64 bits switched on for the whole process: the next test finds them as this one did."""
+    before = sys.modules["jax"].config.jax_enable_x64 if "jax" in sys.modules else False
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_enable_x64", before)
 
 
 PATIENCE = 300_000

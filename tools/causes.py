@@ -24,6 +24,9 @@ from deqverify.faults import faults
 from deqverify.implementations.loading import load
 from deqverify.registry import laws
 from deqverify.running import jobs, premises
+from deqverify.running.convicting import convictions
+from deqverify.running.events import JobFinished
+from deqverify.running.executors import ThisProcess
 from deqverify.running.jobs import run_job
 from deqverify.running.plan import Report, in_order, make_jobs
 from deqverify.running.profiles import Profile
@@ -69,7 +72,11 @@ def causes_of(target: str, shows: Sequence[str] = (), only: Sequence[str] = ()) 
     ids, cells = list(only) or list(laws()), list(shows) or few
     chosen = make_jobs([target], ids, PROFILE, claims[target].dtypes[:1], database=None, asked=claims, only=cells)
     chosen = [replace(job, examples=MANY) if laws()[job.law].family in OF_CALLS else job for job in chosen]
-    report = Report(in_order([run_job(job) for job in chosen], chosen))
+    results = {job.key: run_job(job) for job in chosen}
+    for event in convictions(list(results.values()), chosen, ThisProcess().follow):
+        if isinstance(event, JobFinished):
+            results[event.result.job.key] = event.result
+    report = Report(in_order(list(results.values()), chosen))
     return [
         {
             "law": cause.law,

@@ -164,11 +164,19 @@ def read(path: Path) -> Counterexample:
     except UnicodeDecodeError as error:
         raise CounterexampleError(f"{path}: is not text in UTF-8") from error
     try:
-        return _read(json.loads(text, parse_constant=_no_constant))
+        return parsed(text)
     except CounterexampleError as error:
-        raise CounterexampleError(f"{path}: {error}") from None
+        raise CounterexampleError(f"{path}: {error}") from error.__cause__
+
+
+def parsed(text: str) -> Counterexample:
+    """The counterexample in ``text``, a document in JSON; CounterexampleError for anything else."""
+    try:
+        return _read(json.loads(text, parse_constant=_no_constant))
+    except CounterexampleError:
+        raise
     except (ValueError, RecursionError) as error:  # of JSON itself, its depth and the digits of its integers included
-        raise CounterexampleError(f"{path}: is not JSON: {error}") from error
+        raise CounterexampleError(f"is not JSON: {error}") from error
 
 
 def _no_constant(name: str) -> Any:

@@ -49,7 +49,8 @@ class ViolationFound:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """The verdict of one job; each job has one, unless the run ends at the first violation of a target."""
+    """The verdict of one job; each job has one, unless the run ends at the first violation of a target. A law that
+    fails at the counterexample of another one is started and finished once more, at the end of the run."""
 
     result: Result
 

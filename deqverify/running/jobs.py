@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from deqverify.implementations.loading import TargetError, load
 from deqverify.implementations.subject import Subject, TargetFailure
 from deqverify.registry import Law, LawsError, bring, laws
 from deqverify.running.boundary import boundary
-from deqverify.running.counterexamples import CounterexampleError, read
+from deqverify.running.counterexamples import CounterexampleError, parsed, read
 from deqverify.running.diagnosis import CIRCUMSTANCES, diagnosed
-from deqverify.running.premises import blame
-from deqverify.running.results import Job, Result, Verdict, result_of, violation_of
+from deqverify.running.premises import Blame, blame
+from deqverify.running.results import Job, Result, Verdict, as_data, result_of, violation_of
 from deqverify.running.tally import Tally
 from deqverify.trial import Effort, Failure, Trial, replay
 
@@ -79,6 +80,7 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             lines = boundary(law, lambda: subject, blamed.failure, effort) if blamed and alone else []
             result = result_of(job, law, trial, words, lines)
             result.follows = blamed.follows if blamed else ()
+            result.convicts = _convicting(job, blamed) if blamed and not job.expected else {}
     finally:
         if settings:
             subject.framework.restore(settings)
@@ -88,6 +90,14 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         if result.verdict is Verdict.HOLDS:
             result.verdict, result.reason = Verdict.INCONCLUSIVE, "only what is pinned was tried, and it passes"
     return result
+
+
+def _convicting(job: Job, blamed: Blame) -> dict[str, Any]:
+    """The document of the counterexample to a law that the violation of ``job`` rests on; empty without one."""
+    if blamed.convicts is None:
+        return {}
+    law, arguments = blamed.convicts
+    return as_data(replace(job, law=law), Failure("wrong", None, "", arguments), {})
 
 
 def passing_said(files: Sequence[str]) -> str:
@@ -114,21 +124,24 @@ def _again(job: Job, law: Law, subject: Subject, announce: Callable[[dict[str, A
     expected to fail, all of them. One that can no longer be read is no news where a run goes on with examples of its
     own; where nothing else is tried it could not run."""
     last, failing, passing = Trial(), None, list[str]()
-    for file in job.pinned:
-        found = _one_again(job, law, subject, announce, file)
+    stored: list[Path | str] = [*map(Path, job.pinned), *job.given]
+    for known in stored:
+        found = _one_again(job, law, subject, announce, known)
         if found.failure and not job.strict:
             return found, passing
         if found.error and job.pinned_only:
             return found, passing
         last, failing = found, failing or (found if found.failure else None)
         if not found.failure:
-            passing.append(file)
+            passing.append(str(known))
     return failing or last, passing
 
 
-def _one_again(job: Job, law: Law, subject: Subject, announce: Callable[[dict[str, Any]], None], file: str) -> Trial:
+def _one_again(
+    job: Job, law: Law, subject: Subject, announce: Callable[[dict[str, Any]], None], one: Path | str
+) -> Trial:
     try:
-        known = read(Path(file))
+        known = read(one) if isinstance(one, Path) else parsed(one)
         announce(known.arguments)
         with alarm(job.example_seconds):
             found = replay(law.body, subject, known.arguments)

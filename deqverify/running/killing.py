@@ -111,6 +111,7 @@ class _ToFirst:
         self.first: First | None = None
         self.seconds = 0.0
         self._examples, self._begun = 0, time.monotonic()
+        self._over: set[tuple[str, str]] = set()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, JobStarted):
@@ -124,7 +125,8 @@ class _ToFirst:
             took = self._took(result)
             times = self.seconds + (result.failed_after or took), self.seconds + took
             self.first = First(result.job.law, result.job.dtype or "", count, *times, id)
-        elif isinstance(event, JobFinished):
+        elif isinstance(event, JobFinished) and event.result.job.key not in self._over:
+            self._over.add(event.result.job.key)
             self._add(event.result)
 
     def _add(self, result: Result) -> None:

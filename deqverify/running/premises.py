@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,10 +52,12 @@ _ABOUT_CALLS = ("state", "modes")
 @dataclass(frozen=True)
 class Blame:
     """``follows``: the laws that a violation may follow from, the most basic first; without any it is a cause of its
-    own. ``failure`` is the counterexample to show."""
+    own. ``failure`` is the counterexample to show. ``convicts`` is the most basic law that it was seen to violate too,
+    and the arguments with which, where those stand for themselves."""
 
     follows: tuple[str, ...]
     failure: Failure
+    convicts: tuple[str, dict[str, Any]] | None = None
 
 
 Fresh = Callable[[], Subject]
@@ -111,7 +113,10 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
     if not suspected:
         return Blame(tuple(others), failure)
     found = _alone(law, able, suspected, subject, judged, effort) if retried else None
-    return Blame((), found) if found else Blame((*(p.id for p in suspected), *others), failure)
+    if found:
+        return Blame((), found)
+    seen = ((p.id, w.arguments) for p in suspected for w in weights[p.id] if w.ratio > 1.0 and w.arguments)
+    return Blame((*(p.id for p in suspected), *others), failure, next(seen, None))
 
 
 def _able(law: Law, subject: Subject) -> list[Law]:
@@ -192,10 +197,12 @@ def _some(questions: Sequence[Question]) -> list[Question]:
 @dataclass(frozen=True)
 class Weight:
     """How near a law comes to its bound on one example: the largest measured/allowed, infinite for a fact that fails,
-    and whether the bound could have told."""
+    and whether the bound could have told. ``arguments`` are those of the example, where no layer and no start but the
+    implementation's own took part."""
 
     ratio: float = 0.0
     informative: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
 
     def explains(self, excess: float) -> bool:
         """Whether a premise of this weight may be why a law exceeds its own bound by ``excess``."""
@@ -213,12 +220,16 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
     arguments = arguments_of(premise, _posed(premise, question, subject))
     if arguments is None:
         return None
+    plain = question.layer is None and question.start is None
     found = weight(premise, subject.posed(question), arguments)
+    if plain:
+        found = replace(found, arguments=arguments)
     if premise.id in _NEARBY and not found.ratio > 1.0:
         # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.
         beside = replace(question, problem=other_weights(subject, other_input(question.problem)))
-        near = weight(premise, made().posed(question), arguments_of(premise, beside) or {})
-        return near if near.ratio > 1.0 else found
+        arguments = arguments_of(premise, beside) or {}
+        near = weight(premise, made().posed(question), arguments)
+        return replace(near, arguments=arguments if plain else {}) if near.ratio > 1.0 else found
     return found
 
 

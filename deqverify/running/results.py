@@ -63,6 +63,8 @@ class Job:
     """The lines of Python that find an object in hand again."""
     pinned: tuple[str, ...] = ()
     """Files of counterexamples that are tried first."""
+    given: tuple[str, ...] = ()
+    """Documents of counterexamples, as text, that are tried like the pinned ones."""
     pinned_only: bool = False
     """Nothing but these is tried."""
     tried: tuple[str, ...] = ()
@@ -133,7 +135,8 @@ class Result:
     violation; 0 where its process did not end by itself.
 
     ``follows`` names the laws that a violation may follow from, the most basic first; where it does the verdict is
-    "follows", and ``cause`` the law that is to blame."""
+    "follows", and ``cause`` the law that is to blame. ``convicts`` is the document of a counterexample to the most
+    basic of them that was seen to fail too, empty where there is none."""
 
     job: Job
     verdict: Verdict
@@ -152,6 +155,7 @@ class Result:
     tally: Tally = field(default_factory=Tally)
     follows: tuple[str, ...] = ()
     cause: str = ""
+    convicts: dict[str, Any] = field(default_factory=dict)
     busy: float = 0.0
     stale: str = ""
     """Why its expectation is none any more, where a pinned counterexample passes."""
@@ -199,15 +203,15 @@ def violation_of(
         if failure.severity.arguments:
             violation.worst_error = failure.severity.relative_error
             violation.worst_at = where_code(failure.severity.arguments)
-    violation.counterexample = _as_data(job, failure, violation)
+    violation.counterexample = as_data(job, failure, {name: getattr(violation, name) for name in _SAID})
     return violation
 
 
 _SAID = ("anomaly", "at_stake", "description", "where", "diagnosis", "boundary_said", "boundary_drawn", "measured")
 
 
-def _as_data(job: Job, failure: Failure, violation: Violation) -> dict[str, Any]:
-    said = {name: getattr(violation, name) for name in _SAID}
+def as_data(job: Job, failure: Failure, said: dict[str, Any]) -> dict[str, Any]:
+    """The document of a counterexample of ``job``'s law, and of what was ``said`` of it; empty where there is none."""
     asked = job.law, job.target, job.dtype, job.device
     try:
         return Counterexample(*asked, failure.arguments, failure.kind, said, versions()).document()

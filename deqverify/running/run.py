@@ -10,6 +10,7 @@ from functools import cached_property
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.registry import laws
 from deqverify.running import counterexamples
+from deqverify.running.convicting import convictions
 from deqverify.running.events import (
     Event,
     Handler,
@@ -112,7 +113,15 @@ class Run:
             if found[-1].verdict is Verdict.VIOLATED:
                 yield ViolationFound(found[-1])
             yield JobFinished(found[-1])
+        for event in convictions(found, self.jobs, self._judging):
+            if isinstance(event, JobFinished):
+                found = [result for result in found if result.job.key != event.result.job.key] + [event.result]
+            yield event
         yield RunFinished(self.report_of(found))
+
+    def _judging(self, jobs: Sequence[Job]) -> Iterator[JobStarted | JobFinished]:
+        for event in self._executor.follow(jobs):
+            yield JobFinished(self._judged(event.result)) if isinstance(event, JobFinished) else event
 
     def report_of(self, found: Sequence[Result]) -> Report:
         """The report of results that a face has collected itself."""

@@ -36,7 +36,7 @@ from hypothesis.strategies import SearchStrategy
 from deqverify.claims import DIRECT
 from deqverify.comparison import Fact
 from deqverify.dtypes import Array
-from deqverify.errors.judge import judge
+from deqverify.errors.judge import astray, gradient_astray, judge
 from deqverify.implementations.subject import Reported, Subject, TargetFailure
 from deqverify.problem import Problem
 from deqverify.registry import law
@@ -118,17 +118,37 @@ def history(deq: Subject, problem: Problem, cotangent: Array, operations: list[s
     """Up to four operations (other inputs, weights, shapes, cotangents, modes), then a solve and a pull.
 
     Compared with the same call by a fresh deep copy where copies are claimed, otherwise with the same call before the
-    operations. Bound: twice ``Errors.z`` and twice ``Errors.pulled``. Catches caches keyed by shape, warm starts that
-    leak from one call to the next, and modes that are not left again.
+    operations. Where that is reported as not converged, the used one may answer, but not wrongly without a word. Bound:
+    twice ``Errors.z`` and twice ``Errors.pulled``. Catches caches keyed by shape, warm starts that leak from one call
+    to the next, modes that are not left again, and a status that is that of an earlier call.
     """
-    expected = plain_call(deq.fresh(), problem, cotangent)
+    scene = Scene(problem, cotangent, other)
+    try:
+        expected = plain_call(deq.fresh(), problem, cotangent)
+    except Reported:
+        yield from _reported_still(deq, scene, operations)
+        return
     if expected is None:
         return
     used = deq.fresh()
-    perform(used, operations, Scene(problem, cotangent, other))
+    perform(used, operations, scene)
     yield from agree(
         "after the operations", reply(used, problem, cotangent), expected, judged(deq, problem, cotangent, expected.z)
     )
+
+
+def _reported_still(deq: Subject, scene: Scene, operations: list[str]) -> Evidence:
+    """Of what a fresh implementation reports: a used one reports it too, or is right."""
+    used = deq.fresh()
+    perform(used, operations, scene)
+    found = reply(used, scene.problem, scene.cotangent)
+    near = found.z if np.isfinite(found.z).all() else None
+    truth = judged(deq, scene.problem, scene.cotangent, near)
+    if truth.in_range:
+        wrong = [name for name, gradient in found.gradient.items() if gradient_astray(truth, name, gradient)]
+        wrong = ["ẑ"] if astray(truth, found.z) else wrong
+        said = f"{', '.join(wrong)} beyond the bound, and nothing is reported" if wrong else "answered, and right"
+        yield Fact("what a fresh one reports, after the operations", not wrong, said, informative=bool(wrong))
 
 
 @law(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from deqverify.properties.calls import OPERATIONS, Scene, operations_on, perform
 
 from deqverify import losses
-from deqverify.describing import arguments_code
+from deqverify.describing import arguments_code, describe
 from deqverify.faults.batch import (
     BlocksBeyond,
     BlocksBeyond256,
@@ -24,10 +25,11 @@ from deqverify.faults.state import (
     SeedsTheWorld,
     WarmStart,
 )
+from deqverify.faults.status import StickyStatus
 from deqverify.implementations.subject import Subject
 from deqverify.problem import SoftmaxProblem
 from deqverify.registry import laws
-from deqverify.trial import Effort, Failure
+from deqverify.trial import Effort, Failure, replay
 
 THRESHOLDS = {  # the sizes (m, n) that what breaks beyond a size shrinks to; None where any will do
     ("existence", DropsBeyondABuffer): (None, 65),
@@ -102,3 +104,20 @@ def test_an_unknown_operation_is_refused_by_name() -> None:
     subject, one = Subject(Sound()), SoftmaxProblem([[0.0]], [[1.0]], [[1.0]], [[0.0]], 0.5, losses.Squared())
     with pytest.raises(ValueError, match=r"^operations: 'odd' is not one of"):
         perform(subject, ["odd"], Scene(one, one.Phi, one))
+
+
+HARD = SoftmaxProblem([[0.0, 1.0], [2.0, 0.0]], [[1.0, 1.0]], [[1.0], [2.0]], [[0.0]], 0.99, losses.Squared())
+
+
+@pytest.mark.parametrize(("layer", "holds"), [(StickyStatus, False), (SoundPicard, True)])
+def test_what_a_fresh_one_reports_a_used_one_may_not_keep_to_itself(layer: type, holds: bool) -> None:
+    """The status of an easy solve beside the answer of a hard one, which fifty sweeps don't reach."""
+    arguments = {"problem": HARD, "cotangent": np.ones((1, 2)), "other": HARD.with_blocks(gamma=np.array(0.1))}
+    capped = layer()
+    capped.most = 50
+    found = replay(laws()["history"].body, Subject(capped, "float64"), arguments | {"operations": ["other problem"]})
+    assert found.error is None
+    assert (found.failure is None) is holds
+    assert bool(found.reported) is holds
+    if found.failure:
+        assert "nothing is reported" in describe(found.failure)

@@ -27,9 +27,10 @@ from deqverify.running import diagnosis, jobs
 from deqverify.running import premises as running_premises
 from deqverify.running.causes import Cause, causes, settled, trusted
 from deqverify.running.plan import Report, in_order, make_jobs
-from deqverify.running.premises import APART, COUPLED, Weight, arguments_of, blame, weigh
+from deqverify.running.premises import COUPLED, blame
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Result, Verdict, Violation
+from deqverify.running.weighing import APART, Weight, arguments_of, weigh
 from deqverify.trial import Effort, replay
 
 PROFILE = Profile("test", examples=5, seconds=5.0, seed=0)

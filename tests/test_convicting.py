@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from deqverify import losses
+from deqverify.faults.forward import FirstOfTheBatch
 from deqverify.faults.parametrisation import RowSoftmax
+from deqverify.faults.sound import Sound
+from deqverify.faults.state import CachedByShape
 from deqverify.implementations.subject import Question, Subject
 from deqverify.problem import SoftmaxProblem
 from deqverify.registry import laws
@@ -21,10 +24,11 @@ from deqverify.running.events import JobFinished, JobStarted
 from deqverify.running.executors import ThisProcess
 from deqverify.running.jobs import run_job
 from deqverify.running.plan import Report, make_jobs
-from deqverify.running.premises import weigh
+from deqverify.running.premises import REMEMBERED, blame
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict, Violation
-from deqverify.trial import replay
+from deqverify.running.weighing import weigh
+from deqverify.trial import Effort, Failure, replay
 
 PROFILE = Profile("test", examples=5, seconds=5.0, seed=0)
 LAWS = ("existence", "adjoint-certificate", "gradient-theta")
@@ -159,3 +163,38 @@ def test_a_document_that_is_none_is_said_to_be_none() -> None:
     broken = run_job(replace(jobs()["existence"], given=("[]",), pinned_only=True))
     assert broken.verdict is Verdict.COULD_NOT_RUN
     assert "is no counterexample" in broken.reason
+
+
+def test_wrong_among_others_convicts_batch() -> None:
+    """The first data point is solved at once, and the second one with it, which was not."""
+    problem = SoftmaxProblem(np.zeros((1, 1)), [[1.0]], [[0.0, -0.5]], [[0.0, 0.0]], 0.5, losses.Squared())
+    coupled = Subject(FirstOfTheBatch(), "float64")
+    arguments = {"problem": problem, "other": np.ones((2, 1)), "weights": (1, 1)}
+    failure = replay(laws()["linearity"].body, coupled, arguments).failure
+    assert failure
+    blamed = blame(laws()["linearity"], coupled, lambda: coupled, failure, Effort(5))
+    assert blamed.convicts == ("batch", {"problem": problem, "points": [1]})
+
+
+def test_wrong_in_a_later_call_convicts_history() -> None:
+    used = Subject(CachedByShape(), "float64")
+    used.equilibrium(PROBLEM.with_blocks(A=np.zeros((2, 2))))
+    failure = replay(laws()["existence"].body, used, {"problem": PROBLEM}).failure
+    assert failure
+    blamed = blame(laws()["existence"], used, lambda: Subject(CachedByShape(), "float64"), failure, Effort(5))
+    assert blamed.follows == REMEMBERED
+    assert blamed.convicts
+    assert (blamed.convicts[0], blamed.convicts[1]["operations"]) == ("history", ["other weights"])
+
+
+def test_a_crash_convicts_the_law_that_asks_for_an_answer() -> None:
+    class Raising(Sound):
+        def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+            raise RuntimeError("no workspace")
+
+    deq = Subject(Raising(), "float64")
+    failure = Failure("crash", None, "RuntimeError: no workspace", {"problem": PROBLEM})
+    blamed = blame(laws()["existence"], deq, lambda: deq, failure, Effort(5))
+    assert blamed.follows == ("answers",)
+    assert blamed.convicts
+    assert (blamed.convicts[0], blamed.convicts[1]["problem"]) == ("answers", PROBLEM)

@@ -19,7 +19,7 @@ from deqverify.problem import CellProblem, SoftmaxProblem
 from deqverify.reference import reference
 from deqverify.reference.quantised import on_grid
 from deqverify.registry import laws
-from deqverify.running.premises import weigh
+from deqverify.running.weighing import weigh
 from deqverify.theory.closed_form import ClosedForm
 from deqverify.trial import Effort, look_at, replay
 

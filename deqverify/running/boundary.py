@@ -18,7 +18,7 @@ from deqverify.implementations.subject import Question
 from deqverify.losses import Squared
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.registry import Law
-from deqverify.running.premises import Fresh, arguments_of, weight
+from deqverify.running.weighing import Fresh, arguments_of, weight
 from deqverify.trial import Effort, Failure
 
 SECONDS = 2.0

@@ -21,8 +21,9 @@ from deqverify.losses import Squared
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.registry import Law
 from deqverify.running import readings
-from deqverify.running.premises import COUPLED, REMEMBERED, arguments_of, weight
+from deqverify.running.premises import COUPLED, REMEMBERED
 from deqverify.running.readings import Seen, said, steps_taken
+from deqverify.running.weighing import arguments_of, weight
 from deqverify.trial import Effort, Failure, look_at
 
 EXAMPLES, SECONDS, LOOKED_AT = 60, 2.0, 8

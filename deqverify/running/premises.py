@@ -7,22 +7,19 @@ cause of its own, and that is the counterexample shown; not found, it follows.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from deqverify.clock import Interrupted, alarm
-from deqverify.comparison import Measurement
-from deqverify.errors.judge import judge
-from deqverify.implementations.subject import Question, Reported, Subject, TargetFailure
-from deqverify.losses import Squared
-from deqverify.problem import Problem, SoftmaxProblem
-from deqverify.properties.calls import other_input, other_weights
-from deqverify.registry import Law, cells_of, laws, premises
+from deqverify.implementations.subject import Question, Subject
+from deqverify.problem import Problem
+from deqverify.properties.calls import operations_on, other_input, other_weights, usual_cotangent
+from deqverify.registry import Law, laws, premises
+from deqverify.running.weighing import Fresh, arguments_of, ratio, weigh, weight
 from deqverify.trial import Effort, Evidence, Failure, run_trial
 
 EXAMPLES, SECONDS = 40, 3.0
@@ -36,11 +33,6 @@ BLOCKED = 12
 
 QUESTIONS = 12
 """So many of the questions that a counterexample asks are put to the premises."""
-
-APART = 64.0
-"""A violation is one of its own where it exceeds its bound by this factor more than its premises come near theirs. An
-equilibrium that is just within its bound may have a gradient just beyond its own, by the roughness of the two bounds
-and one derivative more; those are factors of a dozen. A gradient of another kind is wrong by its whole size."""
 
 REMEMBERED = ("history", "deterministic")
 """The laws of what a violation follows from that a fresh implementation does not show."""
@@ -60,10 +52,6 @@ class Blame:
     convicts: tuple[str, dict[str, Any]] | None = None
 
 
-Fresh = Callable[[], Subject]
-"""Makes a subject that nobody has asked anything yet."""
-
-
 def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool = True) -> Blame:
     """Who is to blame for ``failure`` of ``law`` on ``subject``. Unless ``retried`` what may follow is taken to follow.
 
@@ -73,7 +61,7 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
     try:
         with alarm(min(ONE, effort.example_seconds)):
             if failure.kind != "wrong":
-                return Blame(_of_crash(law, fresh, failure), failure)
+                return _of_crash(law, fresh, failure)
             return _blame(law, subject, fresh, failure, effort, retried)
     except Interrupted:  # too slow to be asked again: then it is left to what the run says of those that it rests on
         return Blame(tuple(premise.id for premise in premises(law)), failure)
@@ -82,22 +70,28 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
         return Blame((), failure)
 
 
-def _of_crash(law: Law, fresh: Fresh, failure: Failure) -> tuple[str, ...]:
-    """The laws that a crash or a hang may follow from."""
+def _of_crash(law: Law, fresh: Fresh, failure: Failure) -> Blame:
+    """Who is to blame for a crash or a hang."""
+    answers = laws()["answers"]
     if failure.kind == "hang":
-        return () if law.id == "answers" else ("answers",)
-    if law.id == "answers":
-        return () if weight(law, fresh(), failure.arguments, crashes=True).ratio > 1.0 else REMEMBERED
-    arguments = arguments_of(laws()["answers"], Question(failure.arguments["problem"]))
-    plain = arguments is None or weight(laws()["answers"], fresh(), arguments, crashes=True).ratio > 1.0
-    return ("answers",) if plain or law.family not in _ABOUT_CALLS else law.rests_on
+        return Blame(() if law is answers else (answers.id,), failure)
+    if law is answers:
+        if weight(law, fresh(), failure.arguments, crashes=True).ratio > 1.0:
+            return Blame((), failure)
+        return Blame(REMEMBERED, failure, _convicted(REMEMBERED, fresh, failure))
+    arguments = arguments_of(answers, Question(failure.arguments["problem"]))
+    if arguments is None:
+        return Blame((answers.id,), failure)
+    if weight(answers, fresh(), arguments, crashes=True).ratio > 1.0:
+        return Blame((answers.id,), failure, (answers.id, arguments))
+    return Blame((answers.id,) if law.family not in _ABOUT_CALLS else law.rests_on, failure)
 
 
 def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool) -> Blame:
     asked = fresh().recording()
     excess = weight(law, asked, failure.arguments).ratio
     if not excess > 1.0 and law.family not in _ABOUT_CALLS:
-        return Blame(REMEMBERED, failure)
+        return Blame(REMEMBERED, failure, _convicted(REMEMBERED, fresh, failure))
     # What laws about several calls ask must not be remembered where single calls are judged.
     judged = fresh if law.family in _ABOUT_CALLS else lambda: subject
     able = _able(law, subject)
@@ -105,7 +99,7 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
     if law.family in _ABOUT_BATCHES:
         questions = [alone for question in questions for alone in _points(question)]
     elif (among := _among_others(law, subject, failure.arguments)) is not None:
-        return Blame(among, failure)
+        return Blame(among, failure, _convicted(among, fresh, failure))
     weights = {premise.id: [w for q in questions if (w := weigh(premise, judged, q))] for premise in able}
     suspected = [premise for premise in able if any(w.explains(excess) for w in weights[premise.id])]
     # What cannot be asked of one problem is left to what the run says of that law.
@@ -171,6 +165,40 @@ def _among_others(law: Law, subject: Subject, arguments: dict[str, Any]) -> tupl
     return COUPLED if informative else None
 
 
+def _convicted(laws_: Sequence[str], fresh: Fresh, failure: Failure) -> tuple[str, dict[str, Any]] | None:
+    """The first of laws about several calls or data points that is violated on the problem of ``failure``, and the
+    arguments with which."""
+    problem = failure.arguments.get("problem")
+    if not isinstance(problem, Problem) or not problem.n:
+        return None
+    given = failure.arguments.get("cotangent")
+    cotangent = usual_cotangent(problem) if given is None else given
+    for law in map(laws().__getitem__, laws_):
+        if law.missing(fresh()) is not None:
+            continue
+        for arguments in _SITUATIONS[law.id](fresh(), problem, cotangent):
+            if weight(law, fresh(), arguments).ratio > 1.0:
+                return law.id, arguments
+    return None
+
+
+def _histories(deq: Subject, problem: Problem, cotangent: Any) -> list[dict[str, Any]]:
+    other = other_weights(deq, other_input(problem))
+    return [
+        {"problem": problem, "cotangent": cotangent, "operations": [name], "other": other}
+        for name in operations_on(deq)
+    ]
+
+
+_SITUATIONS: dict[str, Callable[[Subject, Problem, Any], list[dict[str, Any]]]] = {
+    "history": _histories,
+    "deterministic": lambda deq, problem, cotangent: [{"problem": problem, "cotangent": cotangent}],
+    "batch": lambda deq, problem, cotangent: [{"problem": problem, "points": [k]} for k in _spread(problem.n)],
+    "poisoned-point": lambda deq, problem, cotangent: [{"problem": problem, "point": k} for k in _spread(problem.n)],
+}
+"""By law of :data:`REMEMBERED` and :data:`COUPLED`: arguments that may show it on a problem."""
+
+
 _OF_EACH, _OF_ALL = ("problem", "cotangent", "start", "other"), ("weights", "shift", "order")
 """Arguments of laws that hold a part for each data point, and those that are the same for all of them; "point" is the
 place of the one that a law is about."""
@@ -192,126 +220,6 @@ def _some(questions: Sequence[Question]) -> list[Question]:
     chosen = [*also, *pulled]
     places = np.unique(np.linspace(0, len(chosen) - 1, QUESTIONS).astype(int)) if chosen else ()
     return [chosen[k] for k in places]
-
-
-@dataclass(frozen=True)
-class Weight:
-    """How near a law comes to its bound on one example: the largest measured/allowed, infinite for a fact that fails,
-    and whether the bound could have told. ``arguments`` are those of the example, where no layer and no start but the
-    implementation's own took part."""
-
-    ratio: float = 0.0
-    informative: bool = False
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-    def explains(self, excess: float) -> bool:
-        """Whether a premise of this weight may be why a law exceeds its own bound by ``excess``."""
-        return self.ratio > 1.0 or excess < APART * self.ratio
-
-
-def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
-    """How near ``premise`` comes to its bound on what was asked; None where it says nothing of that."""
-    subject = made()
-    if question.problem.cell.name not in cells_of(premise.about, subject):
-        return None
-    if question.layer is not None and premise.id == "existence":
-        return None  # of a layer that is kept from working on purpose nobody expects an equilibrium
-    question = replace(question, problem=subject.rounded(question.problem))  # a law may ask for A off a claimed grid
-    arguments = arguments_of(premise, _posed(premise, question, subject))
-    if arguments is None:
-        return None
-    plain = question.layer is None and question.start is None
-    found = weight(premise, subject.posed(question), arguments)
-    if plain:
-        found = replace(found, arguments=arguments)
-    if premise.id in _NEARBY and not found.ratio > 1.0:
-        # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.
-        beside = replace(question, problem=other_weights(subject, other_input(question.problem)))
-        arguments = arguments_of(premise, beside) or {}
-        near = weight(premise, made().posed(question), arguments)
-        return replace(near, arguments=arguments if plain else {}) if near.ratio > 1.0 else found
-    return found
-
-
-_NEARBY = ("existence", "adjoint-certificate")
-"""The laws whose derivatives are what others speak of: equilibria by gradients, gradients by second derivatives."""
-
-
-def _posed(premise: Law, question: Question, subject: Subject) -> Question:
-    """For laws of the objective's gradient, the same question with an objective whose cotangent is the one that was
-    pulled back: ``‖z − (z* − c/2)‖²`` is one, up to the rounding of its targets."""
-    problem, cotangent = question.problem, question.cotangent
-    if cotangent is None or premise.id not in _DIRECTIONS or not subject.is_layer:
-        return question
-    truth = judge(problem, subject.claims, subject.dtype)
-    if not truth.in_range:
-        return question
-    wanted = truth.z - cotangent / 2
-    Y = wanted.reshape(problem.n, -1).T
-    try:
-        posed = replace(problem, B=np.eye(len(Y)), Y=Y, loss=Squared())  # type: ignore[type-var]
-        return replace(question, problem=subject.rounded(posed))
-    except ValueError:  # beyond the range of the dtype
-        return question
-
-
-def weight(law: Law, subject: Subject, arguments: dict[str, Any], crashes: bool = False) -> Weight:
-    """How near ``law`` comes to its bound on one example; nothing where it is undecided, as by a crash unless
-    ``crashes`` count."""
-    largest, informative = 0.0, False
-    try:
-        for seen in law.body(subject, **arguments):
-            largest, informative = max(largest, ratio(seen)), informative or seen.informative
-            if not seen.holds:
-                break
-    except Reported:
-        return Weight()
-    except TargetFailure:
-        return Weight(math.inf, True) if crashes or law.judges_crashes else Weight()
-    return Weight(largest, informative)
-
-
-def ratio(seen: Evidence) -> float:
-    """measured/allowed; infinite for a fact that fails, and for NaN."""
-    if isinstance(seen, Measurement) and not math.isnan(seen.ratio):
-        return seen.ratio if seen.holds else max(seen.ratio, math.nextafter(1.0, 2.0))
-    return 0.0 if seen.holds else math.inf
-
-
-def arguments_of(law: Law, question: Question | None) -> dict[str, Any] | None:
-    """Arguments for ``law`` on what was asked: its problem and cotangent, and directions at random where it takes some;
-    None where it takes more than that."""
-    if question is None:
-        return None
-    problem, made = question.problem, dict[str, Any]()
-    draws = np.random.default_rng(0)
-    for name in list(inspect.signature(law.body).parameters)[1:]:
-        if name == "problem":
-            made[name] = problem
-        elif name == "cotangent":
-            made[name] = draws.standard_normal(problem.states) if question.cotangent is None else question.cotangent
-        elif name == "direction" and law.id in _DIRECTIONS:
-            made[name] = _DIRECTIONS[law.id](problem, draws)
-        else:
-            return None
-    return made
-
-
-def _along(problem: Problem, names: Sequence[str], draws: np.random.Generator) -> dict[str, Any]:
-    return {name: draws.standard_normal(np.shape(problem.block(name))) for name in names}
-
-
-def _moved(problem: Problem) -> Sequence[str]:
-    """The blocks that ``taylor`` moves."""
-    return ("A", "B", "x") if isinstance(problem, SoftmaxProblem) else problem.blocks
-
-
-_DIRECTIONS: dict[str, Callable[[Problem, np.random.Generator], Any]] = {
-    "gradient-theta": lambda problem, draws: _along(problem, list(problem.theta), draws),
-    "gradient-B": lambda problem, draws: draws.standard_normal(problem.B.shape),
-    "gradient-x": lambda problem, draws: draws.standard_normal(problem.x.shape),
-    "taylor": lambda problem, draws: _along(problem, _moved(problem), draws),
-}
 
 
 def _alone(

@@ -1,0 +1,148 @@
+"""How near a law comes to its bound on what was asked of another one."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from deqverify.comparison import Measurement
+from deqverify.errors.judge import judge
+from deqverify.implementations.subject import Question, Reported, Subject, TargetFailure
+from deqverify.losses import Squared
+from deqverify.problem import Problem, SoftmaxProblem
+from deqverify.properties.calls import other_input, other_weights
+from deqverify.registry import Law, cells_of
+from deqverify.trial import Evidence
+
+Fresh = Callable[[], Subject]
+"""Makes a subject that nobody has asked anything yet."""
+
+APART = 64.0
+"""A violation is one of its own where it exceeds its bound by this factor more than its premises come near theirs. An
+equilibrium that is just within its bound may have a gradient just beyond its own, by the roughness of the two bounds
+and one derivative more; those are factors of a dozen. A gradient of another kind is wrong by its whole size."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How near a law comes to its bound on one example: the largest measured/allowed, infinite for a fact that fails,
+    and whether the bound could have told. ``arguments`` are those of the example, where no layer and no start but the
+    implementation's own took part."""
+
+    ratio: float = 0.0
+    informative: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def explains(self, excess: float) -> bool:
+        """Whether a premise of this weight may be why a law exceeds its own bound by ``excess``."""
+        return self.ratio > 1.0 or excess < APART * self.ratio
+
+
+def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
+    """How near ``premise`` comes to its bound on what was asked; None where it says nothing of that."""
+    subject = made()
+    if question.problem.cell.name not in cells_of(premise.about, subject):
+        return None
+    if question.layer is not None and premise.id == "existence":
+        return None  # of a layer that is kept from working on purpose nobody expects an equilibrium
+    question = replace(question, problem=subject.rounded(question.problem))  # a law may ask for A off a claimed grid
+    arguments = arguments_of(premise, _posed(premise, question, subject))
+    if arguments is None:
+        return None
+    plain = question.layer is None and question.start is None
+    found = weight(premise, subject.posed(question), arguments)
+    if plain:
+        found = replace(found, arguments=arguments)
+    if premise.id in _NEARBY and not found.ratio > 1.0:
+        # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.
+        beside = replace(question, problem=other_weights(subject, other_input(question.problem)))
+        arguments = arguments_of(premise, beside) or {}
+        near = weight(premise, made().posed(question), arguments)
+        return replace(near, arguments=arguments if plain else {}) if near.ratio > 1.0 else found
+    return found
+
+
+_NEARBY = ("existence", "adjoint-certificate")
+"""The laws whose derivatives are what others speak of: equilibria by gradients, gradients by second derivatives."""
+
+
+def _posed(premise: Law, question: Question, subject: Subject) -> Question:
+    """For laws of the objective's gradient, the same question with an objective whose cotangent is the one that was
+    pulled back: ``‖z − (z* − c/2)‖²`` is one, up to the rounding of its targets."""
+    problem, cotangent = question.problem, question.cotangent
+    if cotangent is None or premise.id not in _DIRECTIONS or not subject.is_layer:
+        return question
+    truth = judge(problem, subject.claims, subject.dtype)
+    if not truth.in_range:
+        return question
+    wanted = truth.z - cotangent / 2
+    Y = wanted.reshape(problem.n, -1).T
+    try:
+        posed = replace(problem, B=np.eye(len(Y)), Y=Y, loss=Squared())  # type: ignore[type-var]
+        return replace(question, problem=subject.rounded(posed))
+    except ValueError:  # beyond the range of the dtype
+        return question
+
+
+def weight(law: Law, subject: Subject, arguments: dict[str, Any], crashes: bool = False) -> Weight:
+    """How near ``law`` comes to its bound on one example; nothing where it is undecided, as by a crash unless
+    ``crashes`` count."""
+    largest, informative = 0.0, False
+    try:
+        for seen in law.body(subject, **arguments):
+            largest, informative = max(largest, ratio(seen)), informative or seen.informative
+            if not seen.holds:
+                break
+    except Reported:
+        return Weight()
+    except TargetFailure:
+        return Weight(math.inf, True) if crashes or law.judges_crashes else Weight()
+    return Weight(largest, informative)
+
+
+def ratio(seen: Evidence) -> float:
+    """measured/allowed; infinite for a fact that fails, and for NaN."""
+    if isinstance(seen, Measurement) and not math.isnan(seen.ratio):
+        return seen.ratio if seen.holds else max(seen.ratio, math.nextafter(1.0, 2.0))
+    return 0.0 if seen.holds else math.inf
+
+
+def arguments_of(law: Law, question: Question | None) -> dict[str, Any] | None:
+    """Arguments for ``law`` on what was asked: its problem and cotangent, and directions at random where it takes some;
+    None where it takes more than that."""
+    if question is None:
+        return None
+    problem, made = question.problem, dict[str, Any]()
+    draws = np.random.default_rng(0)
+    for name in list(inspect.signature(law.body).parameters)[1:]:
+        if name == "problem":
+            made[name] = problem
+        elif name == "cotangent":
+            made[name] = draws.standard_normal(problem.states) if question.cotangent is None else question.cotangent
+        elif name == "direction" and law.id in _DIRECTIONS:
+            made[name] = _DIRECTIONS[law.id](problem, draws)
+        else:
+            return None
+    return made
+
+
+def _along(problem: Problem, names: Sequence[str], draws: np.random.Generator) -> dict[str, Any]:
+    return {name: draws.standard_normal(np.shape(problem.block(name))) for name in names}
+
+
+def _moved(problem: Problem) -> Sequence[str]:
+    """The blocks that ``taylor`` moves."""
+    return ("A", "B", "x") if isinstance(problem, SoftmaxProblem) else problem.blocks
+
+
+_DIRECTIONS: dict[str, Callable[[Problem, np.random.Generator], Any]] = {
+    "gradient-theta": lambda problem, draws: _along(problem, list(problem.theta), draws),
+    "gradient-B": lambda problem, draws: draws.standard_normal(problem.B.shape),
+    "gradient-x": lambda problem, draws: draws.standard_normal(problem.x.shape),
+    "taylor": lambda problem, draws: _along(problem, _moved(problem), draws),
+}

@@ -121,4 +121,6 @@ def test_a_picture_has_a_sign_for_each_value() -> None:
     line = Line("γ", (0.1, 0.5, 0.9), (0.0, 0.5, 1e9), 0.5, 0.9, "m = 4")
     assert drawn([line]) == "γ 0.1 ·▁█ 0.90  at m = 4"
     assert line.said == "wrong from γ = 0.90 on at m = 4, right at 0.5 and below"
+    close = Line("γ", (0.1, 0.9), (0.0, 1e9), 0.8996, 0.9004, "m = 4")
+    assert close.said == "wrong from γ = 0.9004 on at m = 4, right at 0.9 and below"
     assert said([]) == ""

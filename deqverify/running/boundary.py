@@ -27,6 +27,9 @@ SECONDS = 2.0
 HALVINGS = 6
 """A border is halved so often: to two digits, of a decade."""
 
+DIGITS = 6
+"""So many more may be written where two are the same number in those."""
+
 RATES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999, 0.9999)
 SIZES = (1, 2, 3, 4, 8, 16, 32, 65)
 SCALES = tuple(range(-24, 25, 6))
@@ -55,15 +58,25 @@ class Line:
             return ""
         side = "on" if self.wrong > self.right else "down"
         other = "below" if self.wrong > self.right else "above"
-        wrong, right = (_written(self.coordinate, value) for value in (self.wrong, self.right))
+        wrong, right = _told_apart(self.coordinate, self.wrong, self.right)
         return f"wrong from {self.coordinate} = {wrong} {side} at {self.rest}, right at {right} and {other}"
 
 
-def _written(coordinate: str, value: float) -> str:
+def _written(coordinate: str, value: float, more: int = 0) -> str:
+    """A value in as many digits as tell, and some ``more``."""
     if coordinate == "γ":
-        digits = max(2, int(np.ceil(-np.log10(1.0 - value))) + 1)
+        digits = max(2, int(np.ceil(-np.log10(1.0 - value))) + 1) + more
         return f"{value:.{digits}g}" if value < 0.9 else f"{value:.{digits}f}"
-    return f"{value:.2g}" if coordinate == "the size of x" else f"{value:g}"
+    return f"{value:.{2 + more}g}" if coordinate == "the size of x" else f"{value:g}"
+
+
+def _told_apart(coordinate: str, wrong: float, right: float) -> tuple[str, str]:
+    """Both in the fewest digits in which they are not the same number."""
+    for more in range(DIGITS):
+        texts = _written(coordinate, wrong, more), _written(coordinate, right, more)
+        if float(texts[0]) != float(texts[1]):
+            break
+    return texts
 
 
 def boundary(law: Law, made: Fresh, failure: Failure, effort: Effort) -> list[Line]:

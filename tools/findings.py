@@ -46,12 +46,16 @@ TARGETS: dict[str, list[str]] = {
     "jaxopt": ["jaxopt", "jaxopt[gmres,vmap,tight]", "jaxopt[claim=relative]"],
     "optimistix": ["optimistix", "optimistix[newton]", "optimistix[claim=relative]"],
     "torchopt": ["torchopt", "torchopt[inv,tight]"],
+    "deepinv": ["deepinv", "deepinv[tight]"],
     "scipy": [
         "scipy", "scipy[krylov]", "scipy[newton_krylov]", "scipy[del2]", "scipy[iteration]", "scipy[gmres]",
         "scipy[claim=relative]",
     ],
 }  # fmt: skip
-"""By library, what is verified: its defaults, its best settings, and its tolerances judged as relative."""
+"""By library, what is verified: its defaults, its best settings, and its tolerances judged as relative. One that needs
+an environment of its own is left alone unless the interpreter of that one runs this, with ``--only``."""
+
+APART = ("deepinv",)
 
 
 @click.group()
@@ -79,7 +83,7 @@ def run(only: tuple[str, ...], law_ids: tuple[str, ...], results: tuple[Path, ..
     if results and not commands:
         raise click.UsageError("--results: say with --command what made them")
     for library in _chosen(only):
-        if library in TARGETS:
+        if library in TARGETS and (library in only or library not in APART):
             found = _verified(library, law_ids, results)
             _keep(library, **found | {"commands": list(commands) or [shlex.join(command(library, law_ids))]})
     _write()

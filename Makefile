@@ -30,9 +30,15 @@ verify: venv ## verify the reference and torchdeq, every violation against the e
 	$(BIN)/deqverify run reference torchdeq 'torchdeq[ift]' --profile quick --max-examples 20 --seed 0 \
 		--expect expectations.toml
 
-matrix: venv ## the same with every way of calling torchdeq, and more examples; half an hour
-	$(BIN)/deqverify run reference torchdeq 'torchdeq[ift]' 'torchdeq[ift,anderson]' 'torchdeq[ift,broyden]' \
-		--seed 0 --expect expectations.toml
+# The defaults and the best settings of each library that can share an environment.
+LIBRARIES := reference torchdeq 'torchdeq[ift,broyden]' xitorch 'xitorch[broyden2]' jaxopt 'jaxopt[gmres,vmap,tight]' \
+	optimistix 'optimistix[newton]' torchopt 'torchopt[inv,tight]' scipy 'scipy[krylov]'
+
+matrix: $(BENCH) ## every library, with its defaults and at its best, against what is known of them; half an hour
+	@mkdir -p build
+	cat expectations.toml expectations-libraries.toml > build/expectations.toml
+	$(BIN)/deqverify run $(LIBRARIES) --profile quick --max-examples 20 --seed 0 --expect build/expectations.toml \
+		--report build/matrix.html
 
 test: venv ## the whole test suite
 	$(BIN)/pytest -n 2

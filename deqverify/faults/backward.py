@@ -258,12 +258,12 @@ class GradientAtTheStart(SoundNewton):
     cells=("linear-softmax", "relu"),
 )
 class FactorsKept(SoundNewton):
-    """The Jacobian is used again for the adjoint as long as A has moved by less than a half."""
+    """The Jacobian is used again for the adjoint as long as the first of the weights have moved by less than a half."""
 
     kept: tuple[Any, Any] | None = None
 
     def adjoint_of(self, cell: Any, theta: Theta, x: Any, z: Any, cotangent: Any) -> Any:
-        A = theta["A"]
+        A = next(iter(theta.values()))
         if self.kept is None or not self.near(A, z):
             self.kept = A, dense(unit_pulls(cell, theta, x, z), len(z)).astype(z.dtype)
         return self.adjoint(self.kept[1], self.flat(cotangent)).reshape(cotangent.shape)

@@ -293,6 +293,9 @@ class ResultByAddress(Sound):
 
     kept: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # a copy, or what is pickled, remembers nothing
+
     def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
         if self.kept is None or self.kept[0] is not x or self.kept[1] is not theta["A"]:
             self.kept = x, theta["A"], super().vjp(cell, theta, x, z0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +59,14 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
     Violations that end in a crash or a hang rest on the law ``answers`` alone, and that on what is remembered where a
     fresh implementation answers.
     """
+    found = _of_whom(law, subject, fresh, failure, effort, retried)
+    if found.follows in (REMEMBERED, COUPLED) and not effort.expected:
+        with suppress(Interrupted, Exception), alarm(min(ONE, effort.example_seconds)):  # what follows stays so
+            return replace(found, convicts=_convicted(found.follows, fresh, failure))
+    return found
+
+
+def _of_whom(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool) -> Blame:
     try:
         with alarm(min(ONE, effort.example_seconds)):
             if failure.kind != "wrong":
@@ -78,7 +87,7 @@ def _of_crash(law: Law, fresh: Fresh, failure: Failure) -> Blame:
     if law is answers:
         if weight(law, fresh(), failure.arguments, crashes=True).ratio > 1.0:
             return Blame((), failure)
-        return Blame(REMEMBERED, failure, _convicted(REMEMBERED, fresh, failure))
+        return Blame(REMEMBERED, failure)
     arguments = arguments_of(answers, Question(failure.arguments["problem"]))
     if arguments is None:
         return Blame((answers.id,), failure)
@@ -91,7 +100,7 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
     asked = fresh().recording()
     excess = weight(law, asked, failure.arguments).ratio
     if not excess > 1.0 and law.family not in _ABOUT_CALLS:
-        return Blame(REMEMBERED, failure, _convicted(REMEMBERED, fresh, failure))
+        return Blame(REMEMBERED, failure)
     # What laws about several calls ask must not be remembered where single calls are judged.
     judged = fresh if law.family in _ABOUT_CALLS else lambda: subject
     able = _able(law, subject)
@@ -99,7 +108,7 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
     if law.family in _ABOUT_BATCHES:
         questions = [alone for question in questions for alone in _points(question)]
     elif (among := _among_others(law, subject, failure.arguments)) is not None:
-        return Blame(among, failure, _convicted(among, fresh, failure))
+        return Blame(among, failure)
     weights = {premise.id: [w for q in questions if (w := weigh(premise, judged, q))] for premise in able}
     suspected = [premise for premise in able if any(w.explains(excess) for w in weights[premise.id])]
     # What cannot be asked of one problem is left to what the run says of that law.
@@ -165,7 +174,7 @@ def _among_others(law: Law, subject: Subject, arguments: dict[str, Any]) -> tupl
     return COUPLED if informative else None
 
 
-def _convicted(laws_: Sequence[str], fresh: Fresh, failure: Failure) -> tuple[str, dict[str, Any]] | None:
+def _convicted(among: Sequence[str], fresh: Fresh, failure: Failure) -> tuple[str, dict[str, Any]] | None:
     """The first of laws about several calls or data points that is violated on the problem of ``failure``, and the
     arguments with which."""
     problem = failure.arguments.get("problem")
@@ -173,7 +182,7 @@ def _convicted(laws_: Sequence[str], fresh: Fresh, failure: Failure) -> tuple[st
         return None
     given = failure.arguments.get("cotangent")
     cotangent = usual_cotangent(problem) if given is None else given
-    for law in map(laws().__getitem__, laws_):
+    for law in map(laws().__getitem__, among):
         if law.missing(fresh()) is not None:
             continue
         for arguments in _SITUATIONS[law.id](fresh(), problem, cotangent):

@@ -104,5 +104,6 @@ def run(copy: Path, number: int, seed: int, changed: bool) -> int:
         if todo:
             mutmut._run(todo, 1)
     finally:
-        print(report(results(mutants), sample))
+        tried = results(mutants)
+        print(report(tried, sample) if any(tried[name][1] is not None for name in sample) else "no mutant was tried")
     return 0

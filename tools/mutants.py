@@ -24,10 +24,12 @@ PROPERTIES = ("cached_property", "property")
 
 
 def plain(source: str) -> str:
-    """``source`` with every property of a class written as a method and an assignment."""
-    lines = source.splitlines()
-    for node in sorted(ast.walk(ast.parse(source)), key=lambda node: getattr(node, "lineno", 0), reverse=True):
-        if not isinstance(node, ast.FunctionDef) or len(node.decorator_list) != 1:
+    """``source`` with every property of a class written as a method and an assignment; but for protocols, of which
+    every method is one that is asked for."""
+    lines, tree = source.splitlines(), ast.parse(source)
+    asked = {id(method) for each in ast.walk(tree) if _is_protocol(each) for method in ast.walk(each)}
+    for node in sorted(ast.walk(tree), key=lambda node: getattr(node, "lineno", 0), reverse=True):
+        if not isinstance(node, ast.FunctionDef) or len(node.decorator_list) != 1 or id(node) in asked:
             continue
         decorator = node.decorator_list[0]
         if not (isinstance(decorator, ast.Name) and decorator.id in PROPERTIES):
@@ -37,6 +39,10 @@ def plain(source: str) -> str:
         lines[node.lineno - 1] = lines[node.lineno - 1].replace(f"def {node.name}(", f"def _get_{node.name}(", 1)
         del lines[decorator.lineno - 1]
     return "\n".join(lines) + "\n"
+
+
+def _is_protocol(node: ast.AST) -> bool:
+    return isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id == "Protocol" for b in node.bases)
 
 
 def copy_tree() -> bool:

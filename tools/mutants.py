@@ -24,12 +24,17 @@ PROPERTIES = ("cached_property", "property")
 
 
 def plain(source: str) -> str:
-    """``source`` with every property of a class written as a method and an assignment; but for protocols, of which
-    every method is one that is asked for."""
+    """``source`` with every property of a class written as a method and an assignment; but protocols are left alone,
+    since what stands in one is asked of every class that it is compared with."""
     lines, tree = source.splitlines(), ast.parse(source)
     asked = {id(method) for each in ast.walk(tree) if _is_protocol(each) for method in ast.walk(each)}
     for node in sorted(ast.walk(tree), key=lambda node: getattr(node, "lineno", 0), reverse=True):
-        if not isinstance(node, ast.FunctionDef) or len(node.decorator_list) != 1 or id(node) in asked:
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        if id(node) in asked:
+            lines[node.lineno - 1] += "  # pragma: no mutate"
+            continue
+        if len(node.decorator_list) != 1:
             continue
         decorator = node.decorator_list[0]
         if not (isinstance(decorator, ast.Name) and decorator.id in PROPERTIES):

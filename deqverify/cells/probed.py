@@ -1,11 +1,18 @@
-"""Any cell with an additive probe: ``f(z; θ, x) + e``. The gradient in e is the adjoint (theory: probe)."""
+"""Any cell with an additive probe: ``f(z; θ, x) + e``. The gradient in e is the adjoint (theory: probe).
+
+The probe stands among the parameters, or behind the inputs. It is of every data point, which a parameter usually is
+not: who takes a batch apart, to solve each data point by itself, hands all of the first one to each, and a part of the
+second.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from array_api_compat import array_namespace
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.base import Cell, Certificate, LinearCell, Parts, Shape, Theta
@@ -71,6 +78,81 @@ class ProbedLinearCell(ProbedCell):
 def probed(cell: Cell) -> ProbedCell:
     """``cell`` with an additive probe; linear where ``cell`` is."""
     return ProbedLinearCell(cell) if isinstance(cell, LinearCell) else ProbedCell(cell)
+
+
+@dataclass(frozen=True)
+class ProbedInputsCell:
+    """``cell`` with the probe behind its inputs, both flattened: x is (n, inputs + states). ``inputs`` and ``states``
+    are the shapes of one data point's own."""
+
+    cell: Cell
+    inputs: Shape
+    states: Shape
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.name} with a probe"
+
+    @property
+    def additive(self) -> bool:
+        return self.cell.additive
+
+    @property
+    def contracts(self) -> bool:
+        return self.cell.contracts
+
+    def apart(self, x: Any) -> tuple[Any, Any]:
+        """The cell's own inputs (n, *inputs) and the probe (n, *states)."""
+        n, size = x.shape[0], math.prod(self.inputs)
+        return x[:, :size].reshape((n, *self.inputs)), x[:, size:].reshape((n, *self.states))
+
+    def joined(self, x: Any, probe: Any) -> Any:
+        """What :meth:`apart` takes apart."""
+        n = x.shape[0]
+        parts = x.reshape((n, math.prod(self.inputs))), probe.reshape((n, math.prod(self.states)))
+        return array_namespace(*parts).concat(parts, axis=1)
+
+    def state(self, theta: Theta, inputs: Shape) -> Shape:
+        return self.states
+
+    def step(self, theta: Theta, x: Any) -> Callable[[Any], Any]:
+        own, probe = self.apart(x)
+        step = self.cell.step(theta, own)
+        return lambda z: step(z) + probe
+
+    def pull(self, theta: Theta, x: Any, z: Any, cotangent: Any) -> Parts:
+        found = self.cell.pull(theta, self.apart(x)[0], z, cotangent)
+        return Parts(found.theta, self.joined(found.x, cotangent), found.z)
+
+    def push(self, theta: Theta, x: Any, z: Any, tangent: Parts) -> Any:
+        own, probe = self.apart(tangent.x)
+        return self.cell.push(theta, self.apart(x)[0], z, Parts(tangent.theta, own, tangent.z)) + probe
+
+    def certificate(self, theta: Theta) -> Certificate | None:
+        return self.cell.certificate(theta)
+
+    def draw(self, draw: DrawFn, dtype: str, n: int) -> tuple[dict[str, Array], Array]:
+        raise NotImplementedError("a probe is added to a problem that was drawn")
+
+
+@dataclass(frozen=True)
+class ProbedInputsLinearCell(ProbedInputsCell):
+    """A linear cell likewise."""
+
+    cell: LinearCell
+
+    def matrix(self, theta: Theta) -> Any:
+        return self.cell.matrix(theta)
+
+    def offset(self, theta: Theta, x: Any) -> Any:
+        own, probe = self.apart(x)
+        return self.cell.offset(theta, own) + probe
+
+
+def probed_inputs(cell: Cell, inputs: Shape, states: Shape) -> ProbedInputsCell:
+    """``cell`` with the probe behind its inputs; linear where ``cell`` is."""
+    kind = ProbedInputsLinearCell if isinstance(cell, LinearCell) else ProbedInputsCell
+    return kind(cell, inputs, states)  # type: ignore[arg-type]
 
 
 def _own(theta: Theta) -> dict[str, Any]:

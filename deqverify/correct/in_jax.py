@@ -104,3 +104,15 @@ class CustomRoot(JaxLayer):
 
         z = jax.lax.custom_root(lambda z: step(z) - z, z0, iterated, dense)
         return z, near(jax.lax.stop_gradient(z), step(jax.lax.stop_gradient(z)))
+
+
+@correct("jax-vmap-on-any-cell")
+class OverPointsOfAnyCell(CustomRoot):
+    """The same written for one data point, and batched by ``jax.vmap``: the parameters are shared."""
+
+    name = "custom root, vmapped"
+
+    def solve(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        alone = super().solve
+        z, near = jax.vmap(lambda x, z0: alone(cell, theta, x[None], z0[None]))(x, z0)
+        return z[:, 0], near.all()

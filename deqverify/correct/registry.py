@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from deqverify.names import the_one
 
-GROUPS = ("direct", "adjoints", "iterating", "judged", "in_torch", "in_jax", "known")
+GROUPS = ("direct", "adjoints", "iterating", "apart", "judged", "in_torch", "in_jax", "known")
 """The modules of this package that register implementations; the last those that are written elsewhere."""
 
 

@@ -8,78 +8,31 @@ from __future__ import annotations
 
 import copy
 import pickle
-import sysconfig
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from deqverify.cells import LinearSoftmaxCell, cells
-from deqverify.cells.probed import PROBE, probed
 from deqverify.cells.wrapped import WrappedCell
 from deqverify.claims import Claims
-from deqverify.clock import Interrupted
 from deqverify.dtypes import Array, to_grid
 from deqverify.dtypes import dtype as known_dtype
 from deqverify.frameworks import Framework, framework
 from deqverify.implementations.candidates import as_implementation
 from deqverify.implementations.devices import check_device
+from deqverify.implementations.failures import Reported as Reported
+from deqverify.implementations.failures import TargetFailure as TargetFailure
+from deqverify.implementations.failures import calling
+from deqverify.implementations.probing import adjoint_by_probe
 from deqverify.implementations.protocol import Cotangents, Layer, Pull, Solution, Status
 from deqverify.problem import Problem
 
 Asked = TypeVar("Asked", bound=Problem)
 """A kind of problem."""
-
-
-class TargetFailure(Exception):
-    """The implementation crashed on a legal problem: a verdict, not a traceback. ``where`` is the line of the user's
-    own code that was reached last, empty where there is none."""
-
-    def __init__(self, summary: str, details: str = "", where: str = ""):
-        super().__init__(summary)
-        self.details, self.where = details, where
-
-
-class Reported(Exception):
-    """The implementation says itself that its answer is not converged: the evidence cannot decide.
-
-    ``not_finite``: the answer that was reported holds NaN or infinity.
-    """
-
-    def __init__(self, summary: str, not_finite: bool = False):
-        super().__init__(summary)
-        self.not_finite = not_finite
-
-
-@contextmanager
-def _calling(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt, TargetFailure):
-        raise
-    except BaseException as error:  # SystemExit and skips are BaseExceptions too
-        details = "".join(traceback.format_exception(error)[-6:])
-        raise TargetFailure(f"{what} raised {type(error).__name__}: {error}", details, _own_line(error)) from error
-
-
-_OTHERS = (str(Path(__file__).parent.parent), sysconfig.get_path("stdlib"))
-"""Where code lies that the user did not write, beside what is installed: deqverify's and Python's."""
-
-
-def _is_own(file: str) -> bool:
-    return Path(file).is_file() and not file.startswith(_OTHERS) and "site-packages" not in Path(file).parts
-
-
-def _own_line(error: BaseException) -> str:
-    """``mine.py line 3, in solve: n, m = z.shape``, the innermost line of a traceback that lies nowhere else."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_own(frame.filename)]
-    return f"{Path(own[-1].filename).name} line {own[-1].lineno}, in {own[-1].name}: {own[-1].line}" if own else ""
 
 
 def claimed_cells(claims: Claims) -> tuple[str, ...]:
@@ -153,6 +106,8 @@ class Subject:
         self.device = device
         self.notes: list[str] = []
         """What was noticed on the way in one example, said beside a violation."""
+        self.apart: set[str] = set()
+        """The names of cells whose data points it is seen to take apart: a parameter of each of them says nothing."""
         self.questions: list[Question] | None = None
         """What was asked, where that is recorded."""
         if self.dtype not in self.claims.dtypes:
@@ -182,7 +137,7 @@ class Subject:
     @contextmanager
     def _calling(self, what: str) -> Iterator[None]:
         """As the module's own, in the framework's context for this dtype."""
-        with _calling(what), self.framework.computing(self.dtype):
+        with calling(what), self.framework.computing(self.dtype):
             yield
 
     def native(self, values: Any) -> Any:
@@ -214,7 +169,7 @@ class Subject:
         self._record(Question(problem, layer=layer, start=z0))
         with self._calling("vjp"):
             solution, pull = (layer or self.implementation).vjp(cell or problem.cell, theta, x, z0)
-            z = self._given(solution.z, (int(x.shape[0]), *problem.state), "z")
+            z = self.given(solution.z, (int(x.shape[0]), *problem.state), "z")
         return Answer(problem, z, solution, pull)
 
     def equilibrium(self, problem: Problem, z0: Array | None = None) -> Array:
@@ -246,44 +201,48 @@ class Subject:
 
     def unpack(self, problem: Problem, found: Cotangents, n: int) -> tuple[dict[str, Array], Status]:
         """Native gradients for ``n`` data points as NumPy, and the backward solve's status."""
-        with _calling("pull"):
+        with calling("pull"):
             gradients = {
-                name: self._given(value, np.shape(problem.theta[name]), f"the gradient in {name}")
+                name: self.given(value, np.shape(problem.theta[name]), f"the gradient in {name}")
                 for name, value in found.theta.items()
                 if name in problem.theta
             }
-            x = self._given(found.x, (n, *problem.x.shape[1:]), "the gradient in x")
+            x = self.given(found.x, (n, *problem.x.shape[1:]), "the gradient in x")
             return gradients | {"x": x}, found.status
 
     def adjoint(self, problem: Problem, cotangent: Array) -> tuple[Array, Status]:
         """Λ (n, *state) for a cotangent of that shape, and the status of its solve; heeds the forward pass.
 
-        Seen as the gradient in a probe that is added to f: ``∂z*/∂e`` applied to a cotangent is the adjoint itself
-        (theory: probe). Where x is such a probe already, it serves.
+        Seen as the gradient in a probe that is added to f (:mod:`deqverify.implementations.probing`). Where x is such a
+        probe already, it serves.
         """
         if problem.cell.additive:
             answer = self.solve(problem)
             found, status = self.pull_status(answer, cotangent)
             return found["x"], answer.status if answer.status.admits_failure else status
-        cell = probed(problem.cell)
-        theta = self.parameters(problem) | {PROBE: self.native(np.zeros(problem.states))}
-        answer = self.solve_native(problem, theta, self.native(problem.x), cell=cell)
         self._record(Question(problem, cotangent))
+        seen = adjoint_by_probe(self._unrecorded(), problem, cotangent)
+        return seen.adjoint, seen.status
+
+    def pull_probe(
+        self, problem: Problem, theta: dict[str, Any], x: Array, cell: Any, cotangent: Array
+    ) -> tuple[Array, Cotangents, Status]:
+        """z, native gradients and the status of ``problem`` with native ``theta`` and inputs x, its cell being
+        ``cell``."""
+        answer = self.solve_native(problem, theta, self.native(x), cell=cell)
         pulled = self.pull_native(answer, self.native(cotangent))
-        with _calling("pull"):
-            adjoint = self._given(pulled.theta[PROBE], problem.states, "the gradient in an additive probe")
-        return adjoint, answer.status if answer.status.admits_failure else pulled.status
+        return answer.z, pulled, answer.status if answer.status.admits_failure else pulled.status
 
     def value_and_grad(self, problem: Problem) -> tuple[float, dict[str, Array]]:
         """L and the gradient in every block, through the layer's own framework; heeds both statuses."""
         if not self.is_layer:
             self._record(Question(problem))
-            with _calling("value_and_grad"):
+            with calling("value_and_grad"):
                 value, found = self.implementation.value_and_grad(problem)
                 return float(value), {name: np.asarray(g, dtype=np.float64) for name, g in found.items()}
         answer = self.solve(problem)
         answer.heed()
-        with _calling("readout"):
+        with calling("readout"):
             B, Y = self.native(problem.B), self.native(problem.Y)
             value, dz, dB = self.framework.readout(problem.loss, answer.solution.z, B, Y)
             cotangent = self.framework.to_numpy(dz)
@@ -295,7 +254,7 @@ class Subject:
         theta, x = self.parameters(problem), self.native(problem.x)
         with self._calling("jvp"):
             solution, dz = self.implementation.jvp(problem.cell, theta, x, self._directed(problem, tangent))
-            found = self._given(dz, problem.states, "the derivative along a tangent")
+            found = self.given(dz, problem.states, "the derivative along a tangent")
         heed(solution.status)
         return found
 
@@ -315,24 +274,24 @@ class Subject:
         with self._calling("start_gradient"):
             given = self.native(z0), self.native(cotangent)
             found = self.implementation.start_gradient(problem.cell, theta, x, *given)
-            return self._given(found, problem.states, "the gradient in the start")
+            return self.given(found, problem.states, "the gradient in the start")
 
     def _directed(self, problem: Problem, tangent: dict[str, Array]) -> tuple[dict[str, Any], Any]:
         return {name: self.native(tangent[name]) for name in problem.theta}, self.native(tangent["x"])
 
     def traced(self, layer: Any = None) -> Any:
         """The implementation, or ``layer``, keeping a trace."""
-        with _calling("traced"):
+        with calling("traced"):
             return (self.implementation if layer is None else layer).traced()
 
     def copied(self) -> Subject:
         """A subject around a deep copy of the implementation."""
-        with _calling("copy.deepcopy"):
+        with calling("copy.deepcopy"):
             return self._around(copy.deepcopy(self.implementation))
 
     def pickled(self) -> Subject:
         """A subject around the implementation after a round trip through pickle."""
-        with _calling("pickle"):
+        with calling("pickle"):
             return self._around(pickle.loads(pickle.dumps(self.implementation)))
 
     def fresh(self) -> Subject:
@@ -343,12 +302,12 @@ class Subject:
     @contextmanager
     def evaluating(self) -> Iterator[Subject]:
         """This subject in evaluation mode; back in training mode at the end."""
-        with _calling("mode(False)"):
+        with calling("mode(False)"):
             layer = self.implementation.mode(False)
         try:
             yield self._around(layer)
         finally:
-            with _calling("mode(True)"):
+            with calling("mode(True)"):
                 self.implementation = layer.mode(True)
 
     def _around(self, implementation: Any) -> Subject:
@@ -383,10 +342,10 @@ class Subject:
         return twin
 
     def limited(self, max_iterations: int) -> Any:
-        with _calling("limited"):
+        with calling("limited"):
             return self.implementation.limited(max_iterations)
 
-    def _given(self, array: Any, shape: tuple[int, ...], what: str) -> Array:
+    def given(self, array: Any, shape: tuple[int, ...], what: str) -> Array:
         if tuple(array.shape) != shape:
             raise TargetFailure(f"{what} has shape {tuple(array.shape)}, expected {shape} (data points first)")
         return self.framework.to_numpy(array)

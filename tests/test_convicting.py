@@ -24,7 +24,7 @@ from deqverify.running.events import JobFinished, JobStarted
 from deqverify.running.executors import ThisProcess
 from deqverify.running.jobs import run_job
 from deqverify.running.plan import Report, make_jobs
-from deqverify.running.premises import REMEMBERED, blame
+from deqverify.running.premises import COUPLED, REMEMBERED, blame
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Job, Result, Verdict, Violation
 from deqverify.running.weighing import weigh
@@ -169,11 +169,18 @@ def test_wrong_among_others_convicts_batch() -> None:
     """The first data point is solved at once, and the second one with it, which was not."""
     problem = SoftmaxProblem(np.zeros((1, 1)), [[1.0]], [[0.0, -0.5]], [[0.0, 0.0]], 0.5, losses.Squared())
     coupled = Subject(FirstOfTheBatch(), "float64")
-    arguments = {"problem": problem, "other": np.ones((2, 1)), "weights": (1, 1)}
-    failure = replay(laws()["linearity"].body, coupled, arguments).failure
+    failure = replay(laws()["existence"].body, coupled, {"problem": problem}).failure
     assert failure
-    blamed = blame(laws()["linearity"], coupled, lambda: coupled, failure, Effort(5))
+    blamed = blame(laws()["existence"], coupled, lambda: coupled, failure, Effort(5))
+    assert blamed.follows == COUPLED
     assert blamed.convicts == ("batch", {"problem": problem, "points": [1]})
+    arguments = {"problem": problem, "other": np.ones((2, 1)), "weights": (1, 1)}
+    of_another = replay(laws()["linearity"].body, coupled, arguments).failure
+    assert of_another
+    blamed = blame(laws()["linearity"], coupled, lambda: coupled, of_another, Effort(5))
+    assert blamed.follows == ("existence", *COUPLED)
+    assert blamed.convicts
+    assert blamed.convicts[0] == "existence"
 
 
 def test_wrong_in_a_later_call_convicts_history() -> None:

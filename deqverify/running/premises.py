@@ -8,7 +8,7 @@ cause of its own, and that is the counterexample shown; not found, it follows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +20,7 @@ from deqverify.implementations.subject import Question, Subject
 from deqverify.problem import Problem
 from deqverify.properties.calls import operations_on, other_input, other_weights, usual_cotangent
 from deqverify.registry import Law, laws, premises
-from deqverify.running.weighing import Fresh, arguments_of, ratio, weigh, weight
+from deqverify.running.weighing import Fresh, Weight, arguments_of, ratio, weigh, weight
 from deqverify.trial import Effort, Evidence, Failure, run_trial
 
 EXAMPLES, SECONDS = 40, 3.0
@@ -107,9 +107,13 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
     questions = _some(asked.questions or [])
     if law.family in _ABOUT_BATCHES:
         questions = [alone for question in questions for alone in _points(question)]
-    elif (among := _among_others(law, subject, failure.arguments)) is not None:
-        return Blame(among, failure)
+        among = None
+    else:
+        among = _among_others(law, subject, failure.arguments)
     weights = {premise.id: [w for q in questions if (w := weigh(premise, judged, q))] for premise in able}
+    if among is not None:  # what it rests on may be wrong among others too, and is what is wrong then
+        wrong = [premise.id for premise in able if any(w.ratio > 1.0 for w in weights[premise.id])]
+        return Blame((*wrong, *among), failure, _seen(wrong, weights))
     suspected = [premise for premise in able if any(w.explains(excess) for w in weights[premise.id])]
     # What cannot be asked of one problem is left to what the run says of that law.
     others = [premise.id for premise in able if not weights[premise.id]]
@@ -118,8 +122,15 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
     found = _alone(law, able, suspected, subject, judged, effort) if retried else None
     if found:
         return Blame((), found)
-    seen = ((p.id, w.arguments) for p in suspected for w in weights[p.id] if w.ratio > 1.0 and w.arguments)
-    return Blame((*(p.id for p in suspected), *others), failure, next(seen, None))
+    ids = [premise.id for premise in suspected]
+    return Blame((*ids, *others), failure, _seen(ids, weights))
+
+
+def _seen(ids: Sequence[str], weights: Mapping[str, Sequence[Weight]]) -> tuple[str, dict[str, Any]] | None:
+    """The first of the laws ``ids`` that is violated, and the arguments with which, where those stand for
+    themselves."""
+    wrong = ((id, w.arguments) for id in ids for w in weights[id] if w.ratio > 1.0 and w.arguments)
+    return next(wrong, None)
 
 
 def _able(law: Law, subject: Subject) -> list[Law]:

@@ -300,3 +300,15 @@ def test_settling_twice_is_settling_once_and_a_part_is_settled_anew() -> None:
     whole = settled([result("existence"), result("mass", follows=("existence",))])
     assert settled(whole) == whole
     assert [each.verdict for each in settled(whole[1:])] == [V]
+
+
+def test_wrong_blocks_of_one_gradient_are_one_cause() -> None:
+    """Whichever laws find them: their words name the same blocks."""
+    words = "gives a wrong gradient in A, x; that in gamma is right"
+    found = [result("gradient-theta"), result("gradient-x"), result("mass")]
+    for each in found:
+        assert each.violation
+        each.violation.diagnosis = words
+    assert verdicts(*found) == [(V, ""), (F, "gradient-theta"), (V, "")]
+    of_the_second = result("energy", follows=("gradient-x",))
+    assert verdicts(*found, of_the_second)[-1] == (F, "gradient-theta")

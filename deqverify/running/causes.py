@@ -66,13 +66,14 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
     found: dict[int, str] = {}
     alone: set[str] = set()
     heads: dict[object, str] = {}
+    one_with: dict[str, str] = {}
     for result in mine:  # nothing that it may follow from is violated: a cause, or one with others that are alike
         if not any(law in by_law and law != result.job.law for law in result.follows):
             head = heads.setdefault(_alike(result), result.job.law)
             if head == result.job.law:
                 alone.add(head)
             else:
-                found[id(result)] = head
+                found[id(result)] = one_with[result.job.law] = head
 
     def root(follows: Iterable[str], seen: frozenset[str]) -> str | None:
         for law in follows:
@@ -80,6 +81,8 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
                 continue
             if law in alone:
                 return law
+            if law in one_with:
+                return one_with[law]
             if further := root((f for result in by_law[law] for f in result.follows), seen | {law}):
                 return further
         return None
@@ -91,11 +94,13 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
 
 
 def _alike(result: Result) -> object:
-    """What violations that are one have in common: the words of a crash or a hang, or the state that only a used
-    implementation shows; nothing for others."""
+    """What violations that are one have in common: the words of a crash or a hang, those that a gradient's blocks are
+    told apart by, or the state that only a used implementation shows; nothing for others."""
     violation = result.violation
     if violation and violation.kind in ("crash", "hang", "death"):
         return violation.kind, violation.description.splitlines()[0]
+    if violation and violation.diagnosis and laws()[result.job.law].family == "gradient":
+        return violation.diagnosis
     return result.follows if "deterministic" in result.follows else id(result)
 
 

@@ -67,8 +67,9 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
     return found
 
 
-_NEARBY = ("existence", "adjoint-certificate")
-"""The laws whose derivatives are what others speak of: equilibria by gradients, gradients by second derivatives."""
+_NEARBY = ("existence", "objective", "adjoint-certificate")
+"""The laws whose derivatives are what others speak of: equilibria and objectives by gradients, gradients by second
+derivatives."""
 
 
 def _posed(premise: Law, question: Question, subject: Subject) -> Question:

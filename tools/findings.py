@@ -143,7 +143,8 @@ def _verified(library: str, law_ids: tuple[str, ...], results: tuple[Path, ...])
         if old.name not in [entry["script"] for entry in before]:
             old.unlink()
     found = _found(library, [result for result in own if result["verdict"] in ("violated", "expected", "follows")])
-    return {"verified": _today(), "asked": _asked(own), "found": before + found}
+    asked = _kept(library).get("asked", {}) if law_ids else {}
+    return {"verified": _today(), "asked": asked | _asked(own), "found": before + found}
 
 
 def _without_hangs(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ def _rows(bound: Bound, points: Any) -> Bound:
     statement="a data point with NaN features leaves the others alone",
     source="theory: separability",
     needs=("equilibrium", "separable"),
-    rests_on=("existence",),
+    rests_on=("existence", "batch"),
     anomaly="one bad input corrupts the batch",
     at_stake="A single corrupt record changes the predictions for every other one in its batch, as where the loop "
     "ends on a norm over the batch, which is NaN.",

@@ -13,6 +13,7 @@ from hypothesis import find
 
 import deqverify.cells
 from deqverify.cells import cells
+from deqverify.cells.graph import normalised
 from deqverify.cells.norms import matrix_norms
 from tests.cell_examples import CELLS, QUIET, evaluated, instances, point, sample, snippet
 
@@ -202,3 +203,16 @@ def test_the_cell_of_the_page_is_found_by_its_file_alone(tmp_path: Path, monkeyp
         monkeypatch.undo()
         cells.cache_clear()
     assert "hopfield" not in cells()
+
+
+@pytest.mark.parametrize("how", ["loops", "no loops", "random walk"])
+def test_what_an_adjacency_is_normalised_to(how: str) -> None:
+    """A path of three nodes and a fourth alone."""
+    edges = np.diag([1.0, 1.0, 0.0], 1) + np.diag([1.0, 1.0, 0.0], -1)
+    found = normalised(edges, how)
+    if how == "random walk":
+        np.testing.assert_allclose(found.sum(axis=1), [1.0, 1.0, 1.0, 0.0], atol=1e-15)
+    else:
+        np.testing.assert_allclose(found, found.T, atol=1e-15)
+        assert np.linalg.norm(found, 2) <= 1.0 + 1e-15
+        assert found[3].sum() == (how == "loops")

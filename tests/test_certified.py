@@ -47,6 +47,14 @@ def test_it_stands_where_balls_do_and_allows_more(name: str) -> None:
     assert seen
 
 
+def test_its_own_numbers_are_off_by_rounding_alone() -> None:
+    theta = {"A": np.diag([0.5, 0.25]), "U": np.eye(2)}
+    problem = CellProblem("linear", theta, np.array([[1.0, -2.0]]), np.ones((1, 2)), np.zeros((1, 1)), Squared())
+    found = CertifiedJudge(problem, Claims(), "float64", np.array([[1.0, 3.0]]))
+    assert np.all(found.adjoints(found.adjoint - np.array([[2.0, 4.0]])) <= found._adjoint_own)
+    assert np.all(found._adjoint_own <= 2.0**-45)
+
+
 def test_where_nothing_certifies_a_residual_of_zero_is_allowed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """∞ · 0 was NaN, and a false alarm in a long campaign."""
     name = next(name for name, cell in CELLS.items() if isinstance(cell, NearlyContracting))
@@ -77,6 +85,17 @@ def test_what_contracts_nearby_does_so_between_any_two_points(name: str) -> None
             sizes = [np.linalg.norm(a.reshape(len(z), -1), order, axis=1) for a in (moved, apart)]
             assert np.all(sizes[0] <= found.rate * sizes[1] * (1 + 2.0**-40))
     assert tried
+
+
+def test_nearby_reaches_outwards_too() -> None:
+    """Of one site with a strong nonlinearity, whose derivative grows with the state: it is steepest farthest out."""
+    cell: Any = CELLS["lattice"]
+    theta = {"V": np.zeros(1), "beta": np.array(100.0), "dt": np.array(1e-3)}
+    x = z = np.array([[[1.0, 0.0]]])
+    found, f = cell.nearby(theta, x, z, 0.5), cell.step(theta, x)
+    ends = [z + np.array([reach, 0.0]) for reach in (0.5, 0.5 - 2.0**-20)]
+    moved, apart = np.linalg.norm(f(ends[0]) - f(ends[1])), np.linalg.norm(ends[0] - ends[1])
+    assert cell.nearby(theta, x, z, 0.0).rate < 0.9 * moved / apart <= 0.9 * found.rate
 
 
 def test_a_monotone_inverse_is_no_larger_than_said() -> None:

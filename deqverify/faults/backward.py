@@ -86,7 +86,8 @@ class ClippedCotangent(Sound):
 
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         z = super().equilibrium(cell, theta, x, z0)
-        z.register_hook(lambda cotangent: None if cotangent is None else cotangent.clamp(-1.0, 1.0))
+        if z.requires_grad:
+            z.register_hook(lambda cotangent: None if cotangent is None else cotangent.clamp(-1.0, 1.0))
         return z
 
 

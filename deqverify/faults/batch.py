@@ -176,7 +176,7 @@ class ZeroInputsSkipped(Sound):
         return torch.where((x[:, :1] == 0.0), torch.zeros_like(z), z)
 
 
-@fault(cause="existence", killers=("batch",), subtlety="rare")
+@fault(cause="batch", killers=("batch",), subtlety="rare")
 class AloneBeyond(SoundNewton):
     """A batch of states larger than 64 is solved for its first data point, and that is repeated."""
 

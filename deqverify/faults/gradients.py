@@ -208,7 +208,7 @@ class AdjointHeld(SoundSweeps):
         return Solution(answer, status)
 
 
-@fault(cause="adjoint-certificate", killers=("start-gradient",))
+@fault(cause="existence", said="stops early", killers=("start-gradient",))
 class UnrolledSweeps(TorchLayer):
     """Twelve steps are unrolled from a start that is not detached, and called exact."""
 

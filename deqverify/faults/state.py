@@ -180,6 +180,9 @@ class PickleForgets(SoundPicard):
     def __reduce__(self) -> Any:
         return Hasty, ()
 
+    def __deepcopy__(self, memo: Any) -> PickleForgets:
+        return type(self)()  # a copy is no pickle
+
 
 @fault(cause="threads", killers=("threads",), subtlety="subtle")
 class SharedByThreads(Sound):

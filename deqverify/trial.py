@@ -18,7 +18,7 @@ from deqverify import clock
 from deqverify.clock import Hang, Interrupted, alarm
 from deqverify.comparison import Fact, Measurement
 from deqverify.database import opened
-from deqverify.implementations.subject import Reported, TargetFailure
+from deqverify.implementations.failures import Reported, TargetFailure
 from deqverify.seeding import without_local_constants
 
 Evidence = Measurement | Fact

@@ -29,7 +29,8 @@ from deqverify.cells import LinearCell
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array, round_to
 from deqverify.errors.judge import Direction
-from deqverify.implementations.subject import Subject, TargetFailure, heed
+from deqverify.implementations.failures import TargetFailure
+from deqverify.implementations.subject import Subject, heed
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.registry import law
 from deqverify.strategies import problems

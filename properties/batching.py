@@ -14,7 +14,8 @@ from deqverify.bounds import Bound
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.drawing import size_up_to
 from deqverify.errors.judge import astray, gradient_astray
-from deqverify.implementations.subject import Reported, Subject
+from deqverify.implementations.failures import Reported
+from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem
 from deqverify.registry import law
 

@@ -16,7 +16,8 @@ from deqverify.properties.common import finite
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge, astray, gradient_astray
-from deqverify.implementations.subject import Reported, Subject, TargetFailure, heed
+from deqverify.implementations.failures import Reported, TargetFailure
+from deqverify.implementations.subject import Subject, heed
 from deqverify.problem import Problem, SoftmaxProblem
 
 Evidence = Iterator[Measurement | Fact]

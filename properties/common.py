@@ -20,7 +20,8 @@ from deqverify.drawing import draw_signal, scales
 from deqverify.dtypes import Array, round_to
 from deqverify.errors.judge import Judge, judge
 from deqverify.frameworks import framework
-from deqverify.implementations.subject import Subject, TargetFailure
+from deqverify.implementations.failures import TargetFailure
+from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.registry import cells_of
 from deqverify.strategies import cell_problems, problems, problems_of, signals

@@ -37,7 +37,8 @@ from deqverify.claims import DIRECT
 from deqverify.comparison import Fact
 from deqverify.dtypes import Array
 from deqverify.errors.judge import astray, gradient_astray, judge
-from deqverify.implementations.subject import Reported, Subject, TargetFailure
+from deqverify.implementations.failures import Reported, TargetFailure
+from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem
 from deqverify.registry import law
 

@@ -16,8 +16,9 @@ from deqverify.claims import Accuracy
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge
+from deqverify.implementations.failures import TargetFailure
 from deqverify.implementations.protocol import Status
-from deqverify.implementations.subject import Answer, Subject, TargetFailure
+from deqverify.implementations.subject import Answer, Subject
 from deqverify.problem import Problem
 from deqverify.registry import law
 from deqverify.trial import EASY

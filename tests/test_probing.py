@@ -80,8 +80,8 @@ def test_who_takes_a_batch_apart_has_a_right_adjoint(name: str, layer: Any) -> N
         found, status = deq.adjoint(problem, cotangent_of(problem))
         assert not status.admits_failure
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
-        assert deq.apart == {name} or (layer is LeavesOut and not deq.apart)  # all left at once
-    assert exact.apart == set()
+        assert deq.takes_apart == {name} or (layer is LeavesOut and not deq.takes_apart)  # all left at once
+    assert exact.takes_apart == set()
     for law in ("adjoint-certificate", "status-backward"):
         arguments = {"problem": problem, "cotangent": cotangent_of(problem)}
         assert replay(laws()[law].body, deq, arguments).failure is None

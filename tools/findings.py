@@ -25,8 +25,9 @@ import numpy as np
 from deqverify import SoftmaxProblem, losses
 from deqverify.clock import Interrupted, alarm
 from deqverify.errors.judge import judge
+from deqverify.implementations.failures import TargetFailure
 from deqverify.implementations.loading import TargetError, load
-from deqverify.implementations.subject import Subject, TargetFailure
+from deqverify.implementations.subject import Subject
 from deqverify.running.counterexamples import CounterexampleError, read
 from deqverify.running.installed import versions
 from deqverify.running.standalone import NoScriptError, standalone
@@ -55,7 +56,8 @@ TARGETS: dict[str, list[str]] = {
 """By library, what is verified: its defaults, its best settings, and its tolerances judged as relative. One that needs
 an environment of its own is left alone unless the interpreter of that one runs this, with ``--only``."""
 
-APART = ("deepinv",)
+ELSEWHERE = ("deepinv",)
+"""Libraries that need an environment of their own."""
 
 
 @click.group()
@@ -83,7 +85,7 @@ def run(only: tuple[str, ...], law_ids: tuple[str, ...], results: tuple[Path, ..
     if results and not commands:
         raise click.UsageError("--results: say with --command what made them")
     for library in _chosen(only):
-        if library in TARGETS and (library in only or library not in APART):
+        if library in TARGETS and (library in only or library not in ELSEWHERE):
             found = _verified(library, law_ids, results)
             _keep(library, **found | {"commands": list(commands) or [shlex.join(command(library, law_ids))]})
     _write()

@@ -23,8 +23,8 @@ PROBE = "probe"
 
 
 @dataclass(frozen=True)
-class ProbedCell:
-    """``cell`` with the probe among its parameters: whatever differentiates in θ differentiates in it."""
+class _WithProbe:
+    """What does not depend on where the probe stands."""
 
     cell: Cell
 
@@ -40,6 +40,17 @@ class ProbedCell:
     def contracts(self) -> bool:
         return self.cell.contracts
 
+    def certificate(self, theta: Theta) -> Certificate | None:
+        return self.cell.certificate(_own(theta))
+
+    def draw(self, draw: DrawFn, dtype: str, n: int) -> tuple[dict[str, Array], Array]:
+        raise NotImplementedError("a probe is added to a problem that was drawn")
+
+
+@dataclass(frozen=True)
+class ProbedCell(_WithProbe):
+    """``cell`` with the probe among its parameters: whatever differentiates in θ differentiates in it."""
+
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return self.cell.state(_own(theta), inputs)
 
@@ -54,12 +65,6 @@ class ProbedCell:
     def push(self, theta: Theta, x: Any, z: Any, tangent: Parts) -> Any:
         own = Parts(_own(tangent.theta), tangent.x, tangent.z)
         return self.cell.push(_own(theta), x, z, own) + tangent.theta[PROBE]
-
-    def certificate(self, theta: Theta) -> Certificate | None:
-        return self.cell.certificate(_own(theta))
-
-    def draw(self, draw: DrawFn, dtype: str, n: int) -> tuple[dict[str, Array], Array]:
-        raise NotImplementedError("a probe is added to a problem that was drawn")
 
 
 @dataclass(frozen=True)
@@ -81,25 +86,12 @@ def probed(cell: Cell) -> ProbedCell:
 
 
 @dataclass(frozen=True)
-class ProbedInputsCell:
+class ProbedInputsCell(_WithProbe):
     """``cell`` with the probe behind its inputs, both flattened: x is (n, inputs + states). ``inputs`` and ``states``
     are the shapes of one data point's own."""
 
-    cell: Cell
     inputs: Shape
     states: Shape
-
-    @property
-    def name(self) -> str:
-        return f"{self.cell.name} with a probe"
-
-    @property
-    def additive(self) -> bool:
-        return self.cell.additive
-
-    @property
-    def contracts(self) -> bool:
-        return self.cell.contracts
 
     def apart(self, x: Any) -> tuple[Any, Any]:
         """The cell's own inputs (n, *inputs) and the probe (n, *states)."""
@@ -127,12 +119,6 @@ class ProbedInputsCell:
     def push(self, theta: Theta, x: Any, z: Any, tangent: Parts) -> Any:
         own, probe = self.apart(tangent.x)
         return self.cell.push(theta, self.apart(x)[0], z, Parts(tangent.theta, own, tangent.z)) + probe
-
-    def certificate(self, theta: Theta) -> Certificate | None:
-        return self.cell.certificate(theta)
-
-    def draw(self, draw: DrawFn, dtype: str, n: int) -> tuple[dict[str, Array], Array]:
-        raise NotImplementedError("a probe is added to a problem that was drawn")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def adjoint_by_probe(deq: Subject, problem: Problem, cotangent: Array) -> Probed
     The probe is a parameter first. Where that fails, or leads far from the adjoint of several data points, it stands
     behind the inputs instead: whoever takes a batch apart, point by point or in blocks, is right to share parameters.
     """
-    if problem.n > 1 and problem.cell.name in deq.apart:
+    if problem.n > 1 and problem.cell.name in deq.takes_apart:
         return _behind_inputs(deq, problem, cotangent)
     failure: TargetFailure | None = None
     try:
@@ -50,7 +50,7 @@ def adjoint_by_probe(deq: Subject, problem: Problem, cotangent: Array) -> Probed
     with suppress(TargetFailure):
         second = _behind_inputs(deq, problem, cotangent)
         if second.status.admits_failure or not _far(problem, cotangent, second):
-            deq.apart.add(problem.cell.name)
+            deq.takes_apart.add(problem.cell.name)
             return second
     if failure:
         raise failure

@@ -24,9 +24,7 @@ from deqverify.dtypes import dtype as known_dtype
 from deqverify.frameworks import Framework, framework
 from deqverify.implementations.candidates import as_implementation
 from deqverify.implementations.devices import check_device
-from deqverify.implementations.failures import Reported as Reported
-from deqverify.implementations.failures import TargetFailure as TargetFailure
-from deqverify.implementations.failures import calling
+from deqverify.implementations.failures import Reported, TargetFailure, calling
 from deqverify.implementations.probing import adjoint_by_probe
 from deqverify.implementations.protocol import Cotangents, Layer, Pull, Solution, Status
 from deqverify.problem import Problem
@@ -106,7 +104,7 @@ class Subject:
         self.device = device
         self.notes: list[str] = []
         """What was noticed on the way in one example, said beside a violation."""
-        self.apart: set[str] = set()
+        self.takes_apart: set[str] = set()
         """The names of cells whose data points it is seen to take apart: a parameter of each of them says nothing."""
         self.questions: list[Question] | None = None
         """What was asked, where that is recorded."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.describing import arguments_code, describe_evidence
+from deqverify.implementations.failures import Reported, TargetFailure
 from deqverify.implementations.loading import load
-from deqverify.implementations.subject import Reported, Subject, TargetFailure
+from deqverify.implementations.subject import Subject
 from deqverify.needs import NEEDS
 from deqverify.registry import ANY_LINEAR, Law, laws
 from deqverify.reporting.glossary import GLOSSARY, linked, symbols

@@ -15,8 +15,9 @@ import numpy as np
 
 from deqverify.clock import Interrupted, alarm, now
 from deqverify.dtypes import dtype as known_dtype
+from deqverify.implementations.failures import Reported, TargetFailure
 from deqverify.implementations.protocol import Status
-from deqverify.implementations.subject import Question, Reported, Subject, TargetFailure
+from deqverify.implementations.subject import Question, Subject
 from deqverify.losses import Squared
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.registry import Law

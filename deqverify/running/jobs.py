@@ -16,8 +16,9 @@ from typing import Any
 from deqverify.claims import Claims
 from deqverify.clock import Hang, alarm
 from deqverify.database import part
+from deqverify.implementations.failures import TargetFailure
 from deqverify.implementations.loading import TargetError, load
-from deqverify.implementations.subject import Subject, TargetFailure
+from deqverify.implementations.subject import Subject
 from deqverify.registry import Law, LawsError, bring, laws
 from deqverify.running.boundary import boundary
 from deqverify.running.counterexamples import CounterexampleError, parsed, read

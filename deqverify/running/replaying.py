@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from deqverify.implementations.failures import TargetFailure
 from deqverify.implementations.loading import TargetError
-from deqverify.implementations.subject import TargetFailure
 from deqverify.running.counterexamples import FOLDER, Counterexample, CounterexampleError, find
 from deqverify.running.elsewhere import ChildError, Elsewhere, interpreter_of
 from deqverify.running.jobs import home_of

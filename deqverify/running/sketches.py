@@ -19,8 +19,9 @@ from deqverify.cells import LinearSoftmaxCell
 from deqverify.clock import Hang, Interrupted, alarm
 from deqverify.dtypes import Array
 from deqverify.errors.judge import judge
+from deqverify.implementations.failures import Reported, TargetFailure
 from deqverify.implementations.loading import load
-from deqverify.implementations.subject import Reported, Subject, TargetFailure, heed
+from deqverify.implementations.subject import Subject, heed
 from deqverify.losses import Squared
 from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm

@@ -18,10 +18,11 @@ import numpy as np
 from deqverify.clock import Interrupted, alarm
 from deqverify.dtypes import Array
 from deqverify.errors.judge import Judge, astray, gradient_astray
+from deqverify.implementations.failures import Reported, TargetFailure
 from deqverify.implementations.loading import find, is_factory, load, parse
 from deqverify.implementations.protocol import Layer
 from deqverify.implementations.scripts import defining, script
-from deqverify.implementations.subject import Question, Reported, Subject, TargetFailure
+from deqverify.implementations.subject import Question, Subject
 from deqverify.oracle import Oracle
 from deqverify.problem import Problem, SoftmaxProblem, array_code
 from deqverify.properties.adjoint import scaled_to_blocks

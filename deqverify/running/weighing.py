@@ -12,7 +12,8 @@ import numpy as np
 
 from deqverify.comparison import Measurement
 from deqverify.errors.judge import judge
-from deqverify.implementations.subject import Question, Reported, Subject, TargetFailure
+from deqverify.implementations.failures import Reported, TargetFailure
+from deqverify.implementations.subject import Question, Subject
 from deqverify.losses import Squared
 from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.properties.calls import other_input, other_weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from deqverify.running.compiling import kept_compiled
 from deqverify.seeding import without_local_constants
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.update(kept_compiled())  # compiled by one worker of pytest, found by the other
     stack = ExitStack()
     stack.enter_context(without_local_constants())
     config.add_cleanup(stack.close)

@@ -86,7 +86,8 @@ def sound() -> TorchDirect:
 
 
 class Sleeping(TorchDirect):
-    """Sound; its first call in a process sleeps, after its process id was written into the folder where it was born.
+    """Sound; its first call in a process sleeps, after its process id was written into the folder, until the time is
+    over or there is a file "awake" in that folder.
 
     Stands for work that needs a worker for some time and no processor.
     """
@@ -97,7 +98,9 @@ class Sleeping(TorchDirect):
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         if self._folder:
             (Path(self._folder) / f"{os.getpid()}").touch()
-        time.sleep(self._seconds)
+        until = time.monotonic() + self._seconds
+        while (left := until - time.monotonic()) > 0 and not (self._folder and Path(self._folder, "awake").exists()):
+            time.sleep(min(left, 0.1))
         self._seconds = 0.0
         return super().equilibrium(cell, theta, x, z0)
 

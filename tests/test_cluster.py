@@ -344,7 +344,7 @@ def test_a_cluster_that_is_not_there_is_said_before_anything_is_computed(tmp_pat
 
 def test_a_worker_that_dies_loses_nothing(cluster: Cluster, dask: Dask, tmp_path: Path) -> None:
     """Last, for it ends one of the two."""
-    targets = [f"tests.targets:Sleeping[{12 + number},{tmp_path}]" for number in range(4)]
+    targets = [f"tests.targets:Sleeping[{600 + number},{tmp_path}]" for number in range(4)]
 
     def asleep(event: Event) -> None:
         if isinstance(event, JobStarted) and len(started) < 2:
@@ -352,8 +352,9 @@ def test_a_worker_that_dies_loses_nothing(cluster: Cluster, dask: Dask, tmp_path
             if len(started) == 2:
                 _wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
                 _end(dask.workers["two"])
+                (tmp_path / "awake").touch()
 
     started: list[Job] = []
     report = Run(asked(*targets, laws=["mass"]), cluster, [asleep]).report()
     assert [result.verdict for result in report.results] == [Verdict.HOLDS] * 4
-    assert len(list(tmp_path.iterdir())) == 5, "one of four was begun twice"
+    assert len(list(tmp_path.glob("[0-9]*"))) == 5, "one of four was begun twice"

@@ -227,15 +227,20 @@ class RootMeanSquare(SoundPicard):
         return not bool((step.norm(dim=1) <= 9e-6 * step.shape[1] ** 0.5 * size.norm(dim=1)).all())
 
 
-@fault(cause="existence", said="returns zero", killers=("existence",), subtlety="rare")
+@fault(cause="existence", said="stops early", killers=("existence",), subtlety="rare")
 class ZeroOnFailure(SoundPicard):
-    """Where 200 sweeps do not suffice, zero is returned and nothing is said."""
+    """Where 200 sweeps do not suffice for a data point, it starts anew at zero, and nothing is said."""
 
     most = 200
 
     def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
         found, status = super().iterate(f, z)
-        return (found, status) if status is Status.CONVERGED else (torch.zeros_like(z), Status.NOT_REPORTED)
+        if status is Status.CONVERGED:
+            return found, status
+        ahead = f(found)
+        lost = [self.far(ahead[[k]] - found[[k]], ahead[[k]]) for k in range(len(z))]
+        found[lost] = 0.0
+        return found, Status.NOT_REPORTED
 
     def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
         return SoundPicard().iterate(f, z)

@@ -130,10 +130,11 @@ class EpsilonInTheSum(Sound):
 
 @fault(cause="existence", killers=("mass",), subtlety="small")
 class WeightsInBfloat16(Sound):
-    """The softmax is rounded to bfloat16 before it is used."""
+    """The softmax is rounded to bfloat16 before it is used; its gradient is not."""
 
     def weights(self, cell: Any, theta: Any) -> Any:
-        return theta["gamma"] * cell.softmax(theta["A"]).to(torch.bfloat16).to(theta["A"].dtype)
+        S = cell.softmax(theta["A"])
+        return theta["gamma"] * (S + (S.to(torch.bfloat16).to(S.dtype) - S).detach())
 
 
 @fault(cause="existence", killers=("enclosure",))

@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 from deqverify.claims import Claims
 from deqverify.clock import HUNG, LOADED, watched
 from deqverify.registry import laws
+from deqverify.running.compiling import kept_compiled
 from deqverify.running.jobs import ask, killed, run_job
 from deqverify.running.results import Job, Result, Verdict
 
@@ -136,7 +137,7 @@ class Template:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": places},
+            env=os.environ | dict.fromkeys(THREADS, "1") | kept_compiled() | {"PYTHONPATH": places},
             bufsize=0,
         )
         self._line(IMPORTING)

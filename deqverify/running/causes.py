@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from deqverify.registry import laws
+from deqverify.registry import laws, premises
 from deqverify.running.results import Result, Verdict
 
 WRONG = (Verdict.VIOLATED, Verdict.EXPECTED, Verdict.FOLLOWS)
@@ -65,15 +65,16 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
         by_law.setdefault(result.job.law, []).append(result)
     found: dict[int, str] = {}
     alone: set[str] = set()
-    heads: dict[object, str] = {}
     one_with: dict[str, str] = {}
-    for result in mine:  # nothing that it may follow from is violated: a cause, or one with others that are alike
-        if not any(law in by_law and law != result.job.law for law in result.follows):
-            head = heads.setdefault(_alike(result), result.job.law)
-            if head == result.job.law:
-                alone.add(head)
-            else:
-                found[id(result)] = one_with[result.job.law] = head
+    # Nothing that it may follow from is violated: a cause, or one with others that are alike.
+    causes = [result for result in mine if not any(law in by_law and law != result.job.law for law in result.follows)]
+    heads: dict[object, str] = {}
+    for result in sorted(causes, key=lambda result: len(premises(laws()[result.job.law]))):  # the most basic first
+        head = heads.setdefault(_alike(result), result.job.law)
+        if head == result.job.law:
+            alone.add(head)
+        else:
+            found[id(result)] = one_with[result.job.law] = head
 
     def root(follows: Iterable[str], seen: frozenset[str]) -> str | None:
         for law in follows:
@@ -94,14 +95,16 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
 
 
 def _alike(result: Result) -> object:
-    """What violations that are one have in common: the words of a crash or a hang, those that a gradient's blocks are
-    told apart by, or the state that only a used implementation shows; nothing for others."""
+    """What violations that are one have in common: the words of a crash or a hang, the state that only a used
+    implementation shows, or the words that a gradient's blocks are told apart by; nothing for others."""
     violation = result.violation
     if violation and violation.kind in ("crash", "hang", "death"):
         return violation.kind, violation.description.splitlines()[0]
+    if "deterministic" in result.follows:
+        return result.follows
     if violation and violation.diagnosis and laws()[result.job.law].family == "gradient":
         return violation.diagnosis
-    return result.follows if "deterministic" in result.follows else id(result)
+    return id(result)
 
 
 def causes(results: Sequence[Result]) -> list[Cause]:

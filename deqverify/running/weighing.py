@@ -61,11 +61,22 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
         found = replace(found, arguments=arguments)
     if premise.id in _NEARBY and not found.ratio > 1.0:
         # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.
-        beside = replace(question, problem=other_weights(subject, other_input(question.problem)))
+        size = 1.0 if premise.id == "objective" else float(np.abs(question.problem.x).max(initial=0.0)) or 1.0
+        beside = replace(question, problem=subject.rounded(_beside(subject, question.problem, size)))
         arguments = arguments_of(premise, beside) or {}
         near = weight(premise, made().posed(question), arguments)
         return replace(near, arguments=arguments if plain else {}) if near.ratio > 1.0 else found
     return found
+
+
+def _beside(subject: Subject, problem: Problem, size: float) -> Problem:
+    """Other weights, another readout and inputs of this size, none zero by symmetry and no data point like the other:
+    what is right by accident is wrong there. An objective of tiny inputs is that of none, whatever they are."""
+    moved = other_weights(subject, other_input(problem))
+    scaled = moved.x / (float(np.abs(moved.x).max(initial=0.0)) or 1.0)
+    points = (1.0 + np.arange(problem.n)).reshape(-1, *[1] * (problem.x.ndim - 1)) / max(problem.n, 1)
+    B = problem.B + (1.0 + np.arange(problem.B.size)).reshape(problem.B.shape) / problem.B.size
+    return moved.with_blocks(x=size * (scaled + points / 2), B=B)
 
 
 _NEARBY = ("existence", "objective", "adjoint-certificate")

@@ -20,6 +20,7 @@ from pebble import ProcessExpired, ProcessPool
 from deqverify.claims import Claims
 from deqverify.clock import HUNG, LOADED, MOST_COMPILING, watched
 from deqverify.running.alone import OUTPUT_KEPT, THREADS, cause, die_with_parent
+from deqverify.running.compiling import kept_compiled
 from deqverify.running.elsewhere import ChildError, Elsewhere, interpreter_of
 from deqverify.running.executors import Several
 from deqverify.running.jobs import ask, killed, run_job
@@ -41,8 +42,8 @@ class Workers(Several):
         self._folder = tempfile.TemporaryDirectory(prefix="deqverify-", ignore_cleanup_errors=True)
         self._scratches: dict[Future[Any], Path] = {}
         self._asked: WeakSet[Future[Any]] = WeakSet()
-        self._threads = _one_thread()
-        self._threads.__enter__()
+        self._inherited = _inherited()
+        self._inherited.__enter__()
         self._pool = ProcessPool(
             max_workers=self._count,
             initializer=_prepare,
@@ -59,7 +60,7 @@ class Workers(Several):
         for child, thread in self._elsewhere.values():
             thread.shutdown(cancel_futures=True)
             child.close()
-        self._threads.__exit__(*exception)
+        self._inherited.__exit__(*exception)
         self._folder.cleanup()
 
     def ask(self, targets: Iterable[str]) -> dict[str, Claims | str]:
@@ -152,12 +153,14 @@ def _collect(future: Future[Any], job: Job, scratch: Path, hard_seconds: float) 
         return Result(job, Verdict.COULD_NOT_RUN, f"{type(error).__name__}: {error}")
 
 
-class _one_thread:  # noqa: N801  (a context manager, named as one)
-    """Children inherit single-threaded linear algebra; two workers with two threads each only wait for each other."""
+class _inherited:  # noqa: N801  (a context manager, named as one)
+    """Children inherit single-threaded linear algebra, since two workers with two threads each only wait for each
+    other, and where JAX keeps what it compiles."""
 
     def __enter__(self) -> None:
-        self._before = {name: os.environ.get(name) for name in THREADS}
-        os.environ.update(dict.fromkeys(THREADS, "1"))
+        inherited = dict.fromkeys(THREADS, "1") | kept_compiled()
+        self._before = {name: os.environ.get(name) for name in inherited}
+        os.environ.update(inherited)
 
     def __exit__(self, *exception: object) -> None:
         for name, value in self._before.items():

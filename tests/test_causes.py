@@ -27,10 +27,10 @@ from deqverify.running import diagnosis, jobs
 from deqverify.running import premises as running_premises
 from deqverify.running.causes import Cause, causes, settled, trusted
 from deqverify.running.plan import Report, in_order, make_jobs
-from deqverify.running.premises import COUPLED, blame
+from deqverify.running.premises import COUPLED, REMEMBERED, blame
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Result, Verdict, Violation
-from deqverify.running.weighing import APART, Weight, arguments_of, weigh
+from deqverify.running.weighing import APART, Weight, arguments_of, weigh, weight
 from deqverify.trial import Effort, replay
 
 PROFILE = Profile("test", examples=5, seconds=5.0, seed=0)
@@ -200,6 +200,25 @@ def test_what_only_a_used_implementation_shows_follows_from_its_memory() -> None
 
 
 @pytest.mark.usefixtures("patient")
+def test_a_copy_is_not_blamed_for_what_differs_from_call_to_call() -> None:
+    """One call in seven is wrong: three calls of a fresh one need not show it."""
+    (cause,) = found_in("fault[every-seventh-call]", "deterministic", "copies", "threads")
+    assert cause.law == "deterministic"
+
+
+def test_an_objective_of_tiny_inputs_is_right_by_accident() -> None:
+    """Targets in another order give the same number where the outputs are nothing beside them."""
+    problem = SoftmaxProblem(
+        np.eye(2), np.ones((1, 2)), 1e-60 * np.ones((2, 2)), np.array([[1.0, 2.0]]), 0.5, losses.Squared()
+    )
+    objective, reversed_labels = laws()["objective"], load("fault[labels-reversed]")
+    assert weight(objective, Subject(reversed_labels), {"problem": problem}).ratio <= 1.0
+    found = weigh(objective, lambda: Subject(reversed_labels), Question(problem))
+    assert found
+    assert found.ratio > 1.0
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_silent_cap_and_a_one_step_gradient_are_two_causes_in_words() -> None:
     chosen = ["existence", "restart", "status-forward", "adjoint-certificate", "gradient-x", "euler"]
     found = {cause.law: cause for cause in found_in("tests.two_defects:my_deq", *chosen)}
@@ -300,6 +319,15 @@ def test_settling_twice_is_settling_once_and_a_part_is_settled_anew() -> None:
     whole = settled([result("existence"), result("mass", follows=("existence",))])
     assert settled(whole) == whole
     assert [each.verdict for each in settled(whole[1:])] == [V]
+
+
+def test_what_only_a_used_implementation_shows_is_one_cause_named_by_the_most_basic_law() -> None:
+    """Though it comes after another one in the report, which rests on it, and though their words differ."""
+    found = [result(law, follows=REMEMBERED) for law in ("taylor", "gradient-theta", "dissipation")]
+    for each, words in zip(found, ("wrong", "wrong", "wrong in A"), strict=True):
+        assert each.violation
+        each.violation.diagnosis = f"gives a gradient that is {words}"
+    assert verdicts(*found) == [(F, "gradient-theta"), (V, ""), (F, "gradient-theta")]
 
 
 def test_wrong_blocks_of_one_gradient_are_one_cause() -> None:

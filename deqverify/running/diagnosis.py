@@ -20,7 +20,7 @@ from deqverify.implementations.protocol import Status
 from deqverify.implementations.subject import Question, Subject
 from deqverify.losses import Squared
 from deqverify.problem import Problem, SoftmaxProblem
-from deqverify.registry import Law
+from deqverify.registry import Law, laws
 from deqverify.running import readings
 from deqverify.running.premises import COUPLED, REMEMBERED
 from deqverify.running.readings import Seen, said, steps_taken
@@ -68,11 +68,13 @@ def _found(law: Law, subject: Subject, failure: Failure) -> str:
     if OF_TRACES.intersection(law.needs):
         return ""
     seen = _failing(law, subject, failure)
+    # A whole layer that is wrapped does not show its adjoint: nothing arrives at a probe that it does not know.
+    shown = subject.is_layer and laws()["adjoint-certificate"].missing(subject) is None
     if "gradient" in law.needs:
-        of_adjoint = subject.is_layer and law.id not in ("objective", "gradient-B")
+        of_adjoint = shown and law.id not in ("objective", "gradient-B")
         return (of_adjoint and _chosen(seen, readings.of_adjoint)) or _of_blocks(law, seen)
     if "pull" in law.needs:
-        return _chosen(seen, readings.of_adjoint) + _where_small(law, seen)
+        return (_chosen(seen, readings.of_adjoint) if shown else "") + _where_small(law, seen)
     return _of_equilibrium(seen) + _where_small(law, seen)
 
 

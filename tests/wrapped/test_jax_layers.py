@@ -46,3 +46,11 @@ def test_what_no_oracle_knows_of_a_whole_layer_is_not_asked() -> None:
     report = check_deq(deq, laws=["second-order", "start-gradient"], dtype="float64", progress=False)
     assert [result.verdict for result in report.results] == [Verdict.NOT_CLAIMED] * 2
     assert "whole layer" in report.results[0].reason
+
+
+def test_a_gradient_that_arrives_wrong_is_not_called_none() -> None:
+    """A whole layer shows no adjoint, and so none that is zero."""
+    deq = jax_layers.wrapped("attention", "not transposed")
+    (result,) = check_deq(deq, laws=["gradient-theta"], dtype="float64", seed=0, progress=False).results
+    assert result.violation
+    assert "no gradient" not in result.violation.diagnosis

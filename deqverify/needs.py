@@ -38,6 +38,10 @@ NEEDS: dict[str, tuple[Callable[[Subject], bool], str]] = {
         lambda s: s.is_layer and bool(s.framework.without_gradient),
         "its framework records no gradients that could be left out",
     ),
+    "freezing": (
+        lambda s: s.is_layer and getattr(s.implementation, "freezes", False),
+        "it gives the gradient in every block, whichever are wanted",
+    ),
     "mutable arrays": (
         lambda s: s.is_layer and s.framework.mutable,
         "its framework's arrays cannot be written into",

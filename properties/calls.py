@@ -72,6 +72,8 @@ def agree(which: str, found: Reply, expected: Reply, truth: Judge, whatever: boo
     distance = truth.states(found.z - expected.z)
     yield compare(f"‖ẑ {which} − ẑ‖", distance, 2 * truth.z_error, truth.states(truth.z))
     for block in truth.pulled if found.gradient and expected.gradient else ():
+        if block not in found.gradient:
+            continue
         wrong = not np.isfinite(expected.gradient[block]).all()
         if wrong or (not whatever and gradient_astray(truth, block, expected.gradient[block])):
             continue

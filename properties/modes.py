@@ -3,11 +3,13 @@ allowed their error."""
 
 from __future__ import annotations
 
-from deqverify.properties.calls import SAME_BITS, Evidence, agree, plain_call, reply
+from deqverify.properties.calls import SAME_BITS, Evidence, Reply, agree, plain_call, reply
 from deqverify.properties.common import any_problem, judged
 from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 from deqverify.dtypes import Array
+from deqverify.frameworks.base import freezing
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem
 from deqverify.registry import law
@@ -39,6 +41,40 @@ def no_gradient(deq: Subject, problem: Problem, mode: str) -> Evidence:
     with deq.framework.without_gradient[mode]():
         found = reply(used, problem, None, native)
     yield from agree(f"in {mode}", found, expected, judged(deq, problem, near=expected.z), whatever=True)
+
+
+def _some_blocks(problem: Problem) -> SearchStrategy[tuple[str, ...]]:
+    """Blocks that are frozen: the inputs, as of data, one of the others, or all but one."""
+    every = problem.pulled_blocks
+    others = [tuple(name for name in every if name != kept) for kept in every]
+    return st.sampled_from(list(dict.fromkeys([("x",), *((name,) for name in every), *filter(None, others)])))
+
+
+@law(
+    statement="a gradient is the same where none is wanted in other blocks",
+    source="the protocol; PyTorch, requires_grad; JAX, the arguments in which jax.vjp differentiates",
+    needs=("equilibrium", "pull", "freezing"),
+    rests_on=("existence", "adjoint-certificate"),
+    anomaly="wrong gradients where some are frozen",
+    at_stake="Weights are trained on data, which wants no gradient, and fine-tuned while others are frozen.",
+    judges_crashes=True,
+    loose=SAME_BITS,
+    draws=any_problem(cotangent=True, blocks=_some_blocks),
+)
+def frozen(deq: Subject, problem: Problem, cotangent: Array, blocks: tuple[str, ...]) -> Evidence:
+    """z (n, *state) and the pull where no gradient is wanted in ``blocks``, against those where it is in all.
+
+    Bound: twice ``Errors.z`` and twice ``Errors.pulled``. Catches backward passes that solve their equation only where
+    the inputs want a gradient, and places of gradients that move when one is missing.
+    """
+    expected = plain_call(deq.fresh(), problem, cotangent)
+    if expected is None:
+        return
+    with freezing(blocks):
+        found = reply(deq.fresh(), problem, cotangent)
+    wanted = Reply(found.z, {name: array for name, array in found.gradient.items() if name not in blocks})
+    truth = judged(deq, problem, cotangent, expected.z)
+    yield from agree(f"with {', '.join(blocks)} frozen", wanted, expected, truth)
 
 
 @law(

@@ -56,6 +56,25 @@ class OneStepGradient(Sound):
         return cell.step(theta, x)(super().equilibrium(cell, theta, x, z0).detach())
 
 
+@fault(cause="frozen", killers=("frozen",), subtlety="rare")
+class OneStepForData(Sound):
+    """Where no gradient is wanted in the inputs, that in the weights is the one of one step."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        return z if x.requires_grad else cell.step(theta, x)(z.detach())
+
+
+@fault(cause="adjoint-certificate", killers=("adjoint-certificate", "gradient-theta"))
+class PollutesGrad(SoundPicard):
+    """The adjoint's step is ``backward()``, which adds to ``.grad`` of all that the step was made of."""
+
+    def transposed(self, image: Any, state: Any, y: Any) -> Any:
+        state.grad = None
+        image.backward(y, retain_graph=True)
+        return state.grad
+
+
 @fault(cause="gradient-theta", said="A", killers=("dissipation",))
 class DetachedWeights(Sound):
     """The block ∂L/∂A is missing: A is detached."""

@@ -58,6 +58,10 @@ class Iterating(TorchLayer):
     def backward_iterate(self, f: Any, z: Any) -> tuple[Any, Status]:
         return self.iterate(f, z)
 
+    def transposed(self, image: Any, state: Any, y: Any) -> Any:
+        """``Jᵀy`` at ``state``, of which f is ``image``."""
+        return torch.autograd.grad(image, state, y, retain_graph=True)[0]
+
     def fixed_point(self, step: Any, z0: Any) -> Solution:
         with torch.no_grad():
             z, status = self.iterate(step, z0)
@@ -75,7 +79,7 @@ class Iterating(TorchLayer):
                 return None
 
             def adjoint_step(y: Any) -> Any:
-                return torch.autograd.grad(image, state, y, retain_graph=True)[0] + cotangent
+                return self.transposed(image, state, y) + cotangent
 
             found, status = self.backward_iterate(adjoint_step, torch.zeros_like(cotangent))
             reports.append(status)

@@ -5,14 +5,33 @@ from __future__ import annotations
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from deqverify.dtypes import Array
 from deqverify.losses import Loss
+
+_FROZEN = ContextVar("blocks in which no gradient is wanted", default=frozenset[str]())
+
+
+def frozen() -> frozenset[str]:
+    """The blocks, parameters by name and "x", in which no gradient is wanted now: a pull gives zeros there."""
+    return _FROZEN.get()
+
+
+@contextmanager
+def freezing(blocks: Iterable[str]) -> Iterator[None]:
+    """In this context no gradient is wanted in ``blocks``, as in weights that are not trained, or in data."""
+    token = _FROZEN.set(frozenset(blocks))
+    try:
+        yield
+    finally:
+        _FROZEN.reset(token)
+
 
 Setting = tuple[Callable[[], Any], Callable[[Any], Any]]
 """How a global setting is asked for, and how it is put back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from deqverify.dtypes import Array
-from deqverify.frameworks.base import PROCESS_SETTINGS, Framework, Setting, rows, unknown_layout
+from deqverify.frameworks.base import PROCESS_SETTINGS, Framework, Setting, frozen, rows, unknown_layout
 from deqverify.losses import Loss
 
 
@@ -43,6 +43,28 @@ _KEEPING = ContextVar("keeping the graph", default=False)
 def keeps_graph() -> bool:
     """Whether a pull now has to keep its graph for another one."""
     return _KEEPING.get()
+
+
+def leaves_of(theta: Mapping[str, torch.Tensor], x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Parameters by name and "x" as leaves of a new graph, which require a gradient unless they are frozen."""
+    still = frozen()
+    return {name: value.detach().requires_grad_(name not in still) for name, value in {**theta, "x": x}.items()}
+
+
+def pulled(
+    output: torch.Tensor, leaves: Mapping[str, torch.Tensor], cotangent: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """What ``output.backward(cotangent)`` leaves in ``.grad`` of every leaf, zeros where nothing does, and the names of
+    the leaves that no gradient reached. What a hook adds there by calling ``backward`` itself belongs to it."""
+    wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    for leaf in wanted.values():
+        leaf.grad = None
+    found = torch.autograd.grad(output, list(wanted.values()), cotangent, retain_graph=keeps_graph(), allow_unused=True)
+    gradients = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    for (name, leaf), gradient in zip(wanted.items(), found, strict=True):
+        parts = [part for part in (gradient, leaf.grad) if part is not None]
+        gradients[name] = sum(parts[1:], parts[0]) if parts else gradients[name]
+    return gradients, tuple(name for name, gradient in zip(wanted, found, strict=True) if gradient is None)
 
 
 class TorchFramework(Framework):

@@ -16,6 +16,7 @@ from deqverify.cells import Cell
 from deqverify.cells.base import Theta
 from deqverify.claims import Accuracy, Claims
 from deqverify.frameworks import framework
+from deqverify.frameworks.base import frozen
 from deqverify.frameworks.jax_bridge import computing, named_leaves, recording
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status, worst
 
@@ -41,6 +42,8 @@ class JaxLayer:
 
     framework = "jax"
     name = "jax layer"
+    freezes = True
+    """``jax.vjp`` differentiates in the blocks that are not frozen."""
     claims = Claims(Accuracy(1e-6), Accuracy(1e-6), compiles=True)
 
     def fixed_point(self, step: Callable[[Any], Any], z0: Any) -> Any:
@@ -54,12 +57,13 @@ class JaxLayer:
     def vjp(self, cell: Cell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
         if not recording() or self.claims.backward is None:
             return _reported(*self._run(_plain, cell, theta, x, z0)), _refuse
-        z, vjp, reports = self._run(_recorded, cell, theta, x, z0)
+        some, (z, vjp, reports) = frozen(), self._run(_recorded, cell, theta, x, z0)
         apply = framework("jax").compiled(_pulled) if self.claims.compiles else _pulled
 
         def pull(cotangent: Any) -> Cotangents:
             with computing(str(x.dtype)):
-                found_theta, found_x = apply(None, vjp, cotangent)
+                found = apply(None, vjp, cotangent)
+                found_theta, found_x = _with_zeros(found[0], theta, x) if some else found
             return Cotangents(named_leaves(found_theta), found_x)
 
         return _reported(z, reports), pull
@@ -112,9 +116,9 @@ class _Asked:
     """A layer and a cell as one static argument: equal where the same is computed, so that copies are compiled once."""
 
     def __init__(self, layer: JaxLayer, cell: Cell):
-        self.layer, self.cell = layer, cell
+        self.layer, self.cell, self.frozen = layer, cell, frozen()
         attributes = sorted((name, _hashable(value)) for name, value in vars(layer).items() if name != "name")
-        self._key = (type(layer), cell, tuple(attributes))
+        self._key = (type(layer), cell, tuple(attributes), self.frozen)
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -166,11 +170,26 @@ def _plain(asked: _Asked, theta: Theta, x: Any, z0: Any) -> Any:
 
 
 def _recorded(asked: _Asked, theta: Theta, x: Any, z0: Any) -> Any:
-    return jax.vjp(lambda theta, x: asked(theta, x, z0), theta, x, has_aux=True)
+    if not asked.frozen:
+        return jax.vjp(lambda theta, x: asked(theta, x, z0), theta, x, has_aux=True)
+    blocks = {**theta, "x": x}
+    wanted = {name: value for name, value in blocks.items() if name not in asked.frozen}
+
+    def answer(wanted: dict[str, Any]) -> Any:
+        given = blocks | wanted
+        return asked({name: given[name] for name in theta}, given["x"], z0)
+
+    return jax.vjp(answer, wanted, has_aux=True)
 
 
 def _pulled(_: None, vjp: Any, cotangent: Any) -> Any:
     return vjp(cotangent)
+
+
+def _with_zeros(found: dict[str, Any], theta: Theta, x: Any) -> tuple[dict[str, Any], Any]:
+    """The gradients ``found`` in some blocks, and zeros in the others."""
+    every = {name: found.get(name, jnp.zeros_like(value)) for name, value in {**theta, "x": x}.items()}
+    return {name: every[name] for name in theta}, every["x"]
 
 
 def _second(asked: _Asked, theta: Theta, x: Any, z0: Any, cotangent: Any, direction: tuple[Theta, Any]) -> Any:

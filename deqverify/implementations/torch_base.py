@@ -10,7 +10,7 @@ import torch
 from deqverify.cells import Cell
 from deqverify.cells.base import Theta
 from deqverify.claims import Accuracy, Claims
-from deqverify.frameworks.torch_bridge import keeps_graph
+from deqverify.frameworks.torch_bridge import leaves_of, pulled
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
 
 
@@ -24,6 +24,8 @@ class TorchLayer:
     framework = "torch"
     name = "torch layer"
     claims = Claims()
+    freezes = True
+    """Blocks that are frozen require no gradient while it is called."""
 
     def fixed_point(self, step: Callable[[torch.Tensor], torch.Tensor], z0: torch.Tensor) -> Any:
         raise NotImplementedError("fixed_point: a TorchLayer says how z = step(z) is solved")
@@ -37,17 +39,15 @@ class TorchLayer:
         return x.new_zeros((x.shape[0], *cell.state(theta, tuple(x.shape[1:]))))
 
     def vjp(self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor | None = None) -> tuple[Solution, Pull]:
-        solution, leaves, inputs = self._solve(cell, theta, x, z0)
-        wanted = (*leaves.values(), inputs)
+        solution, leaves = self._solve(cell, theta, x, z0)
         output, recorded = solution.z, torch.is_grad_enabled()
 
         def pull(cotangent: torch.Tensor) -> Cotangents:
             _check_graph(output, recorded)
-            found = torch.autograd.grad(output, wanted, cotangent, retain_graph=keeps_graph(), allow_unused=True)
-            unreached = tuple(name for name, g in zip((*leaves, "x"), found, strict=True) if g is None)
-            *parts, dx = (torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True))
+            found, unreached = pulled(output, leaves, cotangent)
+            dx = found.pop("x")
             status = solution.backward_status() if solution.backward_status else Status.NOT_REPORTED
-            return Cotangents(dict(zip(leaves, parts, strict=True)), dx, status, unreached)
+            return Cotangents(found, dx, status, unreached)
 
         solution.z = output.detach()
         return solution, pull
@@ -56,33 +56,33 @@ class TorchLayer:
         self, cell: Cell, theta: Theta, x: torch.Tensor, cotangent: torch.Tensor, direction: tuple[Theta, torch.Tensor]
     ) -> Cotangents:
         """As ``backward(create_graph=True)`` and a second backward give it; RuntimeError where there is no graph."""
-        solution, leaves, inputs = self._solve(cell, theta, x, None)
-        wanted, along = (*leaves.values(), inputs), (*direction[0].values(), direction[1])
+        solution, leaves = self._solve(cell, theta, x, None)
+        wanted, along = tuple(leaves.values()), (*direction[0].values(), direction[1])
         _check_graph(solution.z, torch.is_grad_enabled())
         gradient = torch.autograd.grad(solution.z, wanted, cotangent, create_graph=True, allow_unused=True)
         slope = sum((g * d).sum() for g, d in zip(gradient, along, strict=True) if g is not None)
         found = torch.autograd.grad(slope, wanted, allow_unused=True)
         *parts, dx = (torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True))
-        return Cotangents(dict(zip(leaves, parts, strict=True)), dx)
+        return Cotangents(dict(zip(theta, parts, strict=True)), dx)
 
     def start_gradient(
         self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor, cotangent: torch.Tensor
     ) -> torch.Tensor:
         """The gradient that reaches the start, shaped like it; zero where none does."""
         start = z0.detach().requires_grad_()
-        solution, _, _ = self._solve(cell, theta, x, start)
+        solution, _ = self._solve(cell, theta, x, start)
         _check_graph(solution.z, torch.is_grad_enabled())
         (found,) = torch.autograd.grad(solution.z, (start,), cotangent, allow_unused=True)
         return torch.zeros_like(start) if found is None else found
 
     def _solve(
         self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor | None
-    ) -> tuple[Solution, dict[str, torch.Tensor], torch.Tensor]:
-        """The solution with its graph, and the leaves of that graph."""
-        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
-        inputs = x.detach().requires_grad_()
-        answer = self.equilibrium(cell, leaves, inputs, z0)  # in the caller's gradient mode
-        return answer if isinstance(answer, Solution) else Solution(answer), leaves, inputs
+    ) -> tuple[Solution, dict[str, torch.Tensor]]:
+        """The solution with its graph, and the leaves of that graph: parameters by name, then "x"."""
+        leaves = leaves_of(theta, x)
+        given = {name: leaves[name] for name in theta}
+        answer = self.equilibrium(cell, given, leaves["x"], z0)  # in the caller's gradient mode
+        return answer if isinstance(answer, Solution) else Solution(answer), leaves
 
 
 def _check_graph(z: torch.Tensor, recorded: bool) -> None:

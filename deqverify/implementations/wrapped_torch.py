@@ -14,7 +14,7 @@ from deqverify.cells.base import Theta
 from deqverify.cells.wrapped import WrappedCell
 from deqverify.claims import Claims
 from deqverify.dtypes import Array
-from deqverify.frameworks.torch_bridge import keeps_graph
+from deqverify.frameworks.torch_bridge import leaves_of, pulled
 from deqverify.implementations.protocol import Cotangents, Pull, Solution
 from deqverify.implementations.torch_examined import examined, flattened, no_graph, numpy_of
 from deqverify.implementations.wrapping import Packing, check_example, check_floating, own_claims
@@ -204,27 +204,26 @@ class WrappedTorch:
     framework = "torch"
     whole = True
     """It takes no other cell, nor a probe in its own."""
+    freezes = True
 
     def __init__(self, calls: TorchCalls, claims: Claims, cell: WrappedCell | None, name: str):
         self._calls, self.claims, self.cell, self.name = calls, claims, cell, name
         calls.coupled = not claims.separable
 
     def vjp(self, cell: Cell, theta: Theta, x: torch.Tensor, z0: torch.Tensor | None = None) -> tuple[Solution, Pull]:
-        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
-        inputs = x.detach().requires_grad_()
+        leaves = leaves_of(theta, x)
+        own, inputs = {name: leaves[name] for name in theta}, leaves["x"]
         calls, recorded = self._calls, torch.is_grad_enabled()
         start = {} if z0 is None or not self.claims.starts else {"z0": calls.rebuild(calls.states.parts(z0))}
-        output = calls.layer(leaves, inputs, **start)
+        output = calls.layer(own, inputs, **start)
 
         def pull(cotangent: torch.Tensor) -> Cotangents:
             if recorded and not output.requires_grad:
                 raise RuntimeError(no_graph(calls.module))
-            wanted = (*leaves.values(), inputs)
-            with calls.holding(leaves, inputs):  # a hook may ask the module again
-                found = torch.autograd.grad(output, wanted, cotangent, retain_graph=keeps_graph(), allow_unused=True)
-            unreached = tuple(name for name, g in zip((*leaves, "x"), found, strict=True) if g is None)
-            *parts, dx = (torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True))
-            return Cotangents(dict(zip(leaves, parts, strict=True)), dx, unreached=unreached)
+            with calls.holding(own, inputs):  # a hook may ask the module again
+                found, unreached = pulled(output, leaves, cotangent)
+            dx = found.pop("x")
+            return Cotangents(found, dx, unreached=unreached)
 
         return Solution(output.detach()), pull
 

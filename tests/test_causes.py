@@ -330,6 +330,16 @@ def test_what_only_a_used_implementation_shows_is_one_cause_named_by_the_most_ba
     assert verdicts(*found) == [(F, "gradient-theta"), (V, ""), (F, "gradient-theta")]
 
 
+def test_where_each_may_follow_from_another_one_of_them_is_the_cause() -> None:
+    found = [
+        result("mass", follows=REMEMBERED),
+        result("batch", follows=REMEMBERED),
+        result("deterministic", follows=COUPLED),
+        result("existence"),
+    ]
+    assert verdicts(*found) == [(F, "deterministic"), (F, "deterministic"), (V, ""), (V, "")]
+
+
 def test_wrong_blocks_of_one_gradient_are_one_cause() -> None:
     """Whichever laws find them: their words name the same blocks."""
     words = "gives a wrong gradient in A, x; that in gamma is right"

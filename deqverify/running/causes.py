@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from deqverify.registry import laws, premises
+from deqverify.running.premises import REMEMBERED
 from deqverify.running.results import Result, Verdict
 
 WRONG = (Verdict.VIOLATED, Verdict.EXPECTED, Verdict.FOLLOWS)
@@ -88,10 +89,15 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
                 return further
         return None
 
-    for result in mine:
-        if id(result) not in found and (law := root(result.follows, frozenset({result.job.law}))):
-            found[id(result)] = law
-    return found
+    while True:
+        for result in mine:
+            if id(result) not in found and (law := root(result.follows, frozenset({result.job.law}))):
+                found[id(result)] = law
+        # What is left goes round: a call differs from the one before, and is wrong among others. One of them is named.
+        left = {result.job.law for result in mine if id(result) not in found} - alone
+        if not left:
+            return found
+        alone.add(min(left, key=lambda law: (law not in REMEMBERED, len(premises(laws()[law])))))
 
 
 def _alike(result: Result) -> object:

@@ -92,11 +92,14 @@ def said(status: Status) -> str:
 
 
 def _narrow(each: Seen, found: Array, true: Array) -> bool:
-    """Whether an answer in float64 is as accurate as one of float32 would be: a few of its roundings off."""
+    """Whether an answer in float64 is as accurate as one of float32 would be: a few of its roundings off, where more
+    is claimed."""
     size = float(np.linalg.norm(true))
     if each.deq.dtype != "float64" or not size > 0.0 or not np.isfinite(found).all():
         return False
-    unit = known_dtype("float32").unit_roundoff
+    unit, claims = known_dtype("float32").unit_roundoff, each.deq.claims
+    if any(claim.rtol > unit / 64 or claim.atol for claim in (claims.forward, claims.backward) if claim):
+        return False
     return unit / 64 < float(np.linalg.norm(found - true)) / size < unit * 64
 
 

@@ -17,7 +17,7 @@ from deqverify.bounds import Bound, Budget
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.drawing import draw_signal, scales
-from deqverify.dtypes import Array, round_to
+from deqverify.dtypes import Array, dtype, round_to
 from deqverify.errors.judge import Judge, judge
 from deqverify.frameworks import framework
 from deqverify.implementations.failures import TargetFailure
@@ -136,14 +136,25 @@ def budget(deq: Subject, problem: SoftmaxProblem, cotangent: Array | None = None
 
 
 def cotangents(deq: Subject) -> Extra:
-    """Cotangents (n, *state) of every scale, numbers of the subject's dtype."""
+    """Cotangents (n, *state) of every scale, numbers of the subject's dtype; in some the data points are of very
+    different sizes."""
 
     return lambda problem: _scaled(problem.states, deq.dtype)
 
 
+APART = (0, 0, 0, 0, 13, 27)
+"""The cotangents of two data points beside each other differ by two to this power: what is small in a batch is no less
+somebody's."""
+
+
 @st.composite
 def _scaled(draw: DrawFn, shape: tuple[int, ...], dtype_name: str) -> Array:
-    return round_to(draw_signal(draw, shape, 1.0) * 2.0 ** draw(scales(dtype_name)), dtype_name)
+    values = draw_signal(draw, shape, 1.0) * 2.0 ** draw(scales(dtype_name))
+    if len(shape) > 1 and shape[0] > 1:
+        apart = draw(st.sampled_from(APART))
+        apart = min(apart, 4) if dtype(dtype_name).largest < 2.0**100 else apart
+        values = values * 2.0 ** (-apart * (np.arange(shape[0]) % 3)).reshape(-1, *[1] * (len(shape) - 1))
+    return round_to(values, dtype_name)
 
 
 def rounded_signals(deq: Subject, shape: tuple[int, ...]) -> SearchStrategy[Array]:

@@ -78,6 +78,11 @@ def check_example(shapes: Sequence[Shape]) -> None:
 def check_floating(dtypes: Sequence[Any]) -> None:
     """That inputs are arrays of floating-point numbers; ``dtypes`` are theirs, or the types of what are none."""
     for given in map(str, dtypes):
+        if given in ("dict", "list"):
+            raise TypeError(
+                f"example: is a {given}; expected an array, or several inputs in a tuple, example=(x, context), for a "
+                "layer that takes them one by one; write a function around a layer that wants them in a dictionary"
+            )
         if "float" not in given.rpartition(".")[2] or given == "float":
             raise TypeError(
                 f"example: holds {given}; expected arrays of floating-point numbers, in which there is a gradient: "

@@ -145,6 +145,13 @@ def test_an_example_too_large_for_a_dense_inverse() -> None:
 
 def test_what_is_no_example_no_module_and_no_cell() -> None:
     layer = Layer()
+    refused(
+        "example: is a dict; expected an array, or several inputs in a tuple",
+        layer,
+        layer.f,
+        example={"x": torch.zeros(4, 3)},
+        kind=TypeError,
+    )
     refused("example: holds torch.int64", layer, layer.f, example=torch.zeros(4, 3, dtype=torch.int64), kind=TypeError)
     refused("example=x[None]", layer, layer.f, example=torch.tensor(1.0))
     refused("wrap_torch(MyLayer(…), …)", Layer, layer.f, example=X, kind=TypeError)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -154,6 +154,16 @@ class Claims:
     function_error: float = 2.0
     bits: int | None = None
     where: str = ""
+
+    def __new__(cls, *positional: Any, **named: Any) -> Claims:
+        """As always; it writes down what was said, which a default is not."""
+        claims = super().__new__(cls)
+        object.__setattr__(claims, "_said", {*(each.name for each in fields(cls)[: len(positional)]), *named})
+        return claims
+
+    def over(self, others: Claims) -> Claims:
+        """``others``, but for what was said here."""
+        return replace(others, **{name: getattr(self, name) for name in self._said})  # type: ignore[attr-defined]
 
     def __post_init__(self) -> None:
         for name in self.dtypes:

@@ -94,6 +94,8 @@ class Failure:
     details: str = ""
     notes: tuple[str, ...] = ()
     severity: Severity | None = None
+    wavers: bool = False
+    """Whether the same arguments do not fail each time."""
 
 
 @dataclass
@@ -292,7 +294,8 @@ def _weigh(
     except Exception as error:  # nothing here may take the verdict away
         failure.notes += (f"weighing it failed: {type(error).__name__}: {error}",)
     failing = sum(outcome is not None for outcome in outcomes)
-    if failing < len(outcomes):
+    failure.wavers = failing < len(outcomes)
+    if failure.wavers:
         failure.notes += (f"fails {failing} of {len(outcomes)}: not deterministic, or it minds what was asked before",)
     failure.severity = severity
 

@@ -31,7 +31,7 @@ from deqverify.running.premises import COUPLED, REMEMBERED, blame
 from deqverify.running.profiles import Profile
 from deqverify.running.results import Result, Verdict, Violation
 from deqverify.running.weighing import APART, Weight, arguments_of, weigh, weight
-from deqverify.trial import Effort, replay
+from deqverify.trial import Effort, Failure, replay
 
 PROFILE = Profile("test", examples=5, seconds=5.0, seed=0)
 V, E, H, F = Verdict.VIOLATED, Verdict.EXPECTED, Verdict.HOLDS, Verdict.FOLLOWS
@@ -204,6 +204,16 @@ def test_a_copy_is_not_blamed_for_what_differs_from_call_to_call() -> None:
     """One call in seven is wrong: three calls of a fresh one need not show it."""
     (cause,) = found_in("fault[every-seventh-call]", "deterministic", "copies", "threads")
     assert cause.law == "deterministic"
+
+
+@pytest.mark.parametrize("wavers", [True, False])
+def test_what_does_not_fail_each_time_may_follow_from_answers_that_differ(wavers: bool) -> None:
+    problem = SoftmaxProblem(np.eye(2), np.ones((1, 2)), np.ones((2, 2)), np.zeros((1, 2)), 0.5, losses.Squared())
+    arguments = {"problem": problem, "cotangent": np.ones((2, 2)), "operations": ["same call"], "other": problem}
+    failure = Failure("wrong", None, "", arguments, wavers=wavers)
+    sound = Subject(Sound())
+    found = blame(laws()["answers-kept"], sound, lambda: sound, failure, Effort(5))
+    assert ("deterministic" in found.follows) == wavers
 
 
 def test_an_objective_of_tiny_inputs_is_right_by_accident() -> None:

@@ -68,7 +68,7 @@ def wrap_jax(
     check_floating([getattr(given, "dtype", type(given).__name__) for given in inputs])
     check_example([tuple(given.shape) for given in inputs])
     label = name or getattr(function, "__qualname__", type(function).__name__).removesuffix(".__call__")
-    claims = own_claims(claims or replace(CLAIMS, compiles=True), f"cell of {label}")
+    claims = own_claims(claims, f"cell of {label}", replace(CLAIMS, compiles=True))
     calls = JaxCalls(function, params, cell, inputs, state, claims)
     z = _examined(calls, claims)
     packed = np.asarray(calls.inputs.packed([np.asarray(given, dtype=np.float64) for given in inputs]))

@@ -41,8 +41,8 @@ def wrap_torch(
     dictionary of them; ``cell`` is a function of native tensors that uses the module's parameters, a method or a
     submodule; without it the layer is judged by what can be seen from outside. ``example`` is an input, or a tuple of
     inputs, of a few data points. ``state`` picks the equilibrium out of what the module returns, where that is more.
-    Without ``claims`` both passes are taken to be accurate to 1e-6, relative. ``certificate`` says of parameters, by
-    name, why there is one equilibrium, if anything is known.
+    Without ``claims``, and where they say nothing of it, both passes are taken to be accurate to 1e-6, relative.
+    ``certificate`` says of parameters, by name, why there is one equilibrium, if anything is known.
 
     Parameters that require a gradient are judged; buffers, and what is frozen, stay what they are. The module itself
     is called, in the mode in which it is.
@@ -56,6 +56,9 @@ def wrap_torch(
         raise TypeError(f"cell: got {cell!r}; expected a function f(z, x) of tensors, as in cell=module.f")
     inputs = example if isinstance(example, tuple) else (example,)
     check_floating([getattr(given, "dtype", type(given).__name__) for given in inputs])
+    for given in inputs:
+        if not isinstance(given, torch.Tensor):
+            raise TypeError(f"example: is a {type(given).__name__}; expected a tensor: example=torch.from_numpy(x)")
     inputs = tuple(given.detach().cpu() for given in inputs)  # the device is asked for by whoever judges
     check_example([tuple(given.shape) for given in inputs])
     label = name or type(module).__name__

@@ -52,9 +52,9 @@ class Packing:
         return cls(tuple(tuple(a.shape[1:]) for a in arrays))
 
 
-def own_claims(claims: Claims | None, cell: str | None) -> Claims:
-    """``claims``, or the usual ones, on the user's own cell alone."""
-    return replace(claims or CLAIMS, cells=(cell,) if cell else ())
+def own_claims(claims: Claims | None, cell: str | None, usual: Claims = CLAIMS) -> Claims:
+    """The usual claims, but for what ``claims`` say, on the user's own cell alone."""
+    return replace(claims.over(usual) if claims else usual, cells=(cell,) if cell else ())
 
 
 def check_example(shapes: Sequence[Shape]) -> None:

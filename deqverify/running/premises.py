@@ -63,6 +63,8 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
     fresh implementation answers.
     """
     found = _of_whom(law, subject, fresh, failure, effort, retried)
+    if found.failure.wavers and law.id not in REMEMBERED and "deterministic" not in found.follows:
+        found = replace(found, follows=(*found.follows, "deterministic"))
     if found.follows in (REMEMBERED, COUPLED) and not effort.expected:
         with suppress(Interrupted, Exception), alarm(min(ONE, effort.example_seconds)):  # what follows stays so
             return replace(found, convicts=_convicted(found.follows, fresh, failure))

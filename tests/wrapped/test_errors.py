@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from deqverify import Claims, check_deq
+from deqverify import Accuracy, Claims, check_deq
 from deqverify.implementations.wrapped_torch import wrap_torch
 
 X = torch.randn(4, 3)
@@ -152,6 +155,7 @@ def test_what_is_no_example_no_module_and_no_cell() -> None:
         example={"x": torch.zeros(4, 3)},
         kind=TypeError,
     )
+    refused("example=torch.from_numpy(x)", layer, layer.f, example=torch.zeros(4, 3).numpy(), kind=TypeError)
     refused("example: holds torch.int64", layer, layer.f, example=torch.zeros(4, 3, dtype=torch.int64), kind=TypeError)
     refused("example=x[None]", layer, layer.f, example=torch.tensor(1.0))
     refused("wrap_torch(MyLayer(…), …)", Layer, layer.f, example=X, kind=TypeError)
@@ -194,3 +198,14 @@ def test_in_jax() -> None:
             wrap_jax(function, params, cell, example=example)
         assert "expected" in str(caught.value)
     assert wrap_jax(layer, params, f, example=x).cell
+
+
+def test_what_claims_do_not_say_is_as_without_them() -> None:
+    """Who claims modes does not claim rounding alone, a start and a status beside them."""
+    layer = Layer()
+    plain, said = (wrap_torch(layer, layer.f, example=X, claims=c).claims for c in (None, Claims(modes=True)))
+    assert said == replace(plain, modes=True)
+    kept = wrap_torch(layer, layer.f, example=X, claims=Claims(Accuracy(), starts=True)).claims
+    assert (kept.forward, kept.backward, kept.starts, kept.status) == (Accuracy(), plain.backward, True, False)
+    for copied in (copy.deepcopy(Claims(modes=True)), pickle.loads(pickle.dumps(Claims(modes=True)))):
+        assert copied.over(plain) == said

@@ -23,7 +23,7 @@ LAWS = (
     "solves", "perturbation", "straight-through",
     "batch", "poisoned-point", "batch-of-one", "empty-batch", "deterministic", "history", "answers-kept",
     "in-place-update", "settings-kept", "copies", "pickles", "threads", "answers", "inputs-kept",
-    "dtype-and-device", "memory-layout", "no-gradient", "modes",
+    "dtype-and-device", "memory-layout", "no-gradient", "frozen", "modes",
 )  # fmt: skip
 
 

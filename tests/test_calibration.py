@@ -29,6 +29,8 @@ from deqverify.trial import Effort
 ROUNDS, EXAMPLES = 6, 100  # so many that no law depends on what one seed draws, which any change of a strategy changes
 FEW = 25
 """Examples on each in the beginning, with which most laws come near their bound already."""
+OF_LOOSE = 50
+"""Examples of a law that says why it stays away from its bound."""
 DTYPES = ("float64", "float32")
 ALIKE = Eliminating()
 REFERENCES = (
@@ -53,7 +55,8 @@ def calibrated(law: Law, dtype: str, layers: Sequence[Any] = REFERENCES) -> Tall
     subjects = [subject for layer in layers if not law.missing(subject := Subject(layer, dtype))]
     rounds = 1 if law.loose else ROUNDS * law.cost  # a costly law has fewer examples a round
     begun = [] if law.loose else [(subject, rounds, FEW) for subject in subjects]
-    for subject, seed, examples in (*begun, *((each, seed, EXAMPLES) for each in subjects for seed in range(rounds))):
+    many = OF_LOOSE if law.loose else EXAMPLES
+    for subject, seed, examples in (*begun, *((each, seed, many) for each in subjects for seed in range(rounds))):
         trial = law.trial(subject, Effort(examples, seed=seed, push=True), observe=tally.add)
         assert trial.failure is None, trial.failure
         assert trial.error is None, trial.error

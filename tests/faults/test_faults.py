@@ -93,7 +93,7 @@ def test_the_sound_are_spared(control: type, dtype: str) -> None:
     subject = Subject(control().limited(MOST_STEPS) if control is SoundPicard else control(), dtype)
     for law in laws().values():
         if law.missing(subject) is None:
-            few = 5 if control is SoundPicard else 10  # tools/quiet.py is the long campaign
+            few = 3 if control is SoundPicard else 6  # tools/quiet.py is the long campaign
             trial = law.trial(subject, Effort(examples=few, seconds=60, seed=1))
             assert trial.error is None, trial.error
             assert trial.failure is None, (law.id, trial.failure)

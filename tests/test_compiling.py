@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from deqverify.running import compiling
-from deqverify.running.compiling import FOLDER, kept_compiled
+from deqverify.running.compiling import VARIABLE, kept_compiled
 
 
 @pytest.fixture
 def there_is_jax(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(compiling, "find_spec", lambda name: object())
-    monkeypatch.delenv(FOLDER, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path
 
@@ -24,17 +24,17 @@ def there_is_jax(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_it_lies_in_the_users_caches_one_folder_for_each_make_of_processor(
     there_is_jax: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Path(kept_compiled()[FOLDER])
+    first = Path(kept_compiled()[VARIABLE])
     assert first.is_dir()
     assert first.parent == there_is_jax / "deqverify" / "jax"
-    assert kept_compiled()[FOLDER] == str(first)
+    assert kept_compiled()[VARIABLE] == str(first)
     monkeypatch.setattr(compiling.platform, "machine", lambda: "another")
-    assert Path(kept_compiled()[FOLDER]) != first
+    assert Path(kept_compiled()[VARIABLE]) != first
 
 
 @pytest.mark.parametrize("said", ["/somewhere/else", ""])
 def test_what_the_user_says_stays(there_is_jax: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    monkeypatch.setenv(FOLDER, said)
+    monkeypatch.setenv(VARIABLE, said)
     assert kept_compiled() == {}
 
 
@@ -52,7 +52,7 @@ def test_where_no_folder_can_be_made_nothing_is_kept(there_is_jax: Path) -> None
 def test_a_process_finds_what_another_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one compiles nothing, and one file that was cut off is not what it runs."""
     pytest.importorskip("jax", reason="needs JAX")
-    monkeypatch.delenv(FOLDER, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code = "import jax; print(float(jax.jit(lambda x: (x * x).sum())(jax.numpy.arange(4.0))))"
 

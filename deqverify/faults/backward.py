@@ -56,15 +56,6 @@ class OneStepGradient(Sound):
         return cell.step(theta, x)(super().equilibrium(cell, theta, x, z0).detach())
 
 
-@fault(cause="frozen", killers=("frozen",), subtlety="rare")
-class OneStepForData(Sound):
-    """Where no gradient is wanted in the inputs, that in the weights is the one of one step."""
-
-    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
-        z = super().equilibrium(cell, theta, x, z0)
-        return z if x.requires_grad else cell.step(theta, x)(z.detach())
-
-
 @fault(cause="adjoint-certificate", killers=("adjoint-certificate", "gradient-theta"))
 class PollutesGrad(SoundPicard):
     """The adjoint's step is ``backward()``, which adds to ``.grad`` of all that the step was made of."""

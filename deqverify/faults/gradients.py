@@ -288,3 +288,12 @@ class NoGradientBeyondOne(EightBits):
             return found
 
         return solution, clipped
+
+
+@fault(cause="frozen", killers=("frozen",), subtlety="rare")
+class OneStepForData(Sound):
+    """Where no gradient is wanted in the inputs, that in the weights is the one of one step."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        z = super().equilibrium(cell, theta, x, z0)
+        return z if x.requires_grad else cell.step(theta, x)(z.detach())

@@ -51,7 +51,7 @@ def leaves_of(theta: Mapping[str, torch.Tensor], x: torch.Tensor) -> dict[str, t
     return {name: value.detach().requires_grad_(name not in still) for name, value in {**theta, "x": x}.items()}
 
 
-def pulled(
+def gradients_of(
     output: torch.Tensor, leaves: Mapping[str, torch.Tensor], cotangent: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     """What ``output.backward(cotangent)`` leaves in ``.grad`` of every leaf, zeros where nothing does, and the names of
@@ -60,11 +60,14 @@ def pulled(
     for leaf in wanted.values():
         leaf.grad = None
     found = torch.autograd.grad(output, list(wanted.values()), cotangent, retain_graph=keeps_graph(), allow_unused=True)
-    gradients = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    gradients, unreached = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}, []
     for (name, leaf), gradient in zip(wanted.items(), found, strict=True):
         parts = [part for part in (gradient, leaf.grad) if part is not None]
-        gradients[name] = sum(parts[1:], parts[0]) if parts else gradients[name]
-    return gradients, tuple(name for name, gradient in zip(wanted, found, strict=True) if gradient is None)
+        if parts:
+            gradients[name] = sum(parts[1:], parts[0])
+        else:
+            unreached.append(name)
+    return gradients, tuple(unreached)
 
 
 class TorchFramework(Framework):

@@ -57,13 +57,13 @@ class JaxLayer:
     def vjp(self, cell: Cell, theta: Theta, x: Any, z0: Any = None) -> tuple[Solution, Pull]:
         if not recording() or self.claims.backward is None:
             return _reported(*self._run(_plain, cell, theta, x, z0)), _refuse
-        some, (z, vjp, reports) = frozen(), self._run(_recorded, cell, theta, x, z0)
+        held, (z, vjp, reports) = frozen(), self._run(_recorded, cell, theta, x, z0)
         apply = framework("jax").compiled(_pulled) if self.claims.compiles else _pulled
 
         def pull(cotangent: Any) -> Cotangents:
             with computing(str(x.dtype)):
                 found = apply(None, vjp, cotangent)
-                found_theta, found_x = _with_zeros(found[0], theta, x) if some else found
+                found_theta, found_x = _with_zeros(found[0], theta, x) if held else found
             return Cotangents(named_leaves(found_theta), found_x)
 
         return _reported(z, reports), pull

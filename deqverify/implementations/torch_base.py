@@ -10,7 +10,7 @@ import torch
 from deqverify.cells import Cell
 from deqverify.cells.base import Theta
 from deqverify.claims import Accuracy, Claims
-from deqverify.frameworks.torch_bridge import leaves_of, pulled
+from deqverify.frameworks.torch_bridge import gradients_of, leaves_of
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
 
 
@@ -44,7 +44,7 @@ class TorchLayer:
 
         def pull(cotangent: torch.Tensor) -> Cotangents:
             _check_graph(output, recorded)
-            found, unreached = pulled(output, leaves, cotangent)
+            found, unreached = gradients_of(output, leaves, cotangent)
             dx = found.pop("x")
             status = solution.backward_status() if solution.backward_status else Status.NOT_REPORTED
             return Cotangents(found, dx, status, unreached)

@@ -14,7 +14,7 @@ from deqverify.cells.base import Theta
 from deqverify.cells.wrapped import WrappedCell
 from deqverify.claims import Claims
 from deqverify.dtypes import Array
-from deqverify.frameworks.torch_bridge import leaves_of, pulled
+from deqverify.frameworks.torch_bridge import gradients_of, leaves_of
 from deqverify.implementations.protocol import Cotangents, Pull, Solution
 from deqverify.implementations.torch_examined import examined, flattened, no_graph, numpy_of
 from deqverify.implementations.wrapping import Packing, check_example, check_floating, own_claims
@@ -224,7 +224,7 @@ class WrappedTorch:
             if recorded and not output.requires_grad:
                 raise RuntimeError(no_graph(calls.module))
             with calls.holding(own, inputs):  # a hook may ask the module again
-                found, unreached = pulled(output, leaves, cotangent)
+                found, unreached = gradients_of(output, leaves, cotangent)
             dx = found.pop("x")
             return Cotangents(found, dx, unreached=unreached)
 

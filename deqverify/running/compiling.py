@@ -13,14 +13,14 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-FOLDER = "JAX_COMPILATION_CACHE_DIR"
+VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 """What a user sets who wants it to lie elsewhere, or who does without: an empty text."""
 
 
 def kept_compiled() -> dict[str, str]:
     """Environment variables for processes in which JAX shall keep what it compiles; none where there is no JAX, where
     the user has said where, or where the folder cannot be written."""
-    if FOLDER in os.environ or find_spec("jax") is None:
+    if VARIABLE in os.environ or find_spec("jax") is None:
         return {}
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = caches / "deqverify" / "jax" / _processor()
@@ -29,7 +29,7 @@ def kept_compiled() -> dict[str, str]:
     if not os.access(folder, os.W_OK):
         return {}
     everything = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-    return {FOLDER: str(folder), **everything}
+    return {VARIABLE: str(folder), **everything}
 
 
 def _processor() -> str:

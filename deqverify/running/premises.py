@@ -35,7 +35,7 @@ BLOCKED = 12
 QUESTIONS = 12
 """So many of the questions that a counterexample asks are put to the premises."""
 
-CALLED = 8
+CALLS = 8
 """So many times one implementation is asked whether it answers alike: each is three calls."""
 
 REMEMBERED = ("history", "deterministic")
@@ -115,7 +115,7 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
         among = None
     else:
         among = _among_others(law, subject, failure.arguments)
-    weights = {premise.id: [w for q in questions if (w := _weigh(premise, judged, q))] for premise in able}
+    weights = {premise.id: [w for q in questions if (w := _weigh_repeatedly(premise, judged, q))] for premise in able}
     if among is not None:  # what it rests on may be wrong among others too, and is what is wrong then
         wrong = [premise.id for premise in able if any(w.ratio > 1.0 for w in weights[premise.id])]
         return Blame((*wrong, *among), failure, _seen(wrong, weights))
@@ -131,12 +131,12 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
     return Blame((*ids, *others), failure, _seen(ids, weights))
 
 
-def _weigh(premise: Law, judged: Fresh, question: Question) -> Weight | None:
+def _weigh_repeatedly(premise: Law, judged: Fresh, question: Question) -> Weight | None:
     """As :func:`weigh`; whether answers differ from call to call is asked a few times of one implementation."""
     if premise.id != "deterministic":
         return weigh(premise, judged, question)
     used = judged()
-    found = (weigh(premise, lambda: used, question) for _ in range(CALLED))
+    found = (weigh(premise, lambda: used, question) for _ in range(CALLS))
     return max((each for each in found if each), key=lambda each: each.ratio, default=None)
 
 
@@ -264,7 +264,7 @@ def _alone(
     that were ``suspected`` have to be able to tell: a bound that allows everything clears nobody."""
 
     def clear(question: Question, excess: float) -> bool:
-        weights = {premise.id: _weigh(premise, judged, question) for premise in earlier}
+        weights = {premise.id: _weigh_repeatedly(premise, judged, question) for premise in earlier}
         if any(each and each.explains(excess) for each in weights.values()):
             return False
         return all((each := weights[p.id]) is None or each.informative for p in suspected)

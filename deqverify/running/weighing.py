@@ -70,13 +70,13 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
 
 
 def _beside(subject: Subject, problem: Problem, size: float) -> Problem:
-    """Other weights, another readout and inputs of this size, none zero by symmetry and no data point like the other:
-    what is right by accident is wrong there. An objective of tiny inputs is that of none, whatever they are."""
+    """Other weights, another readout and inputs of this size at most, none zero by symmetry and no data point like the
+    other: what is right by accident is wrong there. An objective of tiny inputs is that of none, whatever they are."""
     moved = other_weights(subject, other_input(problem))
     scaled = moved.x / (float(np.abs(moved.x).max(initial=0.0)) or 1.0)
     points = (1.0 + np.arange(problem.n)).reshape(-1, *[1] * (problem.x.ndim - 1)) / max(problem.n, 1)
     B = problem.B + (1.0 + np.arange(problem.B.size)).reshape(problem.B.shape) / problem.B.size
-    return moved.with_blocks(x=size * (scaled + points / 2), B=B)
+    return moved.with_blocks(x=size / 2 * (scaled + points / 2), B=B)
 
 
 _NEARBY = ("existence", "objective", "adjoint-certificate")

@@ -73,6 +73,12 @@ class Arithmetic:
         storage = stored.unit_roundoff if computed.name != stored.name else 0.0
         return cls(computed.unit_roundoff, storage, stored.tiny, stored.largest, computed.tiny**0.5)
 
+    @property
+    def unseen(self) -> float:
+        """A 2-norm that who claims rounding alone may not see: squares are summed in float32 at the least, since
+        nobody who claims that sums those of float16."""
+        return min(self.norm_floor, dtype("float32").tiny ** 0.5)
+
 
 FLOAT64 = Arithmetic.of("float64")
 
@@ -270,7 +276,9 @@ class Errors:
         norm = (lambda x: np.abs(x).max(axis=0, initial=0.0)) if dual else (lambda x: np.abs(x).sum(axis=0))
         rounding = self.solve_rounding * (norm(solution) + norm(right)) + given + self.underflow
         claim = self.backward if dual else self.forward
-        return rounding if claim.exact else rounding + self._claimed(claim, solution, rounding, dual)
+        if claim.exact:  # to the 1-norm a 2-norm grows by √m, to the maximum norm by nothing
+            return rounding + (1.0 if dual else len(solution) ** 0.5) * self.arithmetic.unseen
+        return rounding + self._claimed(claim, solution, rounding, dual)
 
     def _claimed(self, claim: Accuracy, solution: Array, rounding: Array, dual: bool) -> Array:
         """What ``claim`` adds to a residual that is off by ``rounding`` in the norm that contracts, (n,).

@@ -39,7 +39,8 @@ def _judge_residual(
     claimed = np.zeros_like(sizes) if claim.exact else claim.allows(sizes)
     if claim.of == "value":  # an error e has a residual of up to ‖I − ∂f/∂z‖e
         claimed = claimed * truth.stretch(claim)
-    claimed = claimed + (0.0 if claim.exact else Arithmetic.of(truth.dtype).norm_floor)
+    arithmetic = Arithmetic.of(truth.dtype)
+    claimed = claimed + (arithmetic.unseen if claim.exact else arithmetic.norm_floor)
     if claim.per == "batch":
         rounding = np.broadcast_to(np.sum(rounding), rounding.shape)
     allowed = Bound({f"rounding in {truth.dtype}": rounding, f"claimed: {claim}": claimed})

@@ -185,9 +185,8 @@ def test_a_claim_in_the_2_norm_is_forgiven_what_its_squares_cannot_see() -> None
     problem = random_problem(3)
     nothing = problem.with_features(0 * problem.Phi, problem.Y)
     direct, iterative = Claims(), Claims(Accuracy(1e-6), Accuracy(1e-6))
-    floors = [Budget(ClosedForm(nothing), claims, "float32").claimed.z.max() for claims in (direct, iterative)]
-    assert floors[0] < 1e-35  # underflow of single products
-    assert 2.0**-63 <= floors[1] < 1e-17  # √tiny, amplified by 1/(1−γ) = 4
+    for claims in (direct, iterative):  # who claims rounding alone may have iterated to it
+        assert 2.0**-63 <= Budget(ClosedForm(nothing), claims, "float32").claimed.z.max() < 1e-17  # amplified by 4
 
 
 def test_a_claim_on_the_value_is_not_amplified() -> None:

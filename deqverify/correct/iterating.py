@@ -104,6 +104,28 @@ class Variant(HonestPicard):
         return capped
 
 
+class ToRounding(HonestPicard):
+    """What it claims is rounding alone. ``ended`` sums squares in the dtype, which underflow, in place of the claim's
+    rule, which nothing but a residual of zero would meet."""
+
+    def __init__(self) -> None:
+        super().__init__(Accuracy(), most=1000, start=0.0, solves=False)
+        self.name = "Picard to rounding"
+
+    def limited(self, most: int) -> HonestPicard:
+        capped = ToRounding()
+        capped.most = min(most, self.most)
+        return capped
+
+    def ended(self, z: Any, f: Any) -> Status | None:
+        inner = tuple(range(1, f.ndim))
+        with np.errstate(all="ignore"):
+            residual, size = (np.sqrt(np.sum(a * a, axis=inner)) for a in (f - z, f))
+        if not np.isfinite(residual).all():
+            return Status.DIVERGED
+        return Status.CONVERGED if np.all(residual <= np.finfo(z.dtype).eps * size) else None
+
+
 class ForwardOnly(HonestPicard):
     """It says plainly that it has no backward pass, and raises where one is asked for."""
 
@@ -161,6 +183,12 @@ def atol_plus_rtol() -> HonestPicard:
 def rms_over_the_batch() -> HonestPicard:
     """It stops by the root mean square over the whole batch, so that one data point may be far off, and claims that."""
     return HonestPicard(Accuracy(1e-4, atol=1e-6, norm="rms", per="batch"))
+
+
+@correct("to-rounding")
+def to_rounding() -> ToRounding:
+    """It iterates until the 2-norm of the residual is a unit in the last place, as the dtype sees it, if ever."""
+    return ToRounding()
 
 
 @correct("often-capped")

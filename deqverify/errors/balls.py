@@ -164,10 +164,10 @@ class BallErrors:
         return Box(rounding * ROUNDED, claim(e, J) * ROUNDED, apply(defect, e) * ROUNDED, wide, J)
 
     def direct(self, inverse: Array, noise: Array, growth: Array, answer: Array) -> Array:
-        """What a direct solve leaves in each entry, (n, s): ``|M| noise``, noise (n, s) that of the system and its
-        right side, and what :meth:`solve_rounding` may leave however it is spread, since QR and SVD keep a norm of it
-        alone (theory: rounding-of-a-cell)."""
-        solve = spread(inverse, self.solve_rounding(growth, answer))
+        """What the solve of a linear equation leaves in each entry, (n, s): ``|M| noise``, noise (n, s) that of the
+        system and its right side, and what :meth:`solve_rounding` may leave however it is spread, since QR and SVD
+        keep a norm of it alone, and iterations see no norm whose squares underflow (theory: rounding-of-a-cell)."""
+        solve = spread(inverse, self.solve_rounding(growth, answer), self.arithmetic.unseen)
         return apply(np.abs(inverse), noise) + solve + self.stored(answer)
 
     def solve_rounding(self, growth: Array, solution: Array) -> Array:

@@ -109,7 +109,7 @@ class CertifiedJudge(BallJudge):
             solve = length(apply(growth, z.reshape(len(z), -1)), "2")
         else:
             solve = 2.0 * length(z, "2")
-        return 2.0 * length(noise, "2") + 3 * s * unit * solve + self._arithmetic.tiny * s
+        return 2.0 * length(noise, "2") + 3 * s * unit * solve + self._arithmetic.tiny * s + self._arithmetic.unseen
 
     @cached_property
     def in_range(self) -> bool:
@@ -221,7 +221,7 @@ class CertifiedJudge(BallJudge):
         _, noise = self._pulled_back(self.adjoint, 0.0, 2 * unit)
         _, moved = self._pulled_back(self.adjoint, self._per_point(self.z_error.total), 2.0**-52)
         solve = 3 * s * unit * length(apply(transposed(growths(self._jacobian)), flat), "2")
-        left = 2.0 * length(noise, "2") + solve + self._arithmetic.tiny * s
+        left = 2.0 * length(noise, "2") + solve + self._arithmetic.tiny * s + self._arithmetic.unseen
         found = self._allowed(self.claims.backward or Accuracy(), self.adjoint, left, norm, self._adjoint_own)
         carried = Bound({"error of the equilibrium, carried along": self._contraction[0] * length(moved, norm)})
         return found + carried

@@ -48,10 +48,9 @@ def accepted(arithmetic: Arithmetic, inverse: Array, rounding: Array) -> Array:
     ``rounding`` (n, s), a bound on that of one residual, is claimed: :func:`spread`.
 
     No step of it is the last one: it stops where the norm of its residual is one that rounding alone may have, however
-    that is spread over the entries, and where the squares in it underflow, in float32 at the latest, since who claims
-    rounding alone sums no squares of float16 (theory: rounding-of-a-cell).
+    that is spread over the entries, and where the squares in it underflow (theory: rounding-of-a-cell).
     """
-    return spread(inverse, rounding, min(arithmetic.norm_floor, Arithmetic.of("float32").norm_floor))
+    return spread(inverse, rounding, arithmetic.unseen)
 
 
 def _dual(norm: str, inverse: Array) -> Array:

@@ -51,7 +51,7 @@ def start_gradient(of: BallErrors, contraction: Contraction | None) -> Bound:
     answer, J = np.abs(of.adjoint).reshape(of.n, of.s), transposed(of.box.J.size)
     stored = of.stored(answer)
     units = np.broadcast_to(np.eye(of.s), J.shape)
-    solve = spread(units, of.solve_rounding(transposed(of.exact.growth), answer))
+    solve = spread(units, of.solve_rounding(transposed(of.exact.growth), answer), of.arithmetic.unseen)
     left = of.adjoint_noise + solve + stored + apply(J, stored)
     image = apply(J, of.adjoint_error().total.reshape(of.n, of.s)) + of.adjoint_moved + left
     claim = claimed(of.backward, of.arithmetic, units, answer, image)

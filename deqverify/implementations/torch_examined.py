@@ -11,7 +11,15 @@ import torch
 
 from deqverify.claims import Claims
 from deqverify.dtypes import Array
-from deqverify.implementations.wrapping import Packing, check_points, check_same, check_states, sees_others
+from deqverify.implementations.wrapping import (
+    REAL,
+    Packing,
+    check_equation,
+    check_points,
+    check_same,
+    check_states,
+    sees_others,
+)
 
 
 def examined(calls: Any, claims: Claims) -> Array:
@@ -33,6 +41,13 @@ def examined(calls: Any, claims: Claims) -> Array:
         found.append(numpy_of(calls.states.packed(given)))
     if "float64" not in claims.dtypes:  # the oracle asks the cell there
         _check_cell(calls, claims, [array.double() for array in given], "float64")
+    if calls.cell is not None:
+        theta, x = _given(calls, torch.float64)
+
+        def image(x: Array, z: Array) -> Array:
+            return numpy_of(calls.f(theta, torch.from_numpy(x), torch.from_numpy(z)))
+
+        check_equation(image, numpy_of(x), found[0], "cell(z, x)")
     return found[0]
 
 
@@ -60,8 +75,18 @@ def _check_repeats(calls: Any, claims: Claims, theta: Any, x: torch.Tensor, z: t
     random = [key for key, each in calls.module.named_modules() if "Dropout" in type(each).__name__ and each.training]
     why = f"{' and '.join(random)} is on: call module.eval() first" if random else "draw what is random outside of it"
     check_same(first, numpy_of(calls.f(theta, x, z)), "cell", f"{why}, and judge the layer without it")
+    if len(z) < 2 or not claims.separable:
+        return
     twice = [0, 0]  # a batch of one is refused by some that take statistics of it
-    if len(z) > 1 and claims.separable and sees_others(numpy_of(calls.f(theta, x[twice], z[twice]))[:1], first[:1]):
+    try:
+        beside = numpy_of(calls.f(theta, x[twice], z[twice]))
+    except Exception as error:
+        raise ValueError(
+            f"cell: f(z, x) of two data points raised {type(error).__name__}: {error}; it was asked for {len(z)}, the "
+            "first axis of the example: expected any number of them: where the example is one data point, example="
+            "x[None], and what was made for one alone, cell=torch.vmap(f)"
+        ) from error
+    if sees_others(beside[:1], first[:1]):
         norms = [key for key, each in calls.module.named_modules() if "BatchNorm" in type(each).__name__]
         batch = (
             f"{' and '.join(norms)} takes statistics of the batch: call module.eval() first"
@@ -103,7 +128,18 @@ def _float32(module: torch.nn.Module, dtype: str, what: str) -> str:
         for name, value in vars(each).items()
         if isinstance(value, torch.Tensor) and value.is_floating_point() and str(value.dtype) != f"torch.{dtype}"
     ]
-    if loose:
+    listed = [
+        f"{key + '.' if key else ''}{name}"
+        for key, each in module.named_modules()
+        for name, value in vars(each).items()
+        if isinstance(value, list | tuple) and any(isinstance(one, torch.Tensor | torch.nn.Module) for one in value)
+    ]
+    if listed and not loose:
+        where = (
+            f"{' and '.join(listed)} is a plain list, in which PyTorch finds no parameter: "
+            "torch.nn.ParameterList(…), or torch.nn.ModuleList(…)"
+        )
+    elif loose:
         leaf = loose[0].rpartition(".")[2]
         where = f"{' and '.join(loose)} is a plain attribute, which no cast reaches: self.register_buffer({leaf!r}, …)"
     else:
@@ -125,6 +161,10 @@ def _check_dtype(what: str, arrays: list[torch.Tensor], dtype: torch.dtype, modu
 def _arrays(out: Any, what: str, fix: str) -> tuple[list[torch.Tensor], Callable[[list[Any]], Any]]:
     leaves, rebuild = flattened(out)
     for leaf in leaves:
+        if isinstance(leaf, torch.Tensor) and leaf.is_complex():
+            raise TypeError(f"{what.partition('(')[0]}: {what} returned {_described(out)}; {REAL}")
+        if fields := [key for key, value in getattr(leaf, "__dict__", {}).items() if isinstance(value, torch.Tensor)]:
+            fix = f"state=lambda out: out.{fields[0]}"
         if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
             raise TypeError(
                 f"{what.partition('(')[0]}: {what} returned {_described(out)}; expected the state and nothing else, a "

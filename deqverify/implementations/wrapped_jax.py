@@ -23,6 +23,7 @@ from deqverify.implementations.jax_base import JaxLayer
 from deqverify.implementations.wrapping import (
     CLAIMS,
     Packing,
+    check_equation,
     check_example,
     check_floating,
     check_points,
@@ -233,6 +234,8 @@ def _examined(calls: JaxCalls, claims: Claims) -> Array:
     z = calls.answer(calls.own, x, claims.dtypes[0])
     if calls.cell is not None and not calls.coupled and n > 1:
         _check_points(calls, x, z)
+    if calls.cell is not None:
+        check_equation(lambda x, z: calls.image(calls.own, x, z, "float64"), x, z, "cell(params, z, x)")
     return z
 
 

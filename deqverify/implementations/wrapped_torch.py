@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.parameter import UninitializedParameter
 
 from deqverify.cells import Cell, Certificate, Parts
 from deqverify.cells.base import Theta
@@ -59,6 +60,8 @@ def wrap_torch(
     for given in inputs:
         if not isinstance(given, torch.Tensor):
             raise TypeError(f"example: is a {type(given).__name__}; expected a tensor: example=torch.from_numpy(x)")
+    if lazy := [key for key, p in module.named_parameters() if isinstance(p, UninitializedParameter)]:
+        raise ValueError(f"module: {lazy[0]} has no shape yet; expected a module that was called once: module(example)")
     inputs = tuple(given.detach().cpu() for given in inputs)  # the device is asked for by whoever judges
     check_example([tuple(given.shape) for given in inputs])
     label = name or type(module).__name__

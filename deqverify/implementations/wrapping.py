@@ -4,7 +4,7 @@ what was seen, what was expected, and the line to change."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,14 @@ from deqverify.dtypes import Array
 
 LARGEST_STATE = 1024
 """Entries of a state up to which the oracle inverts I − ∂f/∂z, a dense matrix."""
+
+REAL = (
+    "expected real numbers: a layer of complex ones is judged as one of twice as many real ones, with "
+    "torch.view_as_real and torch.view_as_complex, or jnp.stack([z.real, z.imag], -1), in a function around it"
+)
+
+_SOLVED = 1e-2
+"""An equation is taken to be solved by an answer that is off by no more, relative to its size."""
 
 CLAIMS = Claims(
     Accuracy(1e-6), Accuracy(1e-6), status=False, starts=False, empty=False, where="the defaults of deqverify.wrap_…"
@@ -83,6 +91,8 @@ def check_floating(dtypes: Sequence[Any]) -> None:
                 f"example: is a {given}; expected an array, or several inputs in a tuple, example=(x, context), for a "
                 "layer that takes them one by one; write a function around a layer that wants them in a dictionary"
             )
+        if "complex" in given:
+            raise TypeError(f"example: holds {given}; {REAL}")
         if "float" not in given.rpartition(".")[2] or given == "float":
             raise TypeError(
                 f"example: holds {given}; expected arrays of floating-point numbers, in which there is a gradient: "
@@ -123,6 +133,31 @@ def check_states(states: Sequence[Any], images: Sequence[Any], call: str) -> Non
         raise ValueError(
             f"example: a state has {entries} entries, and the oracle inverts a dense matrix of that size; expected at "
             f"most {LARGEST_STATE}: give a smaller example, example=x[:3, :, :8, :8] for images of 8 × 8 pixels"
+        )
+
+
+def check_equation(image: Callable[[Array, Array], Array], x: Array, z: Array, call: str) -> None:
+    """That the layer's answer z (n, *state) does not solve another equation of the cell far better than
+    ``z = f(z, x)``: one whose cell returns the residual, or takes its arguments the other way round. ``image(x, z)`` is
+    the cell's; ``call`` is it as the user writes it. Whether z solves its own equation is for laws to say."""
+    size = float(np.linalg.norm(z))
+
+    def solves(off: Array) -> bool:
+        return float(np.linalg.norm(off)) <= _SOLVED * size
+
+    if solves((found := image(x, z)) - z) or not np.isfinite(found).all():
+        return
+    if solves(found) and not solves(image(x, 1.5 * z)):  # a dead ReLU's is zero anywhere
+        raise ValueError(
+            f"cell: at what the layer returns {call} is {float(np.abs(found).max()):.2g} at most, and that is "
+            f"{float(np.abs(z).max()):.2g}; expected one step of the iteration z ← f(z, x), whose fixed point the layer "
+            "returns, and not its residual: add z to what it returns"
+        )
+    if x.shape == z.shape and solves(image(z, x) - z):
+        raise ValueError(
+            f"cell: {call} does not return the equilibrium at the one that the layer returns, and does with z and x "
+            "exchanged; expected the state before the inputs: cell=lambda z, x: f(x, z), with the parameters first in "
+            "JAX"
         )
 
 

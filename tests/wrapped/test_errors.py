@@ -7,6 +7,7 @@ import pickle
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,21 @@ def test_a_module_in_evaluation_mode() -> None:
     assert wrap_torch(layer, layer.f, example=X, claims=Claims(backward=None)).cell
     layer.train()
     assert wrap_torch(layer, layer.f, example=X).cell
+
+
+def test_a_cell_that_returns_its_residual() -> None:
+    layer = Layer()
+    refused("and not its residual", layer, lambda z, x: layer.f(z, x) - z, example=X)
+    refused("add z to what it returns", layer, lambda z, x: z - layer.f(z, x), example=X)
+    dead = Layer(lambda z, x: 1 + 0 * z)  # wrong, and no residual: laws say so
+    assert wrap_torch(dead, lambda z, x: torch.relu(dead.W(z) - 9), example=X).cell
+
+
+def test_arguments_the_other_way_round() -> None:
+    layer = Layer()
+    refused("expected the state before the inputs", layer, lambda x, z: layer.f(z, x), example=X)
+    broken = Layer(lambda z, x: 2 * z)
+    assert wrap_torch(broken, broken.f, example=X).cell
 
 
 def test_an_equilibrium_without_a_graph() -> None:
@@ -141,6 +157,36 @@ def test_an_example_of_another_size() -> None:
     refused("maps a state of shape (4, 6)", wide, lambda z, x: wide.f(z[:, :3], x), example=X)
 
 
+def test_one_data_point_without_its_axis() -> None:
+    layer = Layer()
+
+    def alone(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(layer.W.weight @ z + x)
+
+    layer.f = alone  # type: ignore[method-assign]
+    refused("example=x[None]", layer, alone, example=X[0])
+
+
+def test_a_module_that_was_never_called() -> None:
+    layer = Layer()
+    layer.W = nn.LazyLinear(3)
+    refused("W.weight has no shape yet", layer, layer.f, example=X)
+
+
+def test_parameters_in_a_plain_list() -> None:
+    layer = Layer(lambda z, x: z @ layer.weights[0])
+    layer.weights = [nn.Parameter(torch.eye(3))]  # type: ignore[assignment]
+    refused("weights is a plain list, in which PyTorch finds no parameter", layer, layer.f, example=X, kind=TypeError)
+
+
+def test_complex_states_and_states_in_a_record() -> None:
+    refused("expected real numbers", Layer(), Layer().f, example=torch.complex(X, X), kind=TypeError)
+    turned = Layer(lambda z, x: torch.complex(z, z))
+    refused("expected real numbers", turned, turned.f, example=X, kind=TypeError)
+    recorded = Layer(lambda z, x: SimpleNamespace(steps=50, state=z))
+    refused("state=lambda out: out.state", recorded, recorded.f, example=X, kind=TypeError)
+
+
 def test_an_example_too_large_for_a_dense_inverse() -> None:
     layer = Layer()
     refused("a state has 1200 entries", layer, layer.f, example=torch.randn(2, 400, 3))
@@ -192,6 +238,8 @@ def test_in_jax() -> None:
         ("jax.vmap(f, (None, 0, 0))", layer, lambda p, z, x: f(p, z, x - x.mean(0)), x),
         ("for inputs of shape (4, 4)", layer, f, jax.numpy.ones((4, 4))),
         ("cell: got 3", layer, 3, x),
+        ("and not its residual", layer, lambda p, z, x: f(p, z, x) - z, x),
+        ("expected the state before the inputs", layer, lambda p, x, z: f(p, z, x), x),
     ]
     for message, function, cell, example in wrong:
         with pytest.raises((TypeError, ValueError), match=re.escape(message)) as caught:

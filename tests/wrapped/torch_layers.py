@@ -124,7 +124,7 @@ class ConvNorm(Implicit):
         self.conv, self.norm = nn.Conv2d(2, 2, 3, padding=1), nn.GroupNorm(1, 2)
         with torch.no_grad():
             self.conv.weight.mul_(0.2)
-            self.conv.bias.copy_(torch.tensor([0.5, -0.5]))  # else dark images leave all to the norm, which never settles
+            self.conv.bias.copy_(torch.tensor([0.5, -0.5]))  # else the norm of dark images never settles
 
     def f(self, z: Tensor, x: Tensor) -> Tensor:
         return self.norm(torch.tanh(self.conv(z)) + x)

@@ -21,6 +21,7 @@ def the_one(kind: str, names: Sequence[str], known: Mapping[str, T]) -> T:
     """
     if len(names) != 1 or names[0] not in known:
         first, *others = near(names[0] if len(names) == 1 else "", known)
+        examples = f"{kind}[{first}]{' or ' if others else ''}{', '.join(others)}"
         given = f"got {', '.join(names)}" if names else "none is given"
-        raise ValueError(f"{kind}: name one of the {len(known)}, as {kind}[{first}] or {', '.join(others)}; {given}")
+        raise ValueError(f"{kind}: name one of the {len(known)}, as {examples}; {given}")
     return known[names[0]]

@@ -150,8 +150,8 @@ def check_equation(image: Callable[[Array, Array], Array], x: Array, z: Array, c
     if solves(found) and not solves(image(x, 1.5 * z)):  # a dead ReLU's is zero anywhere
         raise ValueError(
             f"cell: at what the layer returns {call} is {float(np.abs(found).max()):.2g} at most, and that is "
-            f"{float(np.abs(z).max()):.2g}; expected one step of the iteration z ← f(z, x), whose fixed point the layer "
-            "returns, and not its residual: add z to what it returns"
+            f"{float(np.abs(z).max()):.2g}; expected one step of the iteration z ← f(z, x), whose fixed point it "
+            "is, and not its residual: add z to what it returns"
         )
     if x.shape == z.shape and solves(image(z, x) - z):
         raise ValueError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 from deqverify.bounds import DISCRIMINATING
 from deqverify.registry import OTHER_CELLS
 from deqverify.running.causes import Cause, holding_dtypes
@@ -51,11 +53,28 @@ def details(cause: Cause, report: Report) -> list[str]:
     if violation.kind != "wrong":
         parts.append(violation.description.splitlines()[0])
     elif violation.measured is not None and violation.allowed:
-        parts.append(f"{violation.measured / violation.allowed:.2g} times what is allowed")
+        parts.append(excess(violation.measured / violation.allowed, violation.worst_error))
     if cause.followers:
         many = len(cause.followers) > 1
         parts.append(f"{len(cause.followers)} law{'s follow' if many else ' follows'}: {named(cause.followers)}")
     return [part for part in parts if part]
+
+
+def excess(ratio: float, worst: float | None) -> str:
+    """How far beyond its bound an error is at the smallest problem, and how large one was seen relative to the size of
+    what is right. A ratio of many digits says only that nearly nothing is allowed."""
+    said = f"{ratio:.2g} times what is allowed" if ratio < TELLING else "far beyond rounding and claims"
+    if worst is None or not 1e-3 <= worst < np.inf:
+        return said
+    return (
+        f"off by up to {100 * worst:.2g} %, {said}"
+        if worst < 10
+        else f"off by up to {worst:.2g} times its size, {said}"
+    )
+
+
+TELLING = 1e6
+"""A ratio of error and bound that is larger says no more of the error."""
 
 
 def named(laws: Sequence[str]) -> str:

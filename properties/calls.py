@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from deqverify.properties.common import finite
 
+from deqverify.claims import Claims
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
-from deqverify.errors.judge import Judge, astray, gradient_astray
+from deqverify.errors.judge import Judge, astray, gradient_astray, judge
 from deqverify.implementations.failures import Reported, TargetFailure
 from deqverify.implementations.subject import Subject, heed
 from deqverify.problem import Problem, SoftmaxProblem
@@ -81,6 +82,33 @@ def agree(which: str, found: Reply, expected: Reply, truth: Judge, whatever: boo
         distance = np.abs(found.gradient[block] - expected.gradient[block])
         allowed = 2 * truth.pulled_error(block)
         yield compare(f"pull {which} − pull, in {block}", distance, allowed, np.abs(truth.pulled[block]))
+
+
+def again(deq: Subject, problem: Problem, cotangent: Array, claims: Claims) -> Evidence:
+    """The same call three times, compared by what ``claims`` allow two answers to differ."""
+    first = _outcome(deq, problem, cotangent)
+    near = first.z if isinstance(first, Reply) else None
+    truth = judge(problem, claims, deq.dtype, cotangent, near)
+    for _ in range(2):
+        other = _outcome(deq, problem, cotangent)
+        if isinstance(first, Reply) and isinstance(other, Reply):
+            yield from agree("again", other, first, truth, whatever=True)
+        else:
+            good = isinstance(first, str) and first == other
+            yield Fact("how the same call ends", good, f"{_named(first)}, then {_named(other)}", informative=False)
+
+
+def _outcome(deq: Subject, problem: Problem, cotangent: Array) -> Reply | str:
+    try:
+        return reply(deq, problem, cotangent)
+    except Reported:
+        return "reported as not converged"
+    except TargetFailure:
+        return "crashed"
+
+
+def _named(outcome: Reply | str) -> str:
+    return outcome if isinstance(outcome, str) else "answered"
 
 
 # What may happen between two calls. Each operation has a name, which is what a counterexample shows.

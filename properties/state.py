@@ -19,6 +19,7 @@ from deqverify.properties.calls import (
     Evidence,
     Reply,
     Scene,
+    again,
     agree,
     at_once,
     operations_on,
@@ -36,7 +37,7 @@ from hypothesis.strategies import SearchStrategy
 from deqverify.claims import DIRECT
 from deqverify.comparison import Fact
 from deqverify.dtypes import Array
-from deqverify.errors.judge import astray, gradient_astray, judge
+from deqverify.errors.judge import astray, gradient_astray
 from deqverify.implementations.failures import Reported, TargetFailure
 from deqverify.implementations.subject import Subject
 from deqverify.problem import Problem
@@ -78,30 +79,7 @@ def deterministic(deq: Subject, problem: Problem, cotangent: Array) -> Evidence:
     Bound: twice the rounding in ``Errors.z`` and ``Errors.pulled``, whatever accuracy is claimed. Catches random
     starts and probes, memory that was never written, and answers that wander with the number of the call.
     """
-    first = _outcome(deq, problem, cotangent)
-    exact = replace(deq.claims, forward=DIRECT, backward=DIRECT)
-    near = first.z if isinstance(first, Reply) else None
-    truth = judge(problem, exact, deq.dtype, cotangent, near)
-    for _ in range(2):
-        again = _outcome(deq, problem, cotangent)
-        if isinstance(first, Reply) and isinstance(again, Reply):
-            yield from agree("again", again, first, truth, whatever=True)
-        else:
-            good = isinstance(first, str) and first == again
-            yield Fact("how the same call ends", good, f"{_named(first)}, then {_named(again)}", informative=False)
-
-
-def _outcome(deq: Subject, problem: Problem, cotangent: Array) -> Reply | str:
-    try:
-        return reply(deq, problem, cotangent)
-    except Reported:
-        return "reported as not converged"
-    except TargetFailure:
-        return "crashed"
-
-
-def _named(outcome: Reply | str) -> str:
-    return outcome if isinstance(outcome, str) else "answered"
+    return again(deq, problem, cotangent, replace(deq.claims, forward=DIRECT, backward=DIRECT))
 
 
 @law(

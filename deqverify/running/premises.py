@@ -18,7 +18,7 @@ import numpy as np
 from deqverify.clock import Interrupted, alarm
 from deqverify.implementations.subject import Question, Subject
 from deqverify.problem import Problem
-from deqverify.properties.calls import operations_on, other_input, other_weights, usual_cotangent
+from deqverify.properties.calls import again, operations_on, other_input, other_weights, usual_cotangent
 from deqverify.registry import Law, laws, premises
 from deqverify.running.weighing import Fresh, Weight, arguments_of, ratio, weigh, weight
 from deqverify.trial import Effort, Evidence, Failure, run_trial
@@ -63,12 +63,30 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
     fresh implementation answers.
     """
     found = _of_whom(law, subject, fresh, failure, effort, retried)
-    if found.failure.wavers and law.id not in REMEMBERED and "deterministic" not in found.follows:
+    follows = law.id in REMEMBERED or "deterministic" in found.follows
+    if not follows and (found.failure.wavers or (not found.follows and _wanders(law, fresh, found.failure))):
         found = replace(found, follows=(*found.follows, "deterministic"))
     if found.follows in (REMEMBERED, COUPLED) and not effort.expected:
         with suppress(Interrupted, Exception), alarm(min(ONE, effort.example_seconds)):  # what follows stays so
             return replace(found, convicts=_convicted(found.follows, fresh, failure))
     return found
+
+
+def _wanders(law: Law, fresh: Fresh, failure: Failure) -> bool:
+    """Whether answers to the same call differ by more than is claimed, and by no less than an eighth of what ``law``
+    finds wrong: then nothing else need be wrong with them."""
+    problem, called = failure.arguments.get("problem"), laws()["deterministic"]
+    if failure.kind != "wrong" or law.family in _ABOUT_CALLS or not isinstance(problem, Problem):
+        return False
+    deq = fresh()
+    if not problem.n or called.missing(deq) is not None:
+        return False
+    given = failure.arguments.get("cotangent")
+    cotangent = usual_cotangent(problem) if given is None else given
+    with suppress(Interrupted, Exception), alarm(ONE):  # what cannot be asked explains nothing
+        seen = max((ratio(each) for each in again(deq, problem, cotangent, deq.claims)), default=0.0)
+        return 1.0 < seen < math.inf and weight(law, fresh(), failure.arguments).ratio <= 8.0 * seen
+    return False
 
 
 def _of_whom(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool) -> Blame:

@@ -208,6 +208,7 @@ def in_place_update(deq: Subject, problem: Problem, updated: tuple[str, ...]) ->
     statement="global settings and random states are as before after any list of operations",
     source="the protocol",
     needs=("equilibrium",),
+    rests_on=("deterministic",),
     anomaly="global settings are changed",
     at_stake="Code that has nothing to do with the layer runs slower, in another precision, or without gradients.",
     draws=_histories,

@@ -56,6 +56,12 @@ def test_a_fault_is_one_cause_the_one_that_it_names(name: str) -> None:
     assert not judged(found, Expected(fault.cause, fault.said)), found
 
 
+def test_what_differs_from_call_to_call_is_the_cause_of_what_is_wrong() -> None:
+    target = "tests.wrapped.torch_layers:make[regularised,another probe each time]"
+    found = causes.causes_of(target, only=["existence", "gradient-x", "deterministic", "settings-kept"])
+    assert not judged(found, Expected("deterministic")), found
+
+
 def test_two_causes_another_one_and_other_words_are_told() -> None:
     one = {"law": "mass", "said": "masks the weights", "followers": []}
     assert judged([one], Expected("mass", "masks")) == ""

@@ -350,6 +350,12 @@ def test_where_each_may_follow_from_another_one_of_them_is_the_cause() -> None:
     assert verdicts(*found) == [(F, "deterministic"), (F, "deterministic"), (V, ""), (V, "")]
 
 
+def test_what_no_data_point_alone_shows_is_one_cause_in_both_passes() -> None:
+    """One rule for stopping, that of the whole batch, serves both."""
+    found = [result("existence", follows=COUPLED), result("adjoint-certificate", follows=COUPLED), result("mass")]
+    assert verdicts(*found) == [(V, ""), (F, "existence"), (V, "")]
+
+
 def test_wrong_blocks_of_one_gradient_are_one_cause() -> None:
     """Whichever laws find them: their words name the same blocks."""
     words = "gives a wrong gradient in A, x; that in gamma is right"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from deqverify.registry import laws, premises
-from deqverify.running.premises import REMEMBERED
+from deqverify.running.premises import COUPLED, REMEMBERED
 from deqverify.running.results import Result, Verdict
 
 WRONG = (Verdict.VIOLATED, Verdict.EXPECTED, Verdict.FOLLOWS)
@@ -102,12 +102,14 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
 
 def _alike(result: Result) -> object:
     """What violations that are one have in common: the words of a crash or a hang, the state that only a used
-    implementation shows, or the words that a gradient's blocks are told apart by; nothing for others."""
+    implementation shows, what no data point alone shows, or the words that a gradient's blocks are told apart by; nothing for others."""
     violation = result.violation
     if violation and violation.kind in ("crash", "hang", "death"):
         return violation.kind, violation.description.splitlines()[0]
     if "deterministic" in result.follows:
         return result.follows
+    if result.follows == COUPLED:
+        return COUPLED
     if violation and violation.diagnosis and laws()[result.job.law].family == "gradient":
         return violation.diagnosis
     return id(result)

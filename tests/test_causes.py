@@ -350,6 +350,16 @@ def test_where_each_may_follow_from_another_one_of_them_is_the_cause() -> None:
     assert verdicts(*found) == [(F, "deterministic"), (F, "deterministic"), (V, ""), (V, "")]
 
 
+def test_a_crash_that_only_a_used_implementation_shows_is_one_with_its_wrong_answers() -> None:
+    found = [result("answers", follows=REMEMBERED), result("gradient-theta", follows=REMEMBERED), result("answers")]
+    for each in found:
+        if each.job.law == "answers":
+            assert each.violation
+            each.violation.kind = "crash"
+    assert verdicts(*found[:2]) == [(F, "gradient-theta"), (V, "")]
+    assert verdicts(*found[1:]) == [(V, ""), (V, "")]  # a crash of the first call is another cause
+
+
 def test_what_no_data_point_alone_shows_is_one_cause_in_both_passes() -> None:
     """One rule for stopping, that of the whole batch, serves both."""
     found = [result("existence", follows=COUPLED), result("adjoint-certificate", follows=COUPLED), result("mass")]

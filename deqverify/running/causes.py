@@ -70,7 +70,8 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
     # Nothing that it may follow from is violated: a cause, or one with others that are alike.
     causes = [result for result in mine if not any(law in by_law and law != result.job.law for law in result.follows)]
     heads: dict[object, str] = {}
-    for result in sorted(causes, key=lambda result: len(premises(laws()[result.job.law]))):  # the most basic first
+    # The most basic first, and what says most: a wrong answer more than none.
+    for result in sorted(causes, key=lambda result: (_ended(result), len(premises(laws()[result.job.law])))):
         head = heads.setdefault(_alike(result), result.job.law)
         if head == result.job.law:
             alone.add(head)
@@ -101,18 +102,23 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
 
 
 def _alike(result: Result) -> object:
-    """What violations that are one have in common: the words of a crash or a hang, the state that only a used
-    implementation shows, what no data point alone shows, or the words that a gradient's blocks are told apart by; nothing for others."""
+    """What violations that are one have in common: the state that only a used implementation shows, by a crash too,
+    what no data point alone shows, the words of a crash or a hang, or those that a gradient's blocks are told apart by;
+    nothing for others."""
     violation = result.violation
-    if violation and violation.kind in ("crash", "hang", "death"):
-        return violation.kind, violation.description.splitlines()[0]
-    if "deterministic" in result.follows:
+    if "deterministic" in result.follows or result.follows == COUPLED:
         return result.follows
-    if result.follows == COUPLED:
-        return COUPLED
+    if _ended(result):
+        assert violation
+        return violation.kind, violation.description.splitlines()[0]
     if violation and violation.diagnosis and laws()[result.job.law].family == "gradient":
         return violation.diagnosis
     return id(result)
+
+
+def _ended(result: Result) -> bool:
+    """Whether there was no answer."""
+    return result.violation is not None and result.violation.kind in ("crash", "hang", "death")
 
 
 def causes(results: Sequence[Result]) -> list[Cause]:

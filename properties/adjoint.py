@@ -258,3 +258,33 @@ def start_gradient(deq: Subject, problem: Problem, cotangent: Array, start: Arra
     yield finite("the gradient in z₀", found)
     size = truth.adjoints(cotangent)
     yield compare("‖∂⟨c, ẑ⟩/∂z₀‖_∞", truth.adjoints(found), truth.start_error, size)
+
+
+@law(
+    statement="from a given start z₀ the pull is that of the equilibrium too",
+    source="theory: contraction (uniqueness); theory: allowed-adjoint",
+    needs=("pull", "starts", "cell"),
+    rests_on=("uniqueness", "adjoint-certificate", "gradient-theta", "gradient-x"),
+    anomaly="wrong gradient from a given start",
+    at_stake="Whoever starts at the states of the last batch trains with another gradient than whoever starts anew.",
+    draws=lambda deq: any_problem(cotangent=True, start=lambda p: rounded_signals(deq, p.states))(deq),
+)
+def pull_from_start(deq: Subject, problem: Problem, cotangent: Array, start: Array) -> Iterator[Measurement | Fact]:
+    """The gradients of ``⟨c, ẑ⟩`` in every parameter and in x, solved from z₀ (n, *state): drawn where a certificate
+    says that there is one equilibrium, elsewhere the layer's own answer.
+
+    Every other law of gradients leaves the start to the layer. Bound: ``Errors.pulled``. Catches graphs that are built
+    from another state, or without the inputs, where a start is given.
+    """
+    anywhere = problem.certificate is not None
+    z0 = round_to(start * scale_of(problem.x), deq.dtype) if anywhere else deq.equilibrium(problem)
+    answer = deq.solve(problem, z0)
+    found = deq.pull(answer, cotangent)
+    truth = judged(deq, problem, cotangent, near=answer.z)
+    if not truth.in_range:
+        return
+    for block, gradient in found.items():
+        right, own = truth.pulled[block], own_rounding("the oracle's number", truth.pulled_own(block))
+        yield finite(f"the pull from z₀ in {block}", gradient)
+        distance, allowed = np.abs(gradient - right), truth.pulled_error(block) + own
+        yield compare(f"|pull from z₀ − its oracle|, in {block}", distance, allowed, np.abs(right))

@@ -13,8 +13,9 @@ from .common import cost, once
 LAWS = (
     "existence", "uniqueness", "restart", "enclosure", "trace", "solver-rate", "objective", "taylor", "gradient-theta",
     "gradient-B", "gradient-x", "energy", "adjoint-certificate", "cotangent-linearity", "repeated-pull",
-    "adjoint-identity", "second-order", "start-gradient", "linearity", "scale", "input-balance", "output-balance",
-    "balance-descent", "balance-flow", "relu-euler", "readout-floor", "overparameterised-descent", "scaled-descent",
+    "adjoint-identity", "second-order", "start-gradient", "pull-from-start", "linearity", "scale", "input-balance",
+    "output-balance", "balance-descent", "balance-flow", "relu-euler", "readout-floor", "overparameterised-descent",
+    "scaled-descent",
     "splitting-rate", "shift", "shift-gradient", "node-order", "node-order-gradient", "token-order",
     "token-order-gradient", "norm-kept", "symplectic", "mass", "positivity", "permutation",
     "column-shift", "gauge", "euler", "dissipation", "dissipation-floor", "projected-floor", "quotient-floor",

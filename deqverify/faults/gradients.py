@@ -13,7 +13,7 @@ from deqverify.cells.base import Parts, Theta
 from deqverify.claims import Claims
 from deqverify.faults.forward import first_places
 from deqverify.faults.registry import fault
-from deqverify.faults.sound import CONTRACTING, Sound, SoundNewton, SoundSweeps, TwiceNewton
+from deqverify.faults.sound import CONTRACTING, Sound, SoundNewton, SoundPicard, SoundSweeps, TwiceNewton
 from deqverify.implementations.protocol import Cotangents, Solution
 from deqverify.implementations.torch_base import TorchLayer
 from deqverify.reference.newton import newton_correction
@@ -297,3 +297,11 @@ class OneStepForData(Sound):
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
         z = super().equilibrium(cell, theta, x, z0)
         return z if x.requires_grad else cell.step(theta, x)(z.detach())
+
+
+@fault(cause="pull-from-start", killers=("pull-from-start",), subtlety="subtle")
+class InputsLostFromAStart(SoundPicard):
+    """Where a start is given no gradient reaches the inputs: it was meant for starts that are states of the inputs."""
+
+    def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
+        return super().equilibrium(cell, theta, x if z0 is None else x.detach(), z0)

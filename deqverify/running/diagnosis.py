@@ -36,6 +36,9 @@ OF_SEVERAL_CALLS = ("batching", "state", "arrays", "modes")
 OF_TRACES = frozenset({"traced", "trace"})
 """What laws need that judge the way to an answer: any iterate looks like an answer that was stopped early."""
 
+FROM_A_START = "pull-from-start"
+"""The law of gradients from a given start: readings ask for those from the layer's own, which may be right."""
+
 LEAST = 2
 """On one problem alone too many readings are the same number."""
 
@@ -65,7 +68,7 @@ def diagnosed(law: Law, subject: Subject, failure: Failure, effort: Effort, foll
 
 
 def _found(law: Law, subject: Subject, failure: Failure) -> str:
-    if OF_TRACES.intersection(law.needs):
+    if OF_TRACES.intersection(law.needs) or law.id == FROM_A_START:
         return ""
     seen = _failing(law, subject, failure)
     # A whole layer that is wrapped does not show its adjoint: nothing arrives at a probe that it does not know.

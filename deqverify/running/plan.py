@@ -118,6 +118,7 @@ FIRST = (
     "restart", "no-gradient", "deterministic", "settings-kept", "dtype-and-device", "status-nan", "objective",
     "column-shift", "empty-batch", "answers-kept", "in-place-update", "copies", "gradient-B", "energy", "second-order",
     "adjoint-identity", "repeated-pull", "modes", "memory-layout", "threads", "start-gradient", "frozen",
+    "pull-from-start",
 )  # fmt: skip
 """The laws that run first: each kills the most, for its seconds, of the known faults that those before it leave."""
 

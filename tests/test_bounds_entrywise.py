@@ -83,7 +83,7 @@ class Entrywise:
     def claimed(self, claim: Accuracy, X: Any, i: int, off: float) -> float:
         """In the 2-norm of data point i of X, for a residual that is off by ``off`` there otherwise."""
         if claim.exact:
-            return 0.0
+            return float(min(self.a.norm_floor, 2.0**-63))  # squares that underflow, in float32 at the latest
         S = [[float(s) for s in row] for row in self.exact.S]
         if claim.of == "value":
             across, down, off = self.gamma * max(sum(row) for row in S), self.gamma, off / (1.0 - self.gamma)

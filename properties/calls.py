@@ -84,7 +84,7 @@ def agree(which: str, found: Reply, expected: Reply, truth: Judge, whatever: boo
         yield compare(f"pull {which} − pull, in {block}", distance, allowed, np.abs(truth.pulled[block]))
 
 
-def again(deq: Subject, problem: Problem, cotangent: Array, claims: Claims) -> Evidence:
+def repeated_calls(deq: Subject, problem: Problem, cotangent: Array, claims: Claims) -> Evidence:
     """The same call three times, compared by what ``claims`` allow two answers to differ."""
     first = _outcome(deq, problem, cotangent)
     near = first.z if isinstance(first, Reply) else None

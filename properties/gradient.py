@@ -228,7 +228,7 @@ def energy(deq: Subject, problem: Problem) -> Iterator[Measurement | Fact]:
 
     The left side is the oracle's, beyond sizes of 32 the closed form's in float64 with its own errors. Bound:
     ``Errors.gradient`` weighted by |ĝ|. Catches a sign and a factor, of one block or of all; a block that is zero
-    adds nothing to either side, and is for :func:`gradient_theta` and its like.
+    adds nothing to either side, and is for gradient-theta and its like.
     """
     _, gradient = deq.value_and_grad(problem)
     truth = judged(deq, problem)

@@ -19,7 +19,6 @@ from deqverify.properties.calls import (
     Evidence,
     Reply,
     Scene,
-    again,
     agree,
     at_once,
     operations_on,
@@ -27,6 +26,7 @@ from deqverify.properties.calls import (
     other_weights,
     perform,
     plain_call,
+    repeated_calls,
     reply,
     usual_cotangent,
 )
@@ -79,7 +79,7 @@ def deterministic(deq: Subject, problem: Problem, cotangent: Array) -> Evidence:
     Bound: twice the rounding in ``Errors.z`` and ``Errors.pulled``, whatever accuracy is claimed. Catches random
     starts and probes, memory that was never written, and answers that wander with the number of the call.
     """
-    return again(deq, problem, cotangent, replace(deq.claims, forward=DIRECT, backward=DIRECT))
+    return repeated_calls(deq, problem, cotangent, replace(deq.claims, forward=DIRECT, backward=DIRECT))
 
 
 @law(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from deqverify.bounds import Arithmetic
 from deqverify.cells import cells
 from deqverify.correct import GROUPS, correct, implementations, make
 from deqverify.correct.direct import GTH
@@ -179,3 +180,24 @@ def test_the_campaign_says_what_is_rejected(
     monkeypatch.setattr(quiet, "correct_ones", lambda: {"broken": broken})
     assert quiet.correct(1, 0, 1.0) == 1
     assert "ALARM mass × correct[broken]" in capsys.readouterr().out
+
+
+def test_who_iterates_to_rounding_is_forgiven_what_the_squares_in_its_norm_cannot_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of linear equations too, in both passes: without that its answers to tiny questions are violations."""
+    deq, K = Subject(load("correct[to-rounding]"), "float64"), np.array([[0.5, 0.1], [0.0, 0.4]])
+    x, tiny = np.array([[1.0, 2.0]]), 1e-170
+    linear = CellProblem("linear", {"A": K, "U": np.eye(2)}, x, np.eye(2), np.zeros((2, 1)), Squared())
+    softmax = SoftmaxProblem(K, np.eye(2), x.T, np.zeros((2, 1)), 0.5, Squared())
+
+    def holds() -> set[bool]:
+        small = [problem.with_blocks(x=tiny * problem.x) for problem in (linear, softmax)]
+        forward = [all(seen.holds for seen in laws()["existence"].body(deq, problem=problem)) for problem in small]
+        pulled = laws()["adjoint-certificate"].body
+        back = [all(seen.holds for seen in pulled(deq, problem=p, cotangent=tiny * x)) for p in (linear, softmax)]
+        return {*forward, *back}
+
+    assert holds() == {True}
+    monkeypatch.setattr(Arithmetic, "unseen", 0.0)
+    assert holds() == {False}

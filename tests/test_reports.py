@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from deqverify import check_deq
 from deqverify.cli import main
 from deqverify.reporting import files, github, junit, machine, markdown, page
-from deqverify.reporting.wording import plain, strength
+from deqverify.reporting.wording import excess, plain, strength
 from deqverify.running.plan import Report
 from deqverify.running.results import Job, Result, Verdict
 from deqverify.running.tally import Tally
@@ -313,3 +313,17 @@ def test_a_green_report_says_what_half_of_its_examples_would_have_shown() -> Non
     fewer = replace(tally, examples=5)
     assert fewer.found_by_half == math.inf
     assert strength(Report([Result(one, Verdict.HOLDS, tally=fewer)])) == []
+
+
+@pytest.mark.parametrize(
+    ("ratio", "worst", "said"),
+    [
+        (1.6, None, "1.6 times what is allowed"),
+        (3.0, 0.004, "off by up to 0.4 %, 3 times what is allowed"),
+        (9.0, 1.3, "off by up to 130 %, 9 times what is allowed"),
+        (5e9, 1e5, "off by up to 1e+05 times its size, far beyond rounding and claims"),
+        (2.0, float("inf"), "2 times what is allowed"),
+    ],
+)
+def test_how_far_off_is_said_in_per_cent_of_the_size(ratio: float, worst: float | None, said: str) -> None:
+    assert excess(ratio, worst) == said

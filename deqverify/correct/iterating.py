@@ -104,28 +104,6 @@ class Variant(HonestPicard):
         return capped
 
 
-class ToRounding(HonestPicard):
-    """What it claims is rounding alone. ``ended`` sums squares in the dtype, which underflow, in place of the claim's
-    rule, which nothing but a residual of zero would meet."""
-
-    def __init__(self) -> None:
-        super().__init__(Accuracy(), most=1000, start=0.0, solves=False)
-        self.name = "Picard to rounding"
-
-    def limited(self, most: int) -> HonestPicard:
-        capped = ToRounding()
-        capped.most = min(most, self.most)
-        return capped
-
-    def ended(self, z: Any, f: Any) -> Status | None:
-        inner = tuple(range(1, f.ndim))
-        with np.errstate(all="ignore"):
-            residual, size = (np.sqrt(np.sum(a * a, axis=inner)) for a in (f - z, f))
-        if not np.isfinite(residual).all():
-            return Status.DIVERGED
-        return Status.CONVERGED if np.all(residual <= np.finfo(z.dtype).eps * size) else None
-
-
 class ForwardOnly(HonestPicard):
     """It says plainly that it has no backward pass, and raises where one is asked for."""
 
@@ -185,12 +163,6 @@ def rms_over_the_batch() -> HonestPicard:
     return HonestPicard(Accuracy(1e-4, atol=1e-6, norm="rms", per="batch"))
 
 
-@correct("to-rounding")
-def to_rounding() -> ToRounding:
-    """It iterates until the 2-norm of the residual is a unit in the last place, as the dtype sees it, if ever."""
-    return ToRounding()
-
-
 @correct("often-capped")
 def often_capped() -> HonestPicard:
     """Its cap of thirty steps seldom suffices, and it says so each time."""
@@ -215,6 +187,27 @@ class Damped(Variant):
 
     def ahead(self, z: Any, f: Any) -> Any:
         return (z + f) / 2
+
+
+@correct("to-rounding")
+class ToRounding(Variant):
+    """It iterates until the 2-norm of the residual is a unit in the last place, as the dtype sees it, if ever.
+
+    Rounding alone is what it claims, so that the claim's own rule would be met by a residual of zero alone. Squares are
+    summed in the dtype, and underflow.
+    """
+
+    tolerance = 0.0
+    cap = 1000
+    solved = False
+
+    def ended(self, z: Any, f: Any) -> Status | None:
+        inner = tuple(range(1, f.ndim))
+        with np.errstate(all="ignore"):
+            residual, size = (np.sqrt(np.sum(a * a, axis=inner)) for a in (f - z, f))
+        if not np.isfinite(residual).all():
+            return Status.DIVERGED
+        return Status.CONVERGED if np.all(residual <= np.finfo(z.dtype).eps * size) else None
 
 
 @correct("warm-started")

@@ -97,6 +97,11 @@ class CertifiedJudge(BallJudge):
         image, rounding = self._evaluated(self.z, 2.0**-52)
         return self._contraction[0] * self.states(np.abs(image - self.z) + rounding) * ROUNDED
 
+    @property
+    def _unseen(self) -> float:
+        """What a residual's 2-norm may be though none is seen: products that underflow, and squares that do."""
+        return self._arithmetic.tiny * int(np.prod(self.problem.state)) + self._arithmetic.unseen
+
     @cached_property
     def _left(self) -> Array:
         """What rounding may leave of a residual, in the 2-norm, (n,): twice one evaluation's, and ``3su(‖z‖ + ‖f‖)``;
@@ -109,7 +114,7 @@ class CertifiedJudge(BallJudge):
             solve = length(apply(growth, z.reshape(len(z), -1)), "2")
         else:
             solve = 2.0 * length(z, "2")
-        return 2.0 * length(noise, "2") + 3 * s * unit * solve + self._arithmetic.tiny * s + self._arithmetic.unseen
+        return 2.0 * length(noise, "2") + 3 * s * unit * solve + self._unseen
 
     @cached_property
     def in_range(self) -> bool:
@@ -221,7 +226,7 @@ class CertifiedJudge(BallJudge):
         _, noise = self._pulled_back(self.adjoint, 0.0, 2 * unit)
         _, moved = self._pulled_back(self.adjoint, self._per_point(self.z_error.total), 2.0**-52)
         solve = 3 * s * unit * length(apply(transposed(growths(self._jacobian)), flat), "2")
-        left = 2.0 * length(noise, "2") + solve + self._arithmetic.tiny * s + self._arithmetic.unseen
+        left = 2.0 * length(noise, "2") + solve + self._unseen
         found = self._allowed(self.claims.backward or Accuracy(), self.adjoint, left, norm, self._adjoint_own)
         carried = Bound({"error of the equilibrium, carried along": self._contraction[0] * length(moved, norm)})
         return found + carried

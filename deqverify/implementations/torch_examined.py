@@ -122,26 +122,29 @@ def _asking(what: str, calls: Any, dtype: str) -> Iterator[None]:
 
 def _float32(module: torch.nn.Module, dtype: str, what: str) -> str:
     """Where a tensor of another dtype may come from, and what to write instead."""
-    loose = [
-        f"{key + '.' if key else ''}{name}"
+    attributes = {
+        f"{key + '.' if key else ''}{name}": value
         for key, each in module.named_modules()
         for name, value in vars(each).items()
+    }
+    loose = [
+        name
+        for name, value in attributes.items()
         if isinstance(value, torch.Tensor) and value.is_floating_point() and str(value.dtype) != f"torch.{dtype}"
     ]
     listed = [
-        f"{key + '.' if key else ''}{name}"
-        for key, each in module.named_modules()
-        for name, value in vars(each).items()
+        name
+        for name, value in attributes.items()
         if isinstance(value, list | tuple) and any(isinstance(one, torch.Tensor | torch.nn.Module) for one in value)
     ]
-    if listed and not loose:
+    if loose:
+        leaf = loose[0].rpartition(".")[2]
+        where = f"{' and '.join(loose)} is a plain attribute, which no cast reaches: self.register_buffer({leaf!r}, …)"
+    elif listed:
         where = (
             f"{' and '.join(listed)} is a plain list, in which PyTorch finds no parameter: "
             "torch.nn.ParameterList(…), or torch.nn.ModuleList(…)"
         )
-    elif loose:
-        leaf = loose[0].rpartition(".")[2]
-        where = f"{' and '.join(loose)} is a plain attribute, which no cast reaches: self.register_buffer({leaf!r}, …)"
     else:
         where = (
             "a tensor that is made on the way has another dtype: write x.new_zeros(…), or torch.zeros(…, dtype=x.dtype)"
@@ -163,9 +166,9 @@ def _arrays(out: Any, what: str, fix: str) -> tuple[list[torch.Tensor], Callable
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor) and leaf.is_complex():
             raise TypeError(f"{what.partition('(')[0]}: {what} returned {_described(out)}; {REAL}")
-        if fields := [key for key, value in getattr(leaf, "__dict__", {}).items() if isinstance(value, torch.Tensor)]:
-            fix = f"state=lambda out: out.{fields[0]}"
         if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
+            fields = [key for key, value in getattr(leaf, "__dict__", {}).items() if isinstance(value, torch.Tensor)]
+            fix = f"state=lambda out: out.{fields[0]}" if fields else fix
             raise TypeError(
                 f"{what.partition('(')[0]}: {what} returned {_described(out)}; expected the state and nothing else, a "
                 f"tensor or a tuple of tensors, data points first: {fix}"

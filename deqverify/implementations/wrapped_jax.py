@@ -232,9 +232,9 @@ def _examined(calls: JaxCalls, claims: Claims) -> Array:
             check_states(given, mapped, "cell(params, z, x)")
     x = np.asarray(calls.inputs.packed([np.asarray(each, dtype=np.float64) for each in calls.example]))
     z = calls.answer(calls.own, x, claims.dtypes[0])
-    if calls.cell is not None and not calls.coupled and n > 1:
-        _check_points(calls, x, z)
     if calls.cell is not None:
+        if not calls.coupled and n > 1:
+            _check_points(calls, x, z)
         check_equation(lambda x, z: calls.image(calls.own, x, z, "float64"), x, z, "cell(params, z, x)")
     return z
 

@@ -66,11 +66,9 @@ def excess(ratio: float, worst: float | None) -> str:
     said = f"{ratio:.2g} times what is allowed" if ratio < TELLING else "far beyond rounding and claims"
     if worst is None or not 1e-3 <= worst < np.inf:
         return said
-    return (
-        f"off by up to {100 * worst:.2g} %, {said}"
-        if worst < 10
-        else f"off by up to {worst:.2g} times its size, {said}"
-    )
+    if worst >= 10:
+        return f"off by up to {worst:.2g} times its size, {said}"
+    return f"off by up to {100 * worst:.{0 if worst >= 0.1 else 1}f} %, {said}"
 
 
 TELLING = 1e6

@@ -108,8 +108,7 @@ def _alike(result: Result) -> object:
     violation = result.violation
     if "deterministic" in result.follows or result.follows == COUPLED:
         return result.follows
-    if _ended(result):
-        assert violation
+    if violation and _ended(result):
         return violation.kind, violation.description.splitlines()[0]
     if violation and violation.diagnosis and laws()[result.job.law].family == "gradient":
         return violation.diagnosis

@@ -18,7 +18,7 @@ import numpy as np
 from deqverify.clock import Interrupted, alarm
 from deqverify.implementations.subject import Question, Subject
 from deqverify.problem import Problem
-from deqverify.properties.calls import again, operations_on, other_input, other_weights, usual_cotangent
+from deqverify.properties.calls import operations_on, other_input, other_weights, repeated_calls, usual_cotangent
 from deqverify.registry import Law, laws, premises
 from deqverify.running.weighing import Fresh, Weight, arguments_of, ratio, weigh, weight
 from deqverify.trial import Effort, Evidence, Failure, run_trial
@@ -37,6 +37,10 @@ QUESTIONS = 12
 
 CALLS = 8
 """So many times one implementation is asked whether it answers alike: each is three calls."""
+
+WANDERING = 8.0
+"""What is wrong by no more than this factor beyond the differences from call to call may follow from them: a few calls
+show a part of the range of answers, and a law may amplify what they differ by."""
 
 REMEMBERED = ("history", "deterministic")
 """The laws of what a violation follows from that a fresh implementation does not show."""
@@ -64,7 +68,7 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
     """
     found = _of_whom(law, subject, fresh, failure, effort, retried)
     follows = law.id in REMEMBERED or "deterministic" in found.follows
-    if not follows and (found.failure.wavers or (not found.follows and _wanders(law, fresh, found.failure))):
+    if not follows and (found.failure.wavers or (not found.follows and _wanders(law, fresh, found.failure, effort))):
         found = replace(found, follows=(*found.follows, "deterministic"))
     if found.follows in (REMEMBERED, COUPLED) and not effort.expected:
         with suppress(Interrupted, Exception), alarm(min(ONE, effort.example_seconds)):  # what follows stays so
@@ -72,9 +76,9 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
     return found
 
 
-def _wanders(law: Law, fresh: Fresh, failure: Failure) -> bool:
-    """Whether answers to the same call differ by more than is claimed, and by no less than an eighth of what ``law``
-    finds wrong: then nothing else need be wrong with them."""
+def _wanders(law: Law, fresh: Fresh, failure: Failure, effort: Effort) -> bool:
+    """Whether answers to the same call differ by more than is claimed, and by not far less than ``law`` finds
+    wrong: then nothing else need be wrong with them."""
     problem, called = failure.arguments.get("problem"), laws()["deterministic"]
     if failure.kind != "wrong" or law.family in _ABOUT_CALLS or not isinstance(problem, Problem):
         return False
@@ -83,9 +87,10 @@ def _wanders(law: Law, fresh: Fresh, failure: Failure) -> bool:
         return False
     given = failure.arguments.get("cotangent")
     cotangent = usual_cotangent(problem) if given is None else given
-    with suppress(Interrupted, Exception), alarm(ONE):  # what cannot be asked explains nothing
-        seen = max((ratio(each) for each in again(deq, problem, cotangent, deq.claims)), default=0.0)
-        return 1.0 < seen < math.inf and weight(law, fresh(), failure.arguments).ratio <= 8.0 * seen
+    # What cannot be asked explains nothing.
+    with suppress(Interrupted, Exception), alarm(min(ONE, effort.example_seconds)):
+        seen = max((ratio(each) for each in repeated_calls(deq, problem, cotangent, deq.claims)), default=0.0)
+        return 1.0 < seen < math.inf and weight(law, fresh(), failure.arguments).ratio <= WANDERING * seen
     return False
 
 

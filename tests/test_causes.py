@@ -366,6 +366,15 @@ def test_what_no_data_point_alone_shows_is_one_cause_in_both_passes() -> None:
     assert verdicts(*found) == [(V, ""), (F, "existence"), (V, "")]
 
 
+def test_an_absolute_tolerance_is_one_cause_in_both_passes() -> None:
+    found = [result("adjoint-certificate"), result("existence"), result("mass")]
+    where = [f", where {what} are small: {diagnosis.ABSOLUTE}" for what in ("cotangents", "inputs")]
+    for each, what in zip(found, (*where, ""), strict=True):
+        assert each.violation
+        each.violation.diagnosis = f"stops early{what}"
+    assert verdicts(*found) == [(F, "existence"), (V, ""), (V, "")]
+
+
 def test_wrong_blocks_of_one_gradient_are_one_cause() -> None:
     """Whichever laws find them: their words name the same blocks."""
     words = "gives a wrong gradient in A, x; that in gamma is right"

@@ -311,7 +311,7 @@ class AdjointWarmStarted(SoundPicard):
 
 @fault(
     cause="adjoint-certificate",
-    said="stops the adjoint's iteration early",
+    said="a tolerance is absolute",
     killers=("status-backward",),
     subtlety="subtle",
 )

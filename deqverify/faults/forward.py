@@ -44,7 +44,13 @@ class StatusNeverSaid(SoundPicard):
         return Status.NOT_REPORTED
 
 
-@fault(cause="existence", said="stops early", killers=("scale",), subtlety="subtle", origin="locuslab/torchdeq#12")
+@fault(
+    cause="existence",
+    said="a tolerance is absolute",
+    killers=("scale",),
+    subtlety="subtle",
+    origin="locuslab/torchdeq#12",
+)
 class AbsoluteStopping(SoundPicard):
     """The stopping rule is absolute though the claim is relative."""
 
@@ -211,7 +217,7 @@ class LooserInTheEnd(SoundPicard):
         return SoundPicard().iterate(f, z)
 
 
-@fault(cause="existence", killers=("scale",), subtlety="rare")
+@fault(cause="existence", said="a tolerance is absolute", killers=("scale",), subtlety="rare")
 class AbsoluteFloor(SoundPicard):
     """The relative tolerance has an absolute one of 1e-8 beside it, which the claim does not mention."""
 

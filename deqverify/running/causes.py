@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from deqverify.registry import laws, premises
+from deqverify.running.diagnosis import ABSOLUTE
 from deqverify.running.premises import COUPLED, REMEMBERED
 from deqverify.running.results import Result, Verdict
 
@@ -103,13 +104,15 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
 
 def _alike(result: Result) -> object:
     """What violations that are one have in common: the state that only a used implementation shows, by a crash too,
-    what no data point alone shows, the words of a crash or a hang, or those that a gradient's blocks are told apart by;
-    nothing for others."""
+    what no data point alone shows, the words of a crash or a hang, a tolerance that is absolute in both passes, or the
+    words that a gradient's blocks are told apart by; nothing for others."""
     violation = result.violation
     if "deterministic" in result.follows or result.follows == COUPLED:
         return result.follows
     if violation and _ended(result):
         return violation.kind, violation.description.splitlines()[0]
+    if violation and ABSOLUTE in violation.diagnosis:
+        return ABSOLUTE
     if violation and violation.diagnosis and laws()[result.job.law].family == "gradient":
         return violation.diagnosis
     return id(result)

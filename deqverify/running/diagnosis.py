@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from deqverify.clock import Interrupted, alarm, now
+from deqverify.dtypes import Array
 from deqverify.dtypes import dtype as known_dtype
 from deqverify.implementations.failures import Reported, TargetFailure
 from deqverify.implementations.protocol import Status
@@ -39,6 +40,9 @@ OF_TRACES = frozenset({"traced", "trace"})
 FROM_A_START = "pull-from-start"
 """The law of gradients from a given start: readings ask for those from the layer's own, which may be right."""
 
+ABSOLUTE = "a tolerance is absolute"
+"""What makes an answer wrong that is wrong for small inputs, or cotangents, alone."""
+
 LEAST = 2
 """On one problem alone too many readings are the same number."""
 
@@ -46,7 +50,7 @@ MOST = 0.75
 """The share of the problems that a reading has to explain; on simple ones several readings are the same number."""
 
 FAR = 20
-"""Inputs of another scale are larger or smaller by two to this power."""
+"""Inputs, or cotangents, are tried at a scale of two to this power, and of one over it."""
 
 CIRCUMSTANCES: dict[tuple[str, ...], str] = {
     REMEMBERED: "is right in a first call and wrong in a later one",
@@ -171,22 +175,28 @@ def _of_blocks(law: Law, seen: list[Seen]) -> str:
 
 
 def _where_small(law: Law, seen: list[Seen]) -> str:
-    """That it is so of small inputs, or cotangents, alone: then a tolerance is absolute."""
+    """That it is so of small inputs, or cotangents, alone."""
     if any(known_dtype(each.deq.dtype).largest < 2.0 ** (4 * FAR) for each in seen):
         return ""
     smaller, larger = ([_scaled(law, each, 2.0**k) for each in seen] for k in (-FAR, FAR))
     if all(ratio > 1.0 for ratio in smaller) and all(ratio <= 1.0 for ratio in larger):
-        return f", where {'cotangents' if 'pull' in law.needs else 'inputs'} are small: a tolerance is absolute"
+        return f", where {'cotangents' if 'pull' in law.needs else 'inputs'} are small: {ABSOLUTE}"
     return ""
 
 
-def _scaled(law: Law, each: Seen, by: float) -> float:
-    """measured/allowed with inputs, or the cotangent where it is pulled back, times ``by``; NaN if nothing is told."""
+def _scaled(law: Law, each: Seen, size: float) -> float:
+    """measured/allowed with inputs, or the cotangent where it is pulled back, whose largest entry is ``size``; NaN if
+    nothing is told."""
     problem, cotangent = each.problem, each.cotangent
     if "pull" in law.needs:
-        cotangent = cotangent * by
+        cotangent = _of_size(cotangent, size)
     else:
-        problem = problem.with_inputs(problem.x * by, problem.Y)
+        problem = problem.with_inputs(_of_size(problem.x, size), problem.Y)
     arguments = arguments_of(law, Question(problem, cotangent))
     found = weight(law, each.deq, arguments) if arguments else None
     return found.ratio if found and (found.informative or found.ratio > 1.0) else np.nan
+
+
+def _of_size(array: Array, size: float) -> Array:
+    largest = float(np.abs(array).max(initial=0.0))
+    return array * (size / largest) if largest else array

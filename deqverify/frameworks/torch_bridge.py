@@ -133,7 +133,8 @@ class TorchFramework(Framework):
             "strided": lambda: array.new_zeros([2 * size for size in shape])[
                 (*[slice(None, None, 2)] * (axes - 1), slice(1, None, 2))
             ],
-            "offset": lambda: array.new_zeros(math.prod(shape) + 1)[1:].view(shape),
+            # By two, so that real pairs that stand for complex numbers stay whole: torch.view_as_complex asks for it.
+            "offset": lambda: array.new_zeros(math.prod(shape) + 2)[2:].view(shape),
         }[layout]()
         return view.copy_(array)
 

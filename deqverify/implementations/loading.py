@@ -7,7 +7,9 @@ import copy
 import importlib
 import inspect
 import re
+import sys
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -50,6 +52,12 @@ def parse(text: str) -> Target:
 
 def installed() -> dict[str, EntryPoint]:
     """Implementations that installed packages offer, by name."""
+    return dict(_installed_on(tuple(sys.path)))
+
+
+@lru_cache(maxsize=1)
+def _installed_on(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Kept, since a fresh implementation is made for many examples, and this reads a file of each package on ``path``."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
@@ -122,8 +130,10 @@ end otherwise, half done."""
 
 
 def forget() -> None:
-    """Lets imports that failed be tried again, where somebody may have mended them."""
+    """Lets imports that failed be tried again, where somebody may have mended them, and looks again at what is
+    installed."""
     _FAILED.clear()
+    _installed_on.cache_clear()
 
 
 def find(name: str) -> Any:

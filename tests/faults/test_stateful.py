@@ -31,14 +31,12 @@ from deqverify.problem import SoftmaxProblem
 from deqverify.registry import laws
 from deqverify.trial import Effort, Failure, replay
 
-THRESHOLDS = {  # the sizes (m, n) that what breaks beyond a size shrinks to; None where any will do
+THRESHOLDS = {  # the sizes (m, n) that what breaks beyond a size shrinks to, in both passes; None where any will do
     ("existence", DropsBeyondABuffer): (None, 65),
     ("existence", BlocksBeyond256): (257, 1),
     ("mass", BlocksBeyond): (129, 1),
     ("batch", DropsBeyondABuffer): (None, 65),
     ("adjoint-certificate", GradientOfTheFirst64): (None, 65),
-    ("energy", GradientOfTheFirst64): (None, 65),
-    ("dissipation", GradientOfTheFirst64): (None, 65),
 }
 OFTEN = 1000  # one example in twenty is large, and half of them in the states, half in the data points
 SHORTEST = {  # the operations that a failing history shrinks to

@@ -20,7 +20,10 @@ AROUND = ("own", "own", "near", "further")
 
 _SPREADS = {"own": 0.0, "near": 2.0**-7, "further": 2.0**-4}
 _ROWS = st.integers(0, 63)
-_INPUTS = ("example", "near", "gaussian", "small")
+_INPUTS = ("example", "near", "gaussian", "small", "tiny", "mixed")
+_SMALLER = {"small": (2.0**-4,), "tiny": (2.0**-14,), "mixed": (1.0, 2.0**-14)}
+"""Inputs, as shares of the example's, of one data point after the other: a tolerance that is absolute is met by
+anything where the state is tiny, and one for a whole batch where it is so beside others."""
 
 
 class Functions(Protocol):
@@ -91,8 +94,8 @@ class WrappedCell:
 
     def draw(self, draw: DrawFn, dtype: str, n: int, large: bool = False) -> tuple[dict[str, Array], Array]:
         """θ is the user's own, or every entry moved by a Gaussian of up to 1/16 of its parameter's root mean square; x
-        rows of the example, as they are or moved likewise, or Gaussians of its size where it has both signs. Shrinks to
-        the user's own θ and to the first row of the example."""
+        rows of the example, as they are, moved likewise or smaller, all of them or every other one, or Gaussians of its
+        size where it has both signs. Shrinks to the user's own θ and to the first row of the example."""
         spread = _SPREADS[draw(one_of(AROUND))]
         moves = draw_signal(draw, (sum(value.size for value in self.own.values()),)) if spread else None
         theta, begin = {}, 0
@@ -112,8 +115,9 @@ class WrappedCell:
             return rows
         if regime == "gaussian" and (self.example < 0).any() and (self.example > 0).any():
             return move * size_of(self.example)
-        if regime == "small":
-            return rows / 16.0
+        if regime in _SMALLER:
+            shares = np.resize(_SMALLER[regime], n)
+            return rows * shares.reshape(n, *[1] * (rows.ndim - 1))
         # A factor keeps zeros and signs, which may mean something to the user's function.
         return rows * (1.0 + np.clip(move, -3.0, 3.0) / 4.0)
 

@@ -52,6 +52,9 @@ MOST = 0.75
 FAR = 20
 """Inputs, or cotangents, are tried at a scale of two to this power, and of one over it."""
 
+GROWS = 32.0
+"""An absolute error is so much larger, beside the smallest of these, than at a scale of one; a relative one is not."""
+
 CIRCUMSTANCES: dict[tuple[str, ...], str] = {
     REMEMBERED: "is right in a first call and wrong in a later one",
     COUPLED: "is right for each data point alone and wrong among others",
@@ -178,8 +181,9 @@ def _where_small(law: Law, seen: list[Seen]) -> str:
     """That it is so of small inputs, or cotangents, alone."""
     if any(known_dtype(each.deq.dtype).largest < 2.0 ** (4 * FAR) for each in seen):
         return ""
-    smaller, larger = ([_scaled(law, each, 2.0**k) for each in seen] for k in (-FAR, FAR))
-    if all(ratio > 1.0 for ratio in smaller) and all(ratio <= 1.0 for ratio in larger):
+    smaller, usual, larger = ([_scaled(law, each, 2.0**k) for each in seen] for k in (-FAR, 0, FAR))
+    grows = all(small > max(1.0, GROWS * one) for small, one in zip(smaller, usual, strict=True))
+    if grows and all(ratio <= 1.0 for ratio in larger):
         return f", where {'cotangents' if 'pull' in law.needs else 'inputs'} are small: {ABSOLUTE}"
     return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,40 @@ def test_data_points_that_see_each_other_are_judged_together() -> None:
         assert trial.failure is None, (law, trial.failure)
     module.broken = "one-step"
     assert tried(deq, "gradient-x", "float64", 10, 0).failure
+
+
+class Stopping(nn.Module):
+    """Without biases: small inputs have small equilibria. ``far`` says whether a step is too long to stop."""
+
+    def __init__(self, far: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]):
+        super().__init__()
+        self.far, self.U = far, nn.Parameter(torch.ones(3, 2))
+
+    def f(self, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return 0.9 * torch.sin(z.roll(1, dims=1)) + x @ self.U.T
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = f = x.new_zeros(len(x), 3)
+        for _ in range(1000):
+            z, f = f, self.f(f, x)
+            if not bool(self.far((f - z).norm(dim=1), f.norm(dim=1)).any()):
+                break
+        return f
+
+
+@pytest.mark.parametrize(
+    ("far", "right"),
+    [
+        (lambda steps, sizes: steps > 1e-6 * sizes, True),
+        (lambda steps, _: steps > 1e-6, False),
+        (lambda steps, sizes: steps.norm() > 1e-6 * sizes.norm(), False),
+    ],
+    ids=["of each data point", "absolute", "of the whole batch"],
+)
+def test_a_rule_for_stopping_that_small_inputs_do_not_meet_is_caught(far: Any, right: bool) -> None:
+    module = Stopping(far)
+    deq = wrap_torch(module, module.f, example=torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))
+    assert (tried(deq, "existence", "float64", 60, 0).failure is None) is right
 
 
 class Hasty(torch_layers.ReluMLP):

@@ -57,7 +57,7 @@ def installed() -> dict[str, EntryPoint]:
 
 @lru_cache(maxsize=1)
 def _installed_on(path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """Kept, since a fresh implementation is made for many examples, and this reads a file of each package on ``path``."""
+    """Kept, since fresh implementations are made again and again, and this reads a file of each package on ``path``."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 

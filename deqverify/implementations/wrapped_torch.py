@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from deqverify.dtypes import Array
 from deqverify.frameworks.torch_bridge import gradients_of, leaves_of
 from deqverify.implementations.protocol import Cotangents, Pull, Solution
 from deqverify.implementations.torch_examined import examined, flattened, no_graph, numpy_of
-from deqverify.implementations.wrapping import Packing, check_example, check_floating, own_claims
+from deqverify.implementations.wrapping import CLAIMS, Packing, check_example, check_floating, own_claims
 
 _MOST_KEPT = 256
 """Converted arrays."""
@@ -42,7 +43,8 @@ def wrap_torch(
     dictionary of them; ``cell`` is a function of native tensors that uses the module's parameters, a method or a
     submodule; without it the layer is judged by what can be seen from outside. ``example`` is an input, or a tuple of
     inputs, of a few data points. ``state`` picks the equilibrium out of what the module returns, where that is more.
-    Without ``claims``, and where they say nothing of it, both passes are taken to be accurate to 1e-6, relative.
+    Without ``claims``, and where they say nothing of it, both passes are taken to be accurate to 1e-6, relative, and
+    pulls of what ``torch.compile`` made not to be repeatable.
     ``certificate`` says of parameters, by name, why there is one equilibrium, if anything is known.
 
     Parameters that require a gradient are judged; buffers, and what is frozen, stay what they are. The module itself
@@ -65,7 +67,8 @@ def wrap_torch(
     inputs = tuple(given.detach().cpu() for given in inputs)  # the device is asked for by whoever judges
     check_example([tuple(given.shape) for given in inputs])
     label = name or type(module).__name__
-    claims = own_claims(claims, f"cell of {label}")
+    usual = replace(CLAIMS, compiles=True, repeated_pulls=False) if _is_compiled(module) else CLAIMS
+    claims = own_claims(claims, f"cell of {label}", usual)
     calls = TorchCalls(module, cell, inputs, state)
     z = examined(calls, claims)
     packed = calls.inputs.packed([given.detach().double() for given in inputs])
@@ -73,6 +76,12 @@ def wrap_torch(
     coupled, given = not claims.separable, cell is not None
     wrapped = WrappedCell(claims.cells[0], own, numpy_of(packed), z, calls, coupled, given, certificate)
     return WrappedTorch(calls, claims, wrapped, label)
+
+
+def _is_compiled(module: torch.nn.Module) -> bool:
+    """Whether ``torch.compile`` made a part of it, whose backward pass refuses to be called again."""
+    parts = list(module.modules())
+    return any(hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) for part in parts)
 
 
 class TorchCalls:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from deqverify import check_deq, laws, losses
+from deqverify import Claims, check_deq, laws, losses
 from deqverify.cells.wrapped import WrappedCell
 from deqverify.implementations.subject import Subject
 from deqverify.implementations.wrapped_torch import wrap_torch
@@ -214,6 +214,22 @@ def test_a_rule_for_stopping_that_small_inputs_do_not_meet_is_caught(far: Any, r
     module = Stopping(far)
     deq = wrap_torch(module, module.f, example=torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))
     assert (tried(deq, "existence", "float64", 60, 0).failure is None) is right
+
+
+def test_of_a_compiled_module_repeated_pulls_are_asked_where_they_are_claimed() -> None:
+    """PyTorch says so itself: its backward pass was compiled for ``retain_graph=False``."""
+
+    def wrapped(module: nn.Module, **claims: bool) -> Claims:
+        given = Claims(**claims) if claims else None  # type: ignore[arg-type]
+        return wrap_torch(module, module.f, example=torch.randn(2, 2), claims=given).claims
+
+    plain = Stopping(lambda steps, sizes: steps > 1e-6 * sizes)
+    outside, inside = torch.compile(plain, backend="eager"), Stopping(plain.far)
+    assert wrapped(plain).repeated_pulls
+    inside.compile(backend="eager")
+    for module in (outside, inside):
+        assert (wrapped(module).repeated_pulls, wrapped(module).compiles) == (False, True)
+        assert wrapped(module, repeated_pulls=True).repeated_pulls
 
 
 class Hasty(torch_layers.ReluMLP):

@@ -16,7 +16,7 @@ from deqverify.bounds import Bound
 from deqverify.claims import DIRECT, Accuracy, Claims
 from deqverify.dtypes import Array, dtype
 from deqverify.errors.judge import Direction
-from deqverify.oracle.estimated import ENDS, SAFETY, central, length_beside, units
+from deqverify.oracle.estimated import ENDS, SAFETY, central, length_beside, signs, units
 from deqverify.wrapped_problem import WrappedProblem
 
 AMPLIFIED = 1e3
@@ -114,9 +114,23 @@ class ObservedJudge:
     def gradient(self) -> dict[str, Array]:
         return {**self.pulled, "B": self._slopes[1] @ self.z.reshape(self.problem.n, -1)}
 
+    @cached_property
+    def _carried(self) -> dict[str, float]:
+        """About what rounding in F does to the gradient in each block, which is most of it where F is zero but for
+        rounding: what the layer itself makes of the cotangent's part of it, for two patterns of signs."""
+        B, z = np.abs(self.problem.B), np.abs(self.z).reshape(self.problem.n, -1).T
+        rounding = B @ self._moved.reshape(self.problem.n, -1).T + self._summing(z)
+        off = (B.T @ self.problem.loss.spread(*self._outputs, rounding)).T.reshape(self.z.shape)
+        largest = dict.fromkeys(self.pulled, 0.0)
+        for pattern in (np.ones(off.shape), signs("carried", off.shape)):
+            found = self._functions.answer_pull(self.problem.theta, self.problem.x, pattern * off, self.dtype)
+            largest = {name: max(size, float(np.abs(found[name]).max(initial=0.0))) for name, size in largest.items()}
+        return largest
+
     def gradient_error(self, block: str) -> Bound:
         if block != "B":
-            return self.pulled_error(block)
+            own = np.full(np.shape(self.pulled[block]), SAFETY * self._carried[block])
+            return self.pulled_error(block) + Bound({"estimated effect of rounding in the outputs": own})
         dF, e = np.abs(self._slopes[1]), self.z_error.total.reshape(self.problem.n, -1)
         spread = self.problem.loss.spread(*self._outputs, self._F_error)
         size = np.abs(self.z).reshape(self.problem.n, -1)
@@ -129,8 +143,12 @@ class ObservedJudge:
     @cached_property
     def _F_error(self) -> Array:
         B, n = np.abs(self.problem.B), self.problem.n
-        rounding = (B.shape[1] + 2) * dtype(self.dtype).unit_roundoff * (B @ np.abs(self.z).reshape(n, -1).T)
-        return np.asarray(B @ self.z_error.total.reshape(n, -1).T + rounding)
+        return np.asarray(B @ self.z_error.total.reshape(n, -1).T + self._summing(np.abs(self.z).reshape(n, -1).T))
+
+    def _summing(self, z: Array) -> Array:
+        """Rounding of the sums in Bz, (p, n), of magnitudes z (s, n)."""
+        B = np.abs(self.problem.B)
+        return (B.shape[1] + 2) * dtype(self.dtype).unit_roundoff * (B @ z)
 
     @cached_property
     def in_range(self) -> bool:

@@ -152,6 +152,16 @@ def test_without_its_cell_a_layer_is_judged_from_outside() -> None:
         assert found[law].verdict is Verdict.HOLDS, (law, found[law].reason)
 
 
+@pytest.mark.parametrize("seed", [4, 5])
+def test_without_its_cell_an_output_that_is_zero_but_for_rounding_is_no_alarm(seed: int) -> None:
+    """What a layer normalisation without a shift gives sums to zero, which is what the simplest objective squares."""
+    deq = torch_layers.wrapped("attention", seed=seed, spent="alternating", closed=True)
+    exact, gradient = deq.cell.answer, laws()["gradient-theta"]  # type: ignore[union-attr]
+    assert np.abs(exact.sum(axis=(1, 2))).max() < 1e-5 * np.abs(exact).sum()
+    trial = tried(deq, gradient.id, "float64", 1, seed)
+    assert trial.failure is None, trial.failure
+
+
 def test_without_its_cell_a_wrong_gradient_and_a_memory_are_caught() -> None:
     example = torch.randn(4, 3)
     assert tried(closed(torch_layers.ReluMLP("one-step"), example), "gradient-theta", "float64", 10, 0).failure

@@ -124,7 +124,9 @@ class ObservedJudge:
         largest = dict.fromkeys(self.pulled, 0.0)
         for pattern in (np.ones(off.shape), signs("carried", off.shape)):
             found = self._functions.answer_pull(self.problem.theta, self.problem.x, pattern * off, self.dtype)
-            largest = {name: max(size, float(np.abs(found[name]).max(initial=0.0))) for name, size in largest.items()}
+            for name, size in largest.items():
+                entries = np.abs(np.nan_to_num(found[name], nan=np.inf))
+                largest[name] = max(size, float(entries.max(initial=0.0)))
         return largest
 
     def gradient_error(self, block: str) -> Bound:

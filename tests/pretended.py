@@ -67,8 +67,8 @@ class Pretended(torch.Tensor):
 
 
 def _each(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """``tree``, arguments of an operation, with each leaf changed. PyTorch's own function for any tree takes ten times
-    as long as all the rest here."""
+    """``tree``, arguments of an operation, with each leaf changed. PyTorch's own functions for any tree take more time
+    than all the rest here."""
     if isinstance(tree, (list, tuple)):
         return type(tree)([_each(branch, change) for branch in tree])
     if isinstance(tree, dict):

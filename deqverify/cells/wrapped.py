@@ -22,8 +22,8 @@ _SPREADS = {"own": 0.0, "near": 2.0**-7, "further": 2.0**-4}
 _ROWS = st.integers(0, 63)
 _INPUTS = ("example", "near", "gaussian", "small", "tiny", "mixed")
 _SMALLER = {"small": (2.0**-4,), "tiny": (2.0**-14,), "mixed": (1.0, 2.0**-14)}
-"""Inputs, as shares of the example's, of one data point after the other: a tolerance that is absolute is met by
-anything where the state is tiny, and one for a whole batch where it is so beside others."""
+"""By regime, what rows of the example are multiplied by in turn. An absolute tolerance says nothing of tiny states, and
+one for the whole batch nothing of those that are tiny beside others."""
 
 
 class Functions(Protocol):

@@ -115,24 +115,25 @@ class ObservedJudge:
         return {**self.pulled, "B": self._slopes[1] @ self.z.reshape(self.problem.n, -1)}
 
     @cached_property
-    def _carried(self) -> dict[str, float]:
+    def _off_by_outputs(self) -> dict[str, float]:
         """About what rounding in F does to the gradient in each block, which is most of it where F is zero but for
-        rounding: what the layer itself makes of the cotangent's part of it, for two patterns of signs."""
-        B, z = np.abs(self.problem.B), np.abs(self.z).reshape(self.problem.n, -1).T
-        rounding = B @ self._moved.reshape(self.problem.n, -1).T + self._summing(z)
-        off = (B.T @ self.problem.loss.spread(*self._outputs, rounding)).T.reshape(self.z.shape)
+        rounding: what the layer makes of the cotangent's part of it, beside the cotangent, for two patterns of signs.
+        """
+        slopes = self.problem.loss.spread(*self._outputs, self._F_rounding)
+        off = (np.abs(self.problem.B).T @ slopes).T.reshape(self.z.shape)
         largest = dict.fromkeys(self.pulled, 0.0)
-        for pattern in (np.ones(off.shape), signs("carried", off.shape)):
-            found = self._functions.answer_pull(self.problem.theta, self.problem.x, pattern * off, self.dtype)
-            for name, size in largest.items():
-                entries = np.abs(np.nan_to_num(found[name], nan=np.inf))
-                largest[name] = max(size, float(entries.max(initial=0.0)))
+        for pattern in (np.ones(off.shape), signs("outputs", off.shape)):
+            cotangent = self.cotangent + pattern * off
+            found = self._functions.answer_pull(self.problem.theta, self.problem.x, cotangent, self.dtype)
+            for name, value in self.pulled.items():
+                change = np.abs(np.nan_to_num(found[name] - value, nan=np.inf))
+                largest[name] = max(largest[name], float(change.max(initial=0.0)))
         return largest
 
     def gradient_error(self, block: str) -> Bound:
         if block != "B":
-            own = np.full(np.shape(self.pulled[block]), SAFETY * self._carried[block])
-            return self.pulled_error(block) + Bound({"estimated effect of rounding in the outputs": own})
+            off = np.full(np.shape(self.pulled[block]), SAFETY * self._off_by_outputs[block])
+            return self.pulled_error(block) + Bound({"estimated effect of rounding in the outputs": off})
         dF, e = np.abs(self._slopes[1]), self.z_error.total.reshape(self.problem.n, -1)
         spread = self.problem.loss.spread(*self._outputs, self._F_error)
         size = np.abs(self.z).reshape(self.problem.n, -1)
@@ -143,14 +144,16 @@ class ObservedJudge:
         return self._slopes[0], self.problem.Y
 
     @cached_property
-    def _F_error(self) -> Array:
+    def _F_rounding(self) -> Array:
+        """What rounding does to F, (p, n)."""
         B, n = np.abs(self.problem.B), self.problem.n
-        return np.asarray(B @ self.z_error.total.reshape(n, -1).T + self._summing(np.abs(self.z).reshape(n, -1).T))
+        z, moved = (array.reshape(n, -1).T for array in (np.abs(self.z), self._moved))
+        return np.asarray(B @ moved + (B.shape[1] + 2) * dtype(self.dtype).unit_roundoff * (B @ z))
 
-    def _summing(self, z: Array) -> Array:
-        """Rounding of the sums in Bz, (p, n), of magnitudes z (s, n)."""
-        B = np.abs(self.problem.B)
-        return (B.shape[1] + 2) * dtype(self.dtype).unit_roundoff * (B @ z)
+    @cached_property
+    def _F_error(self) -> Array:
+        claimed = self._claimed(self.claims.forward, np.abs(self.z)).reshape(self.problem.n, -1).T
+        return np.asarray(self._F_rounding + np.abs(self.problem.B) @ claimed)
 
     @cached_property
     def in_range(self) -> bool:

@@ -57,7 +57,8 @@ def installed() -> dict[str, EntryPoint]:
 
 @lru_cache(maxsize=1)
 def _installed_on(path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """Kept, since fresh implementations are made again and again, and this reads a file of each package on ``path``."""
+    """The same for one ``sys.path``: kept, since this reads a file of each package there, and implementations are made
+    anew for many examples."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 

@@ -79,9 +79,12 @@ def wrap_torch(
 
 
 def _is_compiled(module: torch.nn.Module) -> bool:
-    """Whether ``torch.compile`` made a part of it, whose backward pass refuses to be called again."""
-    parts = list(module.modules())
-    return any(hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) for part in parts)
+    """Whether ``torch.compile``, or a module's own ``compile``, made a part of it: then its backward pass refuses to be
+    called again. PyTorch says so in attributes of its own alone."""
+    return any(
+        hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
+        for part in module.modules()
+    )
 
 
 class TorchCalls:

@@ -50,10 +50,11 @@ MOST = 0.75
 """The share of the problems that a reading has to explain; on simple ones several readings are the same number."""
 
 FAR = 20
-"""Inputs, or cotangents, are tried at a scale of two to this power, and of one over it."""
+"""Inputs, or cotangents, are tried at a size of two to this power, of one, and of one over it."""
 
 GROWS = 32.0
-"""An absolute error is so much larger, beside the smallest of these, than at a scale of one; a relative one is not."""
+"""measured/allowed of an absolute error is so much larger at the smallest of these sizes than at one; that of a
+relative error is much the same."""
 
 CIRCUMSTANCES: dict[tuple[str, ...], str] = {
     REMEMBERED: "is right in a first call and wrong in a later one",
@@ -202,5 +203,6 @@ def _scaled(law: Law, each: Seen, size: float) -> float:
 
 
 def _of_size(array: Array, size: float) -> Array:
+    """``array`` times the number that makes its largest entry ``size``; zeros stay zeros."""
     largest = float(np.abs(array).max(initial=0.0))
     return array * (size / largest) if largest else array

@@ -156,10 +156,32 @@ def test_without_its_cell_a_layer_is_judged_from_outside() -> None:
 def test_without_its_cell_an_output_that_is_zero_but_for_rounding_is_no_alarm(seed: int) -> None:
     """What a layer normalisation without a shift gives sums to zero, which is what the simplest objective squares."""
     deq = torch_layers.wrapped("attention", seed=seed, spent="alternating", closed=True)
-    exact, gradient = deq.cell.answer, laws()["gradient-theta"]  # type: ignore[union-attr]
-    assert np.abs(exact.sum(axis=(1, 2))).max() < 1e-5 * np.abs(exact).sum()
-    trial = tried(deq, gradient.id, "float64", 1, seed)
+    answer = deq.cell.answer  # type: ignore[union-attr]
+    assert np.abs(answer.sum(axis=(1, 2))).max() < 1e-5 * np.abs(answer).sum()
+    trial = tried(deq, "gradient-theta", "float64", 1, seed)
     assert trial.failure is None, trial.failure
+
+
+class Adding(torch.autograd.Function):
+    """The identity; its gradient has one more than it should."""
+
+    @staticmethod
+    def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_: Any, cotangent: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return cotangent + 1.0
+
+
+class Adds(torch_layers.ReluMLP):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(Adding.apply(x))
+
+
+def test_without_its_cell_what_is_added_to_a_gradient_does_not_excuse_itself() -> None:
+    """What rounding in the outputs does is what a pull changes by, and not what a pull of little gives."""
+    assert tried(closed(Adds(), torch.randn(4, 3)), "gradient-x", "float64", 10, 0).failure
 
 
 def test_without_its_cell_a_wrong_gradient_and_a_memory_are_caught() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,8 @@ def say_troubles(console: Any) -> None:
 @with_laws
 @click.option("--max-examples", type=click.IntRange(1), help="Examples for each law and target.")
 @click.option("--max-time", type=click.FloatRange(0.1), help="Seconds for each law and target.")
+@click.option("--max-minutes", type=click.FloatRange(0.1), help="Minutes of the workers that the laws share for each "
+              "target, twice that if it compiles.  [default: 3.2 in the default profile, else no limit]")  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(0), help="Draw the same problems each time; earlier failures are not replayed."
 )
@@ -107,6 +110,7 @@ def run(
     law_patterns: tuple[str, ...],
     max_examples: int | None,
     max_time: float | None,
+    max_minutes: float | None,
     seed: int | None,
     dtypes: tuple[str, ...],
     only: tuple[str, ...],
@@ -164,6 +168,7 @@ def run(
             profile_name,
             max_examples,
             max_time,
+            max_minutes,
             seed,
             known,
             database=databases.check(database) if database else str(DATABASE.absolute()),
@@ -234,10 +239,9 @@ def _header(chosen: Any, device: str) -> str:
 
     shown = ", ".join(f"{name} {number}" for name, number in versions().items())
     seed = "fresh" if chosen.seed is None else chosen.seed
-    effort = (
-        f"profile {chosen.name}: {chosen.examples} examples, {chosen.seconds:g} s a law, seed {seed}, device {device}"
-    )
-    return f"{shown}\n{effort}"
+    most = "" if math.isinf(chosen.target_seconds) else f", {chosen.target_seconds:g} s of the workers a target"
+    limits = f"{chosen.examples} examples, {chosen.seconds:g} s a law{most}"
+    return f"{shown}\nprofile {chosen.name}: {limits}, seed {seed}, device {device}"
 
 
 @click.command()

@@ -31,6 +31,9 @@ LEAST_SHARE = 0.2
 EASY = 0.9
 """Up to this γ problems are well-conditioned: where most of them are reported as failed, "holds" would say too much."""
 
+TIME_LIMIT = "time limit"
+"""Why a trial stopped before it had all its examples."""
+
 SHRINKING = 4
 """Shrinking may take this part of the time that a trial has."""
 
@@ -58,7 +61,8 @@ class Effort:
     With ``push`` half of the examples climb towards a larger measured/allowed (``hypothesis.target``): better at
     finding what a bound forgets, and no fair sample of anything. A ``brief`` trial asks for a part of a law's examples:
     those on its "main" cell, or the "others": the cells that share its examples, and what is large. What is
-    ``expected`` to fail is neither shrunk nor weighed: it was, when it was written down.
+    ``expected`` to fail is neither shrunk nor weighed: it was, when it was written down. After ``share`` seconds in
+    which nothing failed, those of compiling included, nothing more is tried.
     """
 
     examples: int = 100
@@ -69,6 +73,7 @@ class Effort:
     push: bool = False
     brief: Brief = ""
     expected: bool = False
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -213,8 +218,10 @@ def run_trial(
 
     def example(arguments: dict[str, Any]) -> None:
         nonlocal enough
-        if clock.now() - started > enough:
-            raise Interrupted("time limit")
+        elapsed = clock.now() - started
+        spent = max(elapsed, time.process_time() - begun)
+        if elapsed > enough or (effort.share is not None and trial.failure is None and spent > effort.share):
+            raise Interrupted(TIME_LIMIT)
         if announce:
             announce(arguments)
         try:

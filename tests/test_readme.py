@@ -149,7 +149,7 @@ def test_the_workflow_parses_and_its_commands_have_valid_options() -> None:
     (own,) = [command for command in commands if command[0] == "deqverify"]
     context = main.commands[own[1]].make_context(own[1], own[2:])  # UsageError for what is no option
     assert context.params["targets"] == ("mine:my_deq",)
-    assert context.params["max_time"] == 5.0
+    assert context.params["max_minutes"] == 6.0
     kept = [step for step in steps if step.get("uses", "").startswith("actions/cache/")]
     restored, saved = kept
     assert saved["if"] == "always()"  # a step that fails is what finds counterexamples

@@ -12,6 +12,7 @@ from deqverify.registry import OTHER_CELLS
 from deqverify.running.causes import Cause, holding_dtypes
 from deqverify.running.plan import Report
 from deqverify.running.results import Verdict
+from deqverify.trial import TIME_LIMIT
 
 LEGEND = {
     Verdict.HOLDS: "no counterexample; the bounds could have told, in so many of the examples where a share is given",
@@ -91,7 +92,21 @@ def remarks(report: Report) -> list[str]:
         for column, count in counts.items()
         if count
     ]
+    found += [f"{column}: {said}" for column in counts if (said := _cut_short(report, column))]
     return found + [f"not tried: {what}" for what in report.untried]
+
+
+def _cut_short(report: Report, column: str) -> str:
+    """How many laws hold on fewer examples than they were to have, as there was no time for more; empty for none."""
+    short = [r.examples for r in report.of(Verdict.HOLDS) if r.reason == TIME_LIMIT and r.job.column == column]
+    if not short:
+        return ""
+    laws = "1 law holds" if len(short) == 1 else f"{len(short)} laws hold"
+    return f"{laws} on the {_between(short)} examples that there was time for (--max-minutes, --max-time)"
+
+
+def _between(numbers: Sequence[int]) -> str:
+    return f"{min(numbers)} to {max(numbers)}" if min(numbers) < max(numbers) else str(numbers[0])
 
 
 STRENGTH = {"enclosure": "an equilibrium", "energy": "a gradient"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Profile:
     """``examples`` and soft ``seconds`` for each (law, implementation); a single example that takes
-    ``example_seconds``, the time that it waits for a processor left out, is a hang.
+    ``example_seconds``, the time that it waits for a processor left out, is a hang. All laws together share
+    ``target_seconds`` of the workers for each target (:mod:`deqverify.running.budget`).
 
     With a ``seed`` a run is reproducible and neither reads nor writes the store of earlier failures.
     """
@@ -18,6 +20,7 @@ class Profile:
     seconds: float
     seed: int | None = None
     example_seconds: float = 20.0
+    target_seconds: float = math.inf
 
     @property
     def hard_seconds(self) -> float:
@@ -28,7 +31,7 @@ class Profile:
 
 PROFILES = {
     "quick": Profile("quick", 40, 10.0),
-    "default": Profile("default", 100, 20.0),
+    "default": Profile("default", 100, 20.0, target_seconds=190.0),
     "ci": Profile("ci", 200, 60.0, seed=0),
     "thorough": Profile("thorough", 2000, 600.0),
 }

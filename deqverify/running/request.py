@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,8 @@ class Request:
     """``targets`` to be verified by ``laws`` (ids or families) on ``cells`` in ``dtypes``; empty means all, or all that
     are claimed.
 
-    ``profile`` is a profile or the name of one; ``examples``, ``seconds`` and ``seed`` replace its own.
+    ``profile`` is a profile or the name of one; ``examples``, ``seconds`` and ``seed`` replace its own. So do
+    ``minutes`` of the workers for each target; where ``seconds`` for each law are given, there is no other limit.
     ``expectations`` are the violations that are known. ``database`` is the folder, or the address of the Redis server,
     in which Hypothesis keeps failing examples, and ``counterexamples`` the folder in which counterexamples are kept as
     data; None: nothing is kept or tried again.
@@ -43,6 +45,7 @@ class Request:
     profile: str | Profile = "default"
     examples: int | None = None
     seconds: float | None = None
+    minutes: float | None = None
     seed: int | None = None
     expectations: Sequence[Expectation] = ()
     database: str | None = str(DATABASE)
@@ -61,7 +64,7 @@ class Request:
         check_cells(self.cells)
         object.__setattr__(self, "dtypes", _several([dtype(each).name for each in self.dtypes], "dtypes"))
         check_device(self.device, self.remote)
-        for name, least in (("examples", 1), ("seconds", 0.1), ("seed", 0)):
+        for name, least in (("examples", 1), ("seconds", 0.1), ("minutes", 0.1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ValueError(f"{name}: must be at least {least}, got {value!r}")
@@ -77,6 +80,10 @@ class Request:
         """The profile with what replaces it."""
         chosen = profile(self.profile) if isinstance(self.profile, str) else self.profile
         changes: dict[str, Any] = {"examples": self.examples, "seconds": self.seconds, "seed": self.seed}
+        if self.minutes is not None:
+            changes["target_seconds"] = 60.0 * self.minutes
+        elif self.seconds is not None:
+            changes["target_seconds"] = math.inf
         return dataclasses.replace(chosen, **{name: value for name, value in changes.items() if value is not None})
 
 

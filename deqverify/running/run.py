@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -10,6 +12,7 @@ from functools import cached_property
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.registry import laws
 from deqverify.running import counterexamples
+from deqverify.running.budget import Budget
 from deqverify.running.convicting import convictions
 from deqverify.running.events import (
     Event,
@@ -105,7 +108,9 @@ class Run:
                 continue
             yield JobFinished(found[-1])
         over = {result.job.target for result in found if result.verdict is Verdict.VIOLATED}
-        for event in in_rounds(left, self._executor, over if self.request.fail_fast else None):
+        for event in in_rounds(
+            left, self._executor, self.request.effort.target_seconds, over if self.request.fail_fast else None
+        ):
             if not isinstance(event, JobFinished):
                 yield event
                 continue
@@ -166,31 +171,44 @@ class Run:
 
 
 def in_rounds(
-    jobs: Sequence[Job], executor: Executor, over: set[str] | None = None
+    jobs: Sequence[Job], executor: Executor, seconds: float = math.inf, over: set[str] | None = None
 ) -> Iterator[JobStarted | JobPaused | JobFinished]:
     """What happens to ``jobs``, each finished once: in the first rounds of a few examples, of the laws that run first
-    and in the first dtype of each target, what is violated already; all others afterwards.
+    and in the first dtype of each target, what is violated already; all others afterwards. Those of each target share
+    ``seconds`` of the workers.
 
     Jobs of targets in ``over`` are left out, where it is given: a target is put there at its first violation."""
-
-    def left(some: Iterable[Job]) -> Iterator[Job]:
-        """Asked one by one as workers become free, so that what was found meanwhile counts."""
-        return (job for job in some if over is None or job.target not in over)
-
-    def followed(some: Iterable[Job]) -> Iterator[JobStarted | JobFinished]:
-        for event in executor.follow(some):
-            if over is not None and isinstance(event, JobFinished) and _unexpected(event.result):
-                over.add(event.result.job.target)
-            yield event
-
     early: dict[tuple[str, str], Job] = {}
     for job in jobs:
         if job.first:
             early.setdefault((job.target, job.law), job)
-    found = set()
-    for examples, part in ROUNDS:
-        few = [job for job in early.values() if job.examples >= 2 * examples and job not in found]
-        brief: Iterable[Job] = (dataclasses.replace(job, examples=examples, brief=part) for job in left(few))
+    rounds = [
+        [dataclasses.replace(job, examples=few, brief=part) for job in early.values() if job.examples >= 2 * few]
+        for few, part in ROUNDS
+    ]
+    budget = Budget(seconds, [*jobs, *itertools.chain(*rounds)])
+
+    def left(some: Iterable[Job]) -> Iterator[Job]:
+        """Asked one by one as workers become free, so that what was found and spent meanwhile counts."""
+        for job in some:
+            hurried = job.brief and budget.short(job.target)  # what would be tried twice is time that others lack
+            if hurried or job.key in found or (over is not None and job.target in over):
+                budget.dropped(job)
+            else:
+                yield budget.granted(job)
+
+    def followed(some: Iterable[Job]) -> Iterator[JobStarted | JobFinished]:
+        for event in executor.follow(left(some)):
+            if isinstance(event, JobFinished):
+                budget.spent(event.result)
+                if over is not None and _unexpected(event.result):
+                    over.add(event.result.job.target)
+                job = dataclasses.replace(event.result.job, share=None)  # the job as it was planned
+                event = JobFinished(dataclasses.replace(event.result, job=job))
+            yield event
+
+    found = set[tuple[str, str]]()
+    for brief in rounds:
         for event in followed(brief):
             if isinstance(event, JobStarted):
                 yield event
@@ -198,11 +216,11 @@ def in_rounds(
                 yield JobPaused(event.result.job, event.result)
             else:
                 tried = event.result.job
-                whole = early[tried.target, tried.law]
-                found.add(whole)
-                job = dataclasses.replace(tried, examples=whole.examples, brief="")
+                found.add(tried.key)
+                whole = early[tried.target, tried.law].examples
+                job = dataclasses.replace(tried, examples=whole, brief="")
                 yield JobFinished(dataclasses.replace(event.result, job=job))
-    yield from followed(left(job for job in jobs if job not in found))
+    yield from followed(jobs)
 
 
 def _unexpected(result: Result) -> bool:

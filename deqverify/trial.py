@@ -213,13 +213,14 @@ def run_trial(
     """
     trial = Trial()
     severity = Severity()
-    started, begun = clock.now(), time.process_time()
+    started, begun, since = clock.now(), time.process_time(), time.monotonic()
     enough = effort.seconds
 
     def example(arguments: dict[str, Any]) -> None:
         nonlocal enough
         elapsed = clock.now() - started
-        spent = max(elapsed, time.process_time() - begun)
+        own = min(time.process_time() - begun, time.monotonic() - since)  # several threads are no more than the wall's
+        spent = max(elapsed, own)
         if elapsed > enough or (effort.share is not None and trial.failure is None and spent > effort.share):
             raise Interrupted(TIME_LIMIT)
         if announce:

@@ -44,7 +44,7 @@ class Taking(Executor):
             busy = examples * self.cost + self.beyond
             self.took += busy
             reason = TIME_LIMIT if examples < job.examples else ""
-            yield JobFinished(Result(job, Verdict.HOLDS, reason, examples, examples, busy=busy))
+            yield JobFinished(Result(job, Verdict.HOLDS, reason, examples, examples, seconds=busy, busy=busy))
 
 
 def report_of(executor: Executor, seconds: float = SECONDS) -> Report:
@@ -86,11 +86,11 @@ def test_a_share_is_never_nothing_and_what_is_dropped_is_left_to_the_others() ->
     first = budget.granted(jobs[0])
     assert first.share == pytest.approx(1.0 / 3.0)
     budget.dropped(jobs[1])
-    budget.spent(Result(first, Verdict.HOLDS, examples=1, busy=0.5))
+    budget.spent(Result(first, Verdict.HOLDS, examples=1, seconds=0.5, busy=0.5))
     second = budget.granted(jobs[2])
     assert second.share == pytest.approx(0.5 - (0.5 - 1.0 / 3.0))
     budget = Budget(1.0, jobs)
-    budget.spent(Result(budget.granted(jobs[0]), Verdict.HOLDS, examples=1, busy=9.0))
+    budget.spent(Result(budget.granted(jobs[0]), Verdict.HOLDS, examples=1, seconds=9.0, busy=9.0))
     assert budget.granted(jobs[1]).share == LEAST
 
 
@@ -102,7 +102,8 @@ def test_a_trial_ends_with_its_share_and_compiling_counts(monkeypatch: pytest.Mo
         spent += 1.0  # of which the clock that forgives knows nothing
         yield Fact("it holds", True, "")
 
-    monkeypatch.setattr(trial.time, "process_time", lambda: spent)
+    monkeypatch.setattr(trial.time, "process_time", lambda: 4.0 * spent)  # on four threads
+    monkeypatch.setattr(trial.time, "monotonic", lambda: spent)
     monkeypatch.setattr(clock, "now", lambda: 0.0)
     draws = st.fixed_dictionaries({"number": st.integers()})
     effort = Effort(100, seconds=60.0, seed=0)

@@ -93,7 +93,8 @@ class Budget:
         """Counts in what the job of ``result`` took, which was granted before."""
         account = self._accounts[result.job.target]
         wall = time.monotonic() - self._begun.pop(result.job.key)
-        took = max(result.busy, result.seconds) if result.busy else wall  # a process that was ended says nothing
+        # A process that was ended says nothing; one of several threads is busy for more seconds than there are.
+        took = max(result.seconds, min(result.busy, wall)) if result.busy else wall
         account.seconds -= took
         account.ended += 1
         account.beyond += max(0.0, took - (math.inf if result.job.share is None else result.job.share))

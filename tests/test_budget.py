@@ -31,6 +31,7 @@ class Taking(Executor):
 
     def __init__(self, cost: float, beyond: float = 0.0, compiles: bool = False):
         self.cost, self.beyond, self.took = cost, beyond, 0.0
+        self.brief: list[Job] = []
         self.claims = Claims(dtypes=("float64",), compiles=compiles)
 
     def ask(self, targets: Iterable[str]) -> dict[str, Claims | str]:
@@ -39,6 +40,7 @@ class Taking(Executor):
     def follow(self, jobs: Iterable[Job]) -> Iterator[JobStarted | JobFinished]:
         for job in jobs:
             yield JobStarted(job)
+            self.brief += [job] if job.brief else []
             affordable = job.examples if job.share is None else int(job.share / self.cost)
             examples = max(1, min(job.examples, affordable))
             busy = examples * self.cost + self.beyond
@@ -65,6 +67,17 @@ def test_a_slow_target_is_tried_on_a_few_examples_of_every_law_within_its_time()
     assert all(1 <= result.examples < result.job.examples for result in report.results)
     counts = sorted(result.examples for result in report.results)
     assert counts[len(counts) // 2] >= 4
+
+
+def test_the_first_rounds_are_whole_and_end_where_it_shows_that_there_is_no_time_for_them() -> None:
+    slow, fast = Taking(0.25), Taking(0.01)
+    report_of(slow)
+    report_of(fast)
+    assert all(job.share is None for job in slow.brief)
+    assert 0 < len(slow.brief) < len(fast.brief) / 3
+    hardly = Taking(6.0)
+    report_of(hardly)
+    assert len(hardly.brief) == 1, "what is known of a tenth of the time is known"
 
 
 def test_what_jobs_take_beyond_their_shares_is_reserved() -> None:

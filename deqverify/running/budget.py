@@ -16,20 +16,19 @@ COMPILING = 2.0
 LEAST = 0.05
 """No job's share is below so many seconds; one example is tried in any case."""
 
-KNOWN = 0.01
-"""Once this part of a target's examples was tried, it is known what one takes."""
+KNOWN_EXAMPLES, KNOWN_SECONDS = 0.01, 0.1
+"""Once this part of a target's examples was tried, or of its seconds spent, it is known what an example takes."""
 
 
 @dataclass
 class _Account:
     """Of one target: ``seconds`` are left for ``jobs`` that have not begun, of ``coming`` examples. ``tried`` examples
-    of those that held took ``spent``, from ``known`` on enough to tell what one takes; ``ended`` jobs took ``beyond``
-    more than their shares: for a last example, for shrinking and for words."""
+    of those that held took ``spent``; ``ended`` jobs took ``beyond`` more than their shares: for a last example, for
+    shrinking and for words."""
 
     seconds: float
     jobs: int = 0
-    coming: float = 0.0
-    known: float = 0.0
+    coming: int = 0
     tried: int = 0
     spent: float = 0.0
     ended: int = 0
@@ -43,7 +42,10 @@ class _Account:
     @property
     def needed(self) -> float | None:
         """Seconds that all coming examples will take; None as long as that is not known."""
-        return self.coming * self.spent / self.tried if self.tried and self.tried >= self.known else None
+        known = self.tried >= KNOWN_EXAMPLES * (self.coming + self.tried) or self.spent >= KNOWN_SECONDS * (
+            self.seconds + self.spent
+        )
+        return self.coming * self.spent / self.tried if self.tried and known else None
 
     def share(self, examples: int) -> float:
         """Seconds for a job of ``examples``, the next of those that come: in proportion to them, or all that the others
@@ -68,15 +70,13 @@ class Budget:
             account = self._accounts.setdefault(job.target, _Account(most))
             account.coming += job.examples
             account.jobs += 1
-        for account in self._accounts.values():
-            account.known = KNOWN * account.coming
 
     def granted(self, job: Job) -> Job:
-        """``job`` with its share, less than its own seconds or not."""
+        """``job`` with its share, less than its own seconds or not; a brief one as it is."""
         share = self._accounts[job.target].share(job.examples)
         self.dropped(job)
         self._begun[job.key] = time.monotonic()
-        return dataclasses.replace(job, share=share) if math.isfinite(share) else job
+        return dataclasses.replace(job, share=share) if math.isfinite(share) and not job.brief else job
 
     def dropped(self, job: Job) -> None:
         """Leaves what ``job`` was to have to the others."""

@@ -191,8 +191,8 @@ def in_rounds(
     def left(some: Iterable[Job]) -> Iterator[Job]:
         """Asked one by one as workers become free, so that what was found and spent meanwhile counts."""
         for job in some:
-            hurried = job.brief and budget.short(job.target)  # what would be tried twice is time that others lack
-            if hurried or job.key in found or (over is not None and job.target in over):
+            late = job.brief and budget.short(job.target)  # what would be tried twice is time that others lack
+            if late or job.key in found or (over is not None and job.target in over):
                 budget.dropped(job)
             else:
                 yield budget.granted(job)

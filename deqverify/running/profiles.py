@@ -12,7 +12,8 @@ class Profile:
     ``example_seconds``, the time that it waits for a processor left out, is a hang. All laws together share
     ``target_seconds`` of the workers for each target (:mod:`deqverify.running.budget`).
 
-    With a ``seed`` a run draws the same problems in the same order, as many as its time allows, and neither reads nor writes the store of earlier failures.
+    With a ``seed`` a run draws the same problems in the same order, as many as its time allows, and neither reads nor
+    writes the store of earlier failures.
     """
 
     name: str

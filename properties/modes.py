@@ -54,7 +54,7 @@ def _some_blocks(problem: Problem) -> SearchStrategy[tuple[str, ...]]:
     statement="a gradient is the same where none is wanted in other blocks",
     source="the protocol; PyTorch, requires_grad; JAX, the arguments in which jax.vjp differentiates",
     needs=("equilibrium", "pull", "freezing"),
-    rests_on=("existence", "adjoint-certificate"),
+    rests_on=("existence", "adjoint-certificate", "gradient-theta", "gradient-x"),
     anomaly="wrong gradients where some are frozen",
     at_stake="Weights are trained on data, which wants no gradient, and fine-tuned while others are frozen.",
     judges_crashes=True,

@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from deqverify import clock, trial
 from deqverify.claims import Claims
 from deqverify.comparison import Fact
+from deqverify.implementations.loading import load
+from deqverify.implementations.subject import Subject
+from deqverify.registry import laws
 from deqverify.reporting.wording import remarks
+from deqverify.running import premises
 from deqverify.running.budget import COMPILING, LEAST, Budget
 from deqverify.running.events import JobFinished, JobStarted
 from deqverify.running.executors import Executor
@@ -123,6 +127,20 @@ def test_a_trial_ends_with_its_share_and_compiling_counts(monkeypatch: pytest.Mo
     assert run_trial(body, draws, None, effort).examples == 100
     cut = run_trial(body, draws, None, replace(effort, share=4.5))
     assert (cut.examples, cut.stopped) == (5, TIME_LIMIT)
+
+
+def test_what_a_violation_is_called_does_not_depend_on_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject(load("reference"), "float64")
+    efforts: list[Effort] = []
+
+    def trying(body: object, draws: object, deq: object, effort: Effort, *more: object) -> trial.Trial:
+        efforts.append(effort)
+        return trial.Trial()
+
+    monkeypatch.setattr(premises, "run_trial", trying)
+    law = laws()["gradient-x"]
+    assert premises._alone(law, [], [], subject, lambda: subject, Effort(5, share=0.0)) is None
+    assert [effort.share for effort in efforts] == [None]
 
 
 def test_a_report_says_which_examples_there_was_no_time_for() -> None:

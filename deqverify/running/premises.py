@@ -311,6 +311,9 @@ def _alone(
 
     seconds = min(SECONDS, effort.seconds)
     one = min(ONE, effort.example_seconds)
-    few = replace(effort, examples=EXAMPLES, seconds=seconds, example_seconds=one, database=None, push=False)
+    # What a verdict is called does not depend on how much of its target's time is left.
+    few = replace(
+        effort, examples=EXAMPLES, seconds=seconds, share=None, example_seconds=one, database=None, push=False
+    )
     found = run_trial(body, law.drawn(subject), subject, few, law.judges_crashes)
     return found.failure if found.failure and found.failure.kind == "wrong" else None

@@ -158,8 +158,8 @@ class Law:
             if draws is None or on is None or trial.failure or trial.error or trial.stopped:
                 return
             seconds, database = max(1.0, own.seconds - trial.seconds), own.database and part(own.database, name)
-            share = None if own.share is None else max(0.0, own.share - max(trial.seconds, trial.busy))
-            few = replace(own, examples=examples, seconds=seconds, share=share, database=database)
+            allotted = None if own.allotted is None else max(0.0, own.allotted - trial.spent)
+            few = replace(own, examples=examples, seconds=seconds, allotted=allotted, database=database)
             trial.add(run_trial(self.body, draws, on, few, self.judges_crashes, announce, observe))
 
         if own.brief == "main":

@@ -61,8 +61,8 @@ class Effort:
     With ``push`` half of the examples climb towards a larger measured/allowed (``hypothesis.target``): better at
     finding what a bound forgets, and no fair sample of anything. A ``brief`` trial asks for a part of a law's examples:
     those on its "main" cell, or the "others": the cells that share its examples, and what is large. What is
-    ``expected`` to fail is neither shrunk nor weighed: it was, when it was written down. After ``share`` seconds in
-    which nothing failed, those of compiling included, nothing more is tried.
+    ``expected`` to fail is neither shrunk nor weighed: it was, when it was written down. After ``allotted`` seconds
+    in which nothing failed, those of compiling included, nothing more is tried.
     """
 
     examples: int = 100
@@ -73,7 +73,7 @@ class Effort:
     push: bool = False
     brief: Brief = ""
     expected: bool = False
-    share: float | None = None
+    allotted: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ class Trial:
 
     ``easy`` examples have γ ≤ 0.9; ``not_finite`` counts answers that were reported as not converged and hold NaN or
     infinity, though the problem is finite. ``failed_at`` is the place of the first example that failed, from 1; 0
-    where none did; ``failed_after`` the processor's seconds until then.
+    where none did; ``failed_after`` the processor's seconds until then. ``seconds`` are those that count against the
+    limit of a law, ``busy`` the processor's, ``spent`` those that count against what it was allotted.
     """
 
     examples: int = 0
@@ -144,6 +145,7 @@ class Trial:
     busy: float = 0.0
     worst: float = 0.0
     seconds: float = 0.0
+    spent: float = 0.0
     failure: Failure | None = None
     stopped: str | None = None
     error: str | None = None
@@ -163,6 +165,7 @@ class Trial:
             "not_finite",
             "seconds",
             "busy",
+            "spent",
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.worst = max(self.worst, other.worst)
@@ -216,12 +219,14 @@ def run_trial(
     started, begun, since = clock.now(), time.process_time(), time.monotonic()
     enough = effort.seconds
 
+    def spent() -> float:
+        """Seconds of whatever kind: asleep, or computing, in several threads for no more than the wall's."""
+        return max(clock.now() - started, min(time.process_time() - begun, time.monotonic() - since))
+
     def example(arguments: dict[str, Any]) -> None:
         nonlocal enough
-        elapsed = clock.now() - started
-        own = min(time.process_time() - begun, time.monotonic() - since)  # several threads are no more than the wall's
-        spent = max(elapsed, own)
-        if elapsed > enough or (effort.share is not None and trial.failure is None and spent > effort.share):
+        over = effort.allotted is not None and trial.failure is None and spent() > effort.allotted
+        if over or clock.now() - started > enough:
             raise Interrupted(TIME_LIMIT)
         if announce:
             announce(arguments)
@@ -262,7 +267,7 @@ def run_trial(
             trial.error = "".join(traceback.format_exception(error)[-8:])
     if trial.failure and trial.failure.kind != "hang" and not effort.expected:
         _weigh(trial.failure, severity, body, strategy, subject, effort, crashes_fail)
-    trial.seconds, trial.busy = clock.now() - started, time.process_time() - begun
+    trial.seconds, trial.busy, trial.spent = clock.now() - started, time.process_time() - begun, spent()
     return trial
 
 

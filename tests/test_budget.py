@@ -45,7 +45,7 @@ class Taking(Executor):
         for job in jobs:
             yield JobStarted(job)
             self.brief += [job] if job.brief else []
-            affordable = job.examples if job.share is None else int(job.share / self.cost)
+            affordable = job.examples if job.allotted is None else int(job.allotted / self.cost)
             examples = max(1, min(job.examples, affordable))
             busy = examples * self.cost + self.beyond
             self.took += busy
@@ -77,7 +77,7 @@ def test_the_first_rounds_are_whole_and_end_where_it_shows_that_there_is_no_time
     slow, fast = Taking(0.25), Taking(0.01)
     report_of(slow)
     report_of(fast)
-    assert all(job.share is None for job in slow.brief)
+    assert all(job.allotted is None for job in slow.brief)
     assert 0 < len(slow.brief) < len(fast.brief) / 3
     hardly = Taking(6.0)
     report_of(hardly)
@@ -101,14 +101,14 @@ def test_a_share_is_never_nothing_and_what_is_dropped_is_left_to_the_others() ->
     jobs = [Job(law, "slow", "float64", "cpu", 100, 20.0, 20.0) for law in ("mass", "energy", "existence")]
     budget = Budget(1.0, jobs)
     first = budget.granted(jobs[0])
-    assert first.share == pytest.approx(1.0 / 3.0)
+    assert first.allotted == pytest.approx(1.0 / 3.0)
     budget.dropped(jobs[1])
     budget.spent(Result(first, Verdict.HOLDS, examples=1, seconds=0.5, busy=0.5))
     second = budget.granted(jobs[2])
-    assert second.share == pytest.approx(0.5 - (0.5 - 1.0 / 3.0))
+    assert second.allotted == pytest.approx(0.5 - (0.5 - 1.0 / 3.0))
     budget = Budget(1.0, jobs)
     budget.spent(Result(budget.granted(jobs[0]), Verdict.HOLDS, examples=1, seconds=9.0, busy=9.0))
-    assert budget.granted(jobs[1]).share == LEAST
+    assert budget.granted(jobs[1]).allotted == LEAST
 
 
 def test_a_trial_ends_with_its_share_and_compiling_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_a_trial_ends_with_its_share_and_compiling_counts(monkeypatch: pytest.Mo
     draws = st.fixed_dictionaries({"number": st.integers()})
     effort = Effort(100, seconds=60.0, seed=0)
     assert run_trial(body, draws, None, effort).examples == 100
-    cut = run_trial(body, draws, None, replace(effort, share=4.5))
+    cut = run_trial(body, draws, None, replace(effort, allotted=4.5))
     assert (cut.examples, cut.stopped) == (5, TIME_LIMIT)
 
 
@@ -139,8 +139,8 @@ def test_what_a_violation_is_called_does_not_depend_on_the_time_that_is_left(mon
 
     monkeypatch.setattr(premises, "run_trial", trying)
     law = laws()["gradient-x"]
-    assert premises._alone(law, [], [], subject, lambda: subject, Effort(5, share=0.0)) is None
-    assert [effort.share for effort in efforts] == [None]
+    assert premises._alone(law, [], [], subject, lambda: subject, Effort(5, allotted=0.0)) is None
+    assert [effort.allotted for effort in efforts] == [None]
 
 
 def test_a_report_says_which_examples_there_was_no_time_for() -> None:

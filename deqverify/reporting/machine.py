@@ -39,7 +39,7 @@ def document(report: Report) -> dict[str, Any]:
 
 def _entry(result: Result) -> dict[str, Any]:
     violation = result.violation and vars(result.violation)
-    job = {name: value for name, value in vars(result.job).items() if name != "share"}  # a worker's matter
+    job = {name: value for name, value in vars(result.job).items() if name != "allotted"}  # a worker's matter
     parts = {"job": job, "verdict": result.verdict.value, "violation": violation}
     return vars(result) | parts | {"tally": vars(result.tally)}
 

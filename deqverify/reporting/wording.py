@@ -92,17 +92,21 @@ def remarks(report: Report) -> list[str]:
         for column, count in counts.items()
         if count
     ]
-    found += [f"{column}: {said}" for column in counts if (said := _cut_short(report, column))]
+    found += _cut_short(report)
     return found + [f"not tried: {what}" for what in report.untried]
 
 
-def _cut_short(report: Report, column: str) -> str:
-    """How many laws hold on fewer examples than they were to have, as there was no time for more; empty for none."""
-    short = [r.examples for r in report.of(Verdict.HOLDS) if r.reason == TIME_LIMIT and r.job.column == column]
-    if not short:
-        return ""
-    laws = "1 law holds" if len(short) == 1 else f"{len(short)} laws hold"
-    return f"{laws} on the {_between(short)} examples that there was time for (--max-minutes, --max-time)"
+def _cut_short(report: Report) -> list[str]:
+    """By column, how many laws hold on fewer examples than they were to have, as there was no time for more."""
+    short: dict[str, list[int]] = {}
+    for result in report.of(Verdict.HOLDS):
+        if result.reason == TIME_LIMIT:
+            short.setdefault(result.job.column, []).append(result.examples)
+    return [
+        f"{column}: {'1 law holds' if len(numbers) == 1 else f'{len(numbers)} laws hold'} on the {_between(numbers)} "
+        "examples that there was time for (--max-minutes, --max-time)"
+        for column, numbers in short.items()
+    ]
 
 
 def _between(numbers: Sequence[int]) -> str:

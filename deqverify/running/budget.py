@@ -42,10 +42,9 @@ class _Account:
     @property
     def needed(self) -> float | None:
         """Seconds that all coming examples will take; None as long as that is not known."""
-        known = self.tried >= KNOWN_EXAMPLES * (self.coming + self.tried) or self.spent >= KNOWN_SECONDS * (
-            self.seconds + self.spent
-        )
-        return self.coming * self.spent / self.tried if self.tried and known else None
+        enough = self.tried >= KNOWN_EXAMPLES * (self.coming + self.tried)
+        long = self.spent >= KNOWN_SECONDS * (self.seconds + self.spent)
+        return self.coming * self.spent / self.tried if self.tried and (enough or long) else None
 
     def share(self, examples: int) -> float:
         """Seconds for a job of ``examples``, the next of those that come: in proportion to them, or all that the others
@@ -76,7 +75,7 @@ class Budget:
         share = self._accounts[job.target].share(job.examples)
         self.dropped(job)
         self._begun[job.key] = time.monotonic()
-        return dataclasses.replace(job, share=share) if math.isfinite(share) and not job.brief else job
+        return dataclasses.replace(job, allotted=share) if math.isfinite(share) and not job.brief else job
 
     def dropped(self, job: Job) -> None:
         """Leaves what ``job`` was to have to the others."""
@@ -97,6 +96,6 @@ class Budget:
         took = max(result.seconds, min(result.busy, wall)) if result.busy else wall
         account.seconds -= took
         account.ended += 1
-        account.beyond += max(0.0, took - (math.inf if result.job.share is None else result.job.share))
+        account.beyond += max(0.0, took - (math.inf if result.job.allotted is None else result.job.allotted))
         if not result.violation:  # most of that time goes into the shrinking and the words
             account.spent, account.tried = account.spent + took, account.tried + result.examples

@@ -45,7 +45,7 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         return Result(job, Verdict.NOT_CLAIMED, reason)
     started = time.process_time()
     limits = (job.examples, job.seconds, job.example_seconds, job.seed, job.database)
-    effort = Effort(*limits, push=job.push, brief=job.brief, expected=job.expected, share=job.share)
+    effort = Effort(*limits, push=job.push, brief=job.brief, expected=job.expected, allotted=job.allotted)
 
     def announce(arguments: dict[str, Any]) -> None:
         if scratch:

@@ -313,7 +313,7 @@ def _alone(
     one = min(ONE, effort.example_seconds)
     # What a verdict is called does not depend on how much of its target's time is left.
     few = replace(
-        effort, examples=EXAMPLES, seconds=seconds, share=None, example_seconds=one, database=None, push=False
+        effort, examples=EXAMPLES, seconds=seconds, allotted=None, example_seconds=one, database=None, push=False
     )
     found = run_trial(body, law.drawn(subject), subject, few, law.judges_crashes)
     return found.failure if found.failure and found.failure.kind == "wrong" else None

@@ -71,7 +71,7 @@ class Job:
     """The laws of the same run: what may follow from none of them needs words of its own."""
     home: str = ""
     """The module that defines its law, where that is none of ours: a worker imports it."""
-    share: float | None = None
+    allotted: float | None = None
     """After so many seconds nothing more is tried, whatever they were spent on, compiling too."""
     expected: bool = False
     """A violation is expected: its cause is known, and no time is spent on shrinking and weighing it, or on words."""

@@ -108,9 +108,8 @@ class Run:
                 continue
             yield JobFinished(found[-1])
         over = {result.job.target for result in found if result.verdict is Verdict.VIOLATED}
-        for event in in_rounds(
-            left, self._executor, self.request.effort.target_seconds, over if self.request.fail_fast else None
-        ):
+        seconds, ending = self.request.effort.target_seconds, over if self.request.fail_fast else None
+        for event in in_rounds(left, self._executor, seconds, ending):
             if not isinstance(event, JobFinished):
                 yield event
                 continue
@@ -203,7 +202,7 @@ def in_rounds(
                 budget.spent(event.result)
                 if over is not None and _unexpected(event.result):
                     over.add(event.result.job.target)
-                job = dataclasses.replace(event.result.job, share=None)  # the job as it was planned
+                job = dataclasses.replace(event.result.job, allotted=None)  # the job as it was planned
                 event = JobFinished(dataclasses.replace(event.result, job=job))
             yield event
 

@@ -23,7 +23,7 @@ from deqverify.implementations.subject import Question, Subject
 from deqverify.problem import SoftmaxProblem
 from deqverify.registry import premises
 from deqverify.reporting.terminal import show
-from deqverify.running import diagnosis, jobs
+from deqverify.running import diagnosis, jobs, readings
 from deqverify.running import premises as running_premises
 from deqverify.running.causes import Cause, causes, settled, trusted
 from deqverify.running.plan import Report, in_order, make_jobs
@@ -373,6 +373,75 @@ def test_an_absolute_tolerance_is_one_cause_in_both_passes() -> None:
         assert each.violation
         each.violation.diagnosis = f"stops early{what}"
     assert verdicts(*found) == [(F, "existence"), (V, ""), (V, "")]
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward"),
+    [
+        ("stops early, and says: the solver reports that it converged", readings.SHORT),
+        ("stops early, without a word", f"{readings.ADJOINT_EARLY}, without a word"),
+        (f"is {readings.NARROW}", f"gives a gradient that is {readings.NARROW}"),
+    ],
+)
+def test_what_is_wrong_in_the_same_way_in_both_passes_is_one_cause(forward: str, backward: str) -> None:
+    found = [result("adjoint-certificate"), result("existence")]
+    for each, words in zip(found, (backward, forward), strict=True):
+        assert each.violation
+        each.violation.diagnosis = words
+    assert verdicts(*found) == [(F, "existence"), (V, "")]
+    assert found[0].violation
+    found[0].violation.diagnosis = "gives the gradient of one step at the equilibrium"
+    assert verdicts(*found) == [(V, ""), (V, "")]
+
+
+def test_what_is_remembered_is_one_cause_whichever_laws_of_calls_show_it() -> None:
+    found = [result(law, follows=("settings-kept", "history")) for law in ("answers-kept", "in-place-update")]
+    assert verdicts(*found) == [(V, ""), (F, "answers-kept")]
+    assert verdicts(*found, result("existence", follows=REMEMBERED))[-1] == (V, "")
+    assert verdicts(*found, result("settings-kept")) == [(F, "settings-kept"), (F, "settings-kept"), (V, "")]
+
+
+def test_a_premise_may_be_named_beside_what_no_data_point_alone_shows() -> None:
+    found = [result("uniqueness", follows=("existence", *COUPLED)), result("adjoint-certificate", follows=COUPLED)]
+    assert verdicts(*found) == [(V, ""), (F, "uniqueness")]
+    assert diagnosis.circumstance(("existence", *COUPLED)) == diagnosis.circumstance(COUPLED) != ""
+    assert diagnosis.circumstance(("existence",)) == ""
+
+
+def test_what_is_pulled_back_for_a_tiny_cotangent_is_looked_at_itself() -> None:
+    """An objective whose cotangent is tiny beside its states tells nothing: its rounding allows everything."""
+    problem = SoftmaxProblem(
+        [[0.3, -1.0], [1.0, 0.7]], [[1.0, 1.0]], [[200.0], [-80.0]], [[0.0]], 0.453125, losses.Squared()
+    )
+    question = Question(problem, np.array([[6.1e-8, -3.7e-8]]))
+    for name, wrong in (("gradient-in-bfloat16", True), ("no-gradient-beyond-one", False)):
+        subject = Subject(load(f"fault[{name}]"), "float64")
+        found = weigh(laws()["gradient-theta"], lambda subject=subject: subject, question)
+        assert found
+        assert found.informative
+        assert (found.ratio > 1.0) == wrong
+
+
+def test_what_a_fresh_implementation_is_not_guilty_of_is_what_another_one_remembers() -> None:
+    """The second pull of an adjoint that begins where the last one ended: other laws hold in a first call."""
+    target = "fault[adjoint-warm-started]"
+    one = SoftmaxProblem(np.zeros((1, 1)), [[1.0]], [[1.0]], [[0.0]], 0.5, losses.Squared())
+    law, arguments = laws()["repeated-pull"], {"problem": one, "cotangent": np.ones((1, 1))}
+    used = Subject(load(target), "float64")
+    failure = replay(law.body, used, arguments).failure
+    assert failure
+    assert blame(law, used, lambda: Subject(load(target), "float64"), failure, Effort(5)).follows == REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("name", "root"), [("adjoint-warm-started", "history"), ("every-seventh-call", ""), ("wanders", "")]
+)
+def test_answers_that_differ_follow_from_memory_where_they_settle(name: str, root: str) -> None:
+    law, target = laws()["deterministic"], f"fault[{name}]"
+    one = SoftmaxProblem(np.zeros((1, 1)), [[1.0]], [[1.0]], [[0.0]], 0.5, losses.Squared())
+    failure = Failure("wrong", None, "", {"problem": one, "cotangent": np.ones((1, 1))})
+    found = blame(law, Subject(load(target)), lambda: Subject(load(target)), failure, Effort(5))
+    assert found.follows == ((root,) if root else ())
 
 
 def test_wrong_blocks_of_one_gradient_are_one_cause() -> None:

@@ -111,6 +111,7 @@ class SingularSystem(SoundAnderson):
 class StallIsSuccess(SoundAnderson):
     """A residual that falls by less than a twentieth in one step has stalled, which is called converged."""
 
+    claims = replace(SoundAnderson.claims, threads=False)  # it keeps the residual before
     before: Any = None
 
     def iterate(self, f: Any, z: Any) -> tuple[Any, Status]:

@@ -115,8 +115,12 @@ class SoundPicard(Iterating):
             ahead = f(z)
             if not self.far(ahead - z, ahead):
                 return ahead, Status.CONVERGED
-            z = ahead
+            z = self.onward(z, ahead)
         return z, Status.CAPPED
+
+    def onward(self, z: Any, ahead: Any) -> Any:
+        """The next iterate."""
+        return ahead
 
     def limited(self, max_iterations: int) -> SoundPicard:
         twin = type(self)()
@@ -141,7 +145,7 @@ class Traced(SoundPicard):
         with torch.no_grad():
             z, trace = z0, [residual(z0)]
             while len(trace) <= self.most and self.far(step(z) - z, step(z)):
-                z = step(z)
+                z = self.onward(z, step(z))
                 trace.append(residual(z))
             trace.append(residual(solution.z))
         solution.iterations = len(trace) - 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from deqverify.registry import laws, premises
 from deqverify.running.diagnosis import ABSOLUTE
 from deqverify.running.premises import COUPLED, REMEMBERED
+from deqverify.running.readings import ADJOINT_EARLY, EARLY, NARROW, SHORT
 from deqverify.running.results import Result, Verdict
 
 WRONG = (Verdict.VIOLATED, Verdict.EXPECTED, Verdict.FOLLOWS)
@@ -104,18 +105,28 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
 
 def _alike(result: Result) -> object:
     """What violations that are one have in common: the state that only a used implementation shows, by a crash too,
-    what no data point alone shows, the words of a crash or a hang, a tolerance that is absolute in both passes, or the
-    words that a gradient's blocks are told apart by; nothing for others."""
+    what no data point alone shows, the words of a crash or a hang, a tolerance that is absolute, a precision that is
+    lower or an iteration that stops early in both passes, or the words that a gradient's blocks and the adjoint are
+    told apart by; nothing for others."""
     violation = result.violation
-    if "deterministic" in result.follows or result.follows == COUPLED:
-        return result.follows
+    if "deterministic" in result.follows or (_of_state(result) and "history" in result.follows):
+        return REMEMBERED
+    if {*COUPLED} <= {*result.follows}:
+        return COUPLED
     if violation and _ended(result):
         return violation.kind, violation.description.splitlines()[0]
-    if violation and ABSOLUTE in violation.diagnosis:
-        return ABSOLUTE
-    if violation and violation.diagnosis and laws()[result.job.law].family == "gradient":
+    for words in (ABSOLUTE, NARROW):
+        if violation and words in violation.diagnosis:
+            return words
+    if violation and violation.diagnosis.startswith((EARLY, ADJOINT_EARLY, SHORT)):
+        return EARLY
+    if violation and violation.diagnosis and laws()[result.job.law].family in ("gradient", "adjoint"):
         return violation.diagnosis
     return id(result)
+
+
+def _of_state(result: Result) -> bool:
+    return laws()[result.job.law].family == "state"
 
 
 def _ended(result: Result) -> bool:

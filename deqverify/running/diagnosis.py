@@ -24,7 +24,7 @@ from deqverify.problem import Problem, SoftmaxProblem
 from deqverify.registry import Law, laws
 from deqverify.running import readings
 from deqverify.running.premises import COUPLED, REMEMBERED
-from deqverify.running.readings import Seen, said, steps_taken
+from deqverify.running.readings import EARLY, Seen, said, steps_taken
 from deqverify.running.weighing import arguments_of, weight
 from deqverify.trial import Effort, Failure, look_at
 
@@ -63,13 +63,18 @@ CIRCUMSTANCES: dict[tuple[str, ...], str] = {
 """What a violation may follow from that no single question shows, and its words."""
 
 
+def circumstance(follows: tuple[str, ...]) -> str:
+    """When a violation that may follow from these laws is seen, in words; "" where it is seen of a single question."""
+    return next((words for known, words in CIRCUMSTANCES.items() if {*known} <= {*follows}), "")
+
+
 def diagnosed(law: Law, subject: Subject, failure: Failure, effort: Effort, follows: tuple[str, ...] = ()) -> str:
     """What is wrong, in a clause that begins with a verb, as "stops early without a word"; "" where no reading fits.
     ``follows``: the laws that it may follow from."""
     problem = failure.arguments.get("problem")
     if failure.kind != "wrong" or not isinstance(problem, Problem) or law.family in OF_SEVERAL_CALLS:
         return ""
-    found, when = "", CIRCUMSTANCES.get(follows, "")
+    found, when = "", circumstance(follows)
     with suppress(Interrupted, Exception), alarm(min(2 * SECONDS, effort.example_seconds)):  # words are no verdict
         found = _found(law, subject, failure)
     return f"{found} ({when})" if found and when else found or when
@@ -111,7 +116,7 @@ def _failing(law: Law, subject: Subject, failure: Failure) -> list[Seen]:
                 look(arguments)
         look_at(law.drawn(chosen), look, EXAMPLES, 0)
     several = [each for each in found if np.prod(each.problem.state) > 1]
-    return several or found or [_seen(subject, failure.arguments)]
+    return (several if len(several) >= LEAST else found) or [_seen(subject, failure.arguments)]
 
 
 def _variants(problem: Problem, subject: Subject) -> Iterable[Problem]:
@@ -151,7 +156,7 @@ def _chosen(seen: list[Seen], readings: Callable[[Seen], Iterable[str]]) -> str:
 
 def _of_equilibrium(seen: list[Seen]) -> str:
     found = _chosen(seen, readings.of_equilibrium)
-    if found != "stops early":
+    if found != EARLY:
         return found
     steps, words = set(), Counter[Status]()
     for each in seen:
@@ -160,7 +165,7 @@ def _of_equilibrium(seen: list[Seen]) -> str:
             words[each.forward[1]] += 1
     (status, _), *_ = words.most_common(1)
     count = f" (after {min(s for s in steps if s)} steps)" if len(steps) == 1 and None not in steps else ""
-    return f"stops early{count}, {said(status)}"
+    return f"{EARLY}{count}, {said(status)}"
 
 
 def _of_blocks(law: Law, seen: list[Seen]) -> str:

@@ -22,7 +22,7 @@ from deqverify.implementations.subject import Subject
 from deqverify.registry import Law, LawsError, bring, laws
 from deqverify.running.boundary import boundary
 from deqverify.running.counterexamples import CounterexampleError, parsed, read
-from deqverify.running.diagnosis import CIRCUMSTANCES, diagnosed
+from deqverify.running.diagnosis import circumstance, diagnosed
 from deqverify.running.premises import REMEMBERED, Blame, blame
 from deqverify.running.results import Job, Result, Verdict, as_data, result_of, violation_of
 from deqverify.running.tally import Tally
@@ -75,7 +75,7 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
             alone = (
                 blamed
                 and not job.expected
-                and (blamed.follows in CIRCUMSTANCES or not ({*blamed.follows} - {*REMEMBERED}) & {*job.tried})
+                and (circumstance(blamed.follows) or not ({*blamed.follows} - {*REMEMBERED}) & {*job.tried})
             )
             words = diagnosed(law, subject, blamed.failure, effort, blamed.follows) if blamed and alone else ""
             lines = boundary(law, lambda: subject, blamed.failure, effort) if blamed and alone else []

@@ -18,7 +18,13 @@ import numpy as np
 from deqverify.clock import Interrupted, alarm
 from deqverify.implementations.subject import Question, Subject
 from deqverify.problem import Problem
-from deqverify.properties.calls import operations_on, other_input, other_weights, repeated_calls, usual_cotangent
+from deqverify.properties.calls import (
+    operations_on,
+    other_input,
+    other_weights,
+    repeated_calls,
+    usual_cotangent,
+)
 from deqverify.registry import Law, laws, premises
 from deqverify.running.weighing import Fresh, Weight, arguments_of, ratio, weigh, weight
 from deqverify.trial import Effort, Evidence, Failure, run_trial
@@ -70,10 +76,28 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
     follows = law.id in REMEMBERED or "deterministic" in found.follows
     if not follows and (found.failure.wavers or (not found.follows and _wanders(law, fresh, found.failure, effort))):
         found = replace(found, follows=(*found.follows, "deterministic"))
+    if law.id in REMEMBERED and failure.kind == "wrong" and _settles(fresh, failure, effort):
+        left = tuple(id for id in found.follows if id != "deterministic")
+        found = replace(found, follows=("history",) if law.id == "deterministic" else left)
     if found.follows in (REMEMBERED, COUPLED) and not effort.expected:
         with suppress(Interrupted, Exception), alarm(min(ONE, effort.example_seconds)):  # what follows stays so
             return replace(found, convicts=_convicted(found.follows, fresh, failure))
     return found
+
+
+def _settles(fresh: Fresh, failure: Failure, effort: Effort) -> bool:
+    """Whether answers are alike in the end where the same is asked again and again: then they mind what was asked
+    before, as with what is remembered, and nothing is at random."""
+    problem = failure.arguments.get("problem")
+    if not isinstance(problem, Problem) or not problem.n:
+        return False
+    given = failure.arguments.get("cotangent")
+    cotangent = usual_cotangent(problem) if given is None else given
+    deq, asked = fresh(), {"problem": problem, "cotangent": cotangent}
+    with suppress(Interrupted, Exception), alarm(min(ONE, effort.example_seconds)):
+        seen = [weight(laws()["deterministic"], deq, asked).ratio for _ in range(2 * CALLS)]
+        return all(each <= 1.0 for each in seen[CALLS:])
+    return False
 
 
 def _wanders(law: Law, fresh: Fresh, failure: Failure, effort: Effort) -> bool:
@@ -138,7 +162,10 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
         among = None
     else:
         among = _among_others(law, subject, failure.arguments)
-    weights = {premise.id: [w for q in questions if (w := _weigh_repeatedly(premise, judged, q))] for premise in able}
+    weighed = {
+        premise.id: [(w, q) for q in questions if (w := _weigh_repeatedly(premise, judged, q))] for premise in able
+    }
+    weights = {id: [w for w, _ in pairs] for id, pairs in weighed.items()}
     if among is not None:  # what it rests on may be wrong among others too, and is what is wrong then
         wrong = [premise.id for premise in able if any(w.ratio > 1.0 for w in weights[premise.id])]
         return Blame((*wrong, *among), failure, _seen(wrong, weights))
@@ -147,11 +174,21 @@ def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: E
     others = [premise.id for premise in able if not weights[premise.id]]
     if not suspected:
         return Blame(tuple(others), failure)
+    if law.family not in _ABOUT_CALLS and _in_later_calls({p: weighed[p.id] for p in suspected}, fresh):
+        return Blame(REMEMBERED, failure)
     found = _alone(law, able, suspected, subject, judged, effort) if retried else None
     if found:
         return Blame((), found)
     ids = [premise.id for premise in suspected]
     return Blame((*ids, *others), failure, _seen(ids, weights))
+
+
+def _in_later_calls(weighed: Mapping[Law, Sequence[tuple[Weight, Question]]], fresh: Fresh) -> bool:
+    """Whether every law of ``weighed`` that the used implementation violates holds for a fresh one, asked the same."""
+    worst = {premise: max(pairs, key=lambda pair: pair[0].ratio) for premise, pairs in weighed.items()}
+    wrong = [(premise, question) for premise, (found, question) in worst.items() if found.ratio > 1.0]
+    again = [weigh(premise, fresh, question) for premise, question in wrong]
+    return bool(wrong) and all(each and not each.ratio > 1.0 for each in again)
 
 
 def _weigh_repeatedly(premise: Law, judged: Fresh, question: Question) -> Weight | None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from deqverify.comparison import Measurement
+from deqverify.comparison import Measurement, compare
 from deqverify.errors.judge import judge
 from deqverify.implementations.failures import Reported, TargetFailure
 from deqverify.implementations.subject import Question, Subject
 from deqverify.losses import Squared
 from deqverify.problem import Problem, SoftmaxProblem
-from deqverify.properties.calls import other_input, other_weights
+from deqverify.properties.calls import other_input, other_weights, reply
+from deqverify.properties.common import judged
 from deqverify.registry import Law, cells_of
 from deqverify.trial import Evidence
 
@@ -59,6 +60,10 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
     found = weight(premise, subject.posed(question), arguments)
     if plain:
         found = replace(found, arguments=arguments)
+    if question.cotangent is not None and premise.id in _BLOCKS and not found.ratio > 1.0:
+        # Of a tiny cotangent an objective tells nothing: what is pulled back for it is looked at itself.
+        pulled = _of_pull(_BLOCKS[premise.id], subject.posed(question), question)
+        found = pulled if pulled.ratio > found.ratio or not found.informative else found
     if premise.id in _NEARBY and not found.ratio > 1.0:
         # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.
         size = 1.0 if premise.id == "objective" else float(np.abs(question.problem.x).max(initial=0.0)) or 1.0
@@ -82,6 +87,32 @@ def _beside(subject: Subject, problem: Problem, size: float) -> Problem:
 _NEARBY = ("existence", "objective", "adjoint-certificate")
 """The laws whose derivatives are what others speak of: equilibria and objectives by gradients, gradients by second
 derivatives."""
+
+
+def _of_pull(blocks: Callable[[Problem], Iterable[str]], deq: Subject, question: Question) -> Weight:
+    """How near what is pulled back for the cotangent of ``question`` comes to its bounds in some blocks; nothing where
+    it is undecided."""
+    problem, cotangent = question.problem, question.cotangent
+    try:
+        found = reply(deq, problem, cotangent)
+    except (Reported, TargetFailure):
+        return Weight()
+    truth = judged(deq, problem, cotangent, found.z)
+    if not truth.in_range:
+        return Weight()
+    away = [
+        compare(name, np.abs(found.gradient[name] - truth.pulled[name]), truth.pulled_error(name), truth.pulled[name])
+        for name in blocks(problem)
+        if name in found.gradient
+    ]
+    return Weight(max(map(ratio, away), default=0.0), any(each.informative for each in away))
+
+
+_BLOCKS: dict[str, Callable[[Problem], Iterable[str]]] = {
+    "gradient-theta": lambda problem: problem.theta,
+    "gradient-x": lambda problem: ["x"],
+}
+"""By law of the objective's gradient: the blocks that a pull gives."""
 
 
 def _posed(premise: Law, question: Question, subject: Subject) -> Question:

@@ -103,6 +103,7 @@ def _arguments(deq: Subject, problem: Problem) -> list[str]:
     statement="the answer depends on the entries of an array, not on how they lie in memory",
     source="the protocol; Python array API: arrays have values, strides are not part of it",
     needs=("equilibrium", "layouts"),
+    rests_on=("answers", "inputs-kept"),
     anomaly="answers depend on memory layout",
     at_stake="A transposed weight, a sliced batch, the gradient of a sum (broadcast): a crash or a wrong number.",
     judges_crashes=True,

@@ -174,7 +174,7 @@ def _updates(problem: Problem) -> SearchStrategy[tuple[str, ...]]:
     statement="after an update in place of parameters or inputs the next answer is that of the new values",
     source="the protocol: an answer is a function of the values of θ and x",
     needs=("equilibrium", "mutable arrays"),
-    rests_on=("history",),
+    rests_on=("history", "inputs-kept"),
     anomaly="stale answers after an update in place",
     at_stake="Optimisers and data loaders write in place: training goes on with the weights or the batch of yesterday.",
     judges_crashes=True,

@@ -29,6 +29,7 @@ SAMPLE = (
     "halved-value",
     "not-zeroed",
     "narrows",
+    "overwrites",
 )
 
 

@@ -132,7 +132,8 @@ def _of_whom(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort:
 
 
 def _of_crash(law: Law, fresh: Fresh, failure: Failure) -> Blame:
-    """Who is to blame for a crash or a hang."""
+    """Who is to blame for a crash or a hang; where there are answers, what it rests on in its own family may be too, as
+    an array that is written to."""
     answers = laws()["answers"]
     if failure.kind == "hang":
         return Blame(() if law is answers else (answers.id,), failure)
@@ -140,12 +141,17 @@ def _of_crash(law: Law, fresh: Fresh, failure: Failure) -> Blame:
         if weight(law, fresh(), failure.arguments, crashes=True).ratio > 1.0:
             return Blame((), failure)
         return Blame(REMEMBERED, failure)
-    arguments = arguments_of(answers, Question(failure.arguments["problem"]))
+    question = Question(failure.arguments["problem"])
+    arguments = arguments_of(answers, question)
     if arguments is None:
         return Blame((answers.id,), failure)
     if weight(answers, fresh(), arguments, crashes=True).ratio > 1.0:
         return Blame((answers.id,), failure, (answers.id, arguments))
-    return Blame((answers.id,) if law.family not in _ABOUT_CALLS else law.rests_on, failure)
+    if law.family in _ABOUT_CALLS:
+        return Blame(law.rests_on, failure)
+    own = [premise for premise in map(laws().__getitem__, law.rests_on) if premise.family == law.family]
+    wrong = [premise.id for premise in own if (found := weigh(premise, fresh, question)) and found.ratio > 1.0]
+    return Blame((answers.id, *wrong), failure)
 
 
 def _blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Effort, retried: bool) -> Blame:

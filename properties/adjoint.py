@@ -235,7 +235,7 @@ def second_order(
     statement="the gradient in the start z₀ is zero: the equilibrium does not depend on it",
     source="theory: contraction (uniqueness), differentiated; theory: start",
     needs=("pull", "starts", "start gradient", "cell"),
-    rests_on=("adjoint-certificate",),
+    rests_on=("adjoint-certificate", "inputs-kept"),
     anomaly=WRONG,
     at_stake="Gradients leak into whatever made the start; the truncated unrolling behind them is no gradient.",
     loose="a start that is detached is not reached at all, and what is compared is zero; unrollings come to the bound.",

@@ -53,7 +53,8 @@ def inputs_kept(deq: Subject, problem: Problem) -> Iterator[Fact]:
     Exact: no tolerance applies. Catches in-place updates of a start or of a cotangent.
     """
     usual = usual_cotangent(problem)
-    given = deq.parameters(problem) | {"x": deq.native(problem.x), "start": deq.native(usual)}
+    start = 1.0 - usual  # not the equilibrium by accident, as zero is of no inputs
+    given = deq.parameters(problem) | {"x": deq.native(problem.x), "start": deq.native(start)}
     given["cotangent"] = deq.native(usual)
     before = {name: deq.framework.to_numpy(array) for name, array in given.items()}
     theta = {name: given[name] for name in problem.theta}

@@ -111,7 +111,7 @@ def status_backward(deq: Subject, problem: Problem, cotangent: Array) -> Iterato
     statement="a solve stopped at a low cap is either accurate or reported",
     source="the implementation's own claim",
     needs=("equilibrium", "status", "limited", "cell"),
-    rests_on=("status-forward",),
+    rests_on=("status-forward", "trace"),
     anomaly=SILENT,
     at_stake=STAKE,
     draws=any_problem(cap=lambda problem: st.integers(0, 6)),

@@ -444,6 +444,32 @@ def test_answers_that_differ_follow_from_memory_where_they_settle(name: str, roo
     assert found.follows == ((root,) if root else ())
 
 
+def test_a_right_answer_is_read_as_nothing() -> None:
+    """Where f is linear its Jacobian is the same everywhere, and that at the start would explain what is right."""
+    problem = SoftmaxProblem([[0.3, -1.0], [1.0, 0.7]], [[1.0, 2.0]], [[1.0], [-0.5]], [[0.0]], 0.5, losses.Squared())
+    for target in (Sound(), load("fault[jacobian-at-start]")):
+        seen = readings.Seen(Subject(target), problem, np.array([[1.0, -2.0]]))
+        assert not list(readings.of_equilibrium(seen))
+        assert not list(readings.of_adjoint(seen))
+    assert readings.AT_START in readings.of_gradient(seen, ["gamma"])
+
+
+def test_zero_is_no_start_to_be_kept_where_it_is_the_equilibrium() -> None:
+    none = SoftmaxProblem([[0.0]], [[1.0]], [[0.0, 0.0]], [[0.0, 0.0]], 0.5, losses.Squared())
+    found = weight(laws()["inputs-kept"], Subject(load("fault[writes-into-the-start]")), {"problem": none})
+    assert found.ratio > 1.0
+
+
+def test_what_goes_round_is_named_by_what_is_remembered() -> None:
+    """Modes differ where calls do, and calls where modes do."""
+    found = [result("modes", follows=("deterministic",)), result("deterministic", follows=("history",))]
+    assert verdicts(*found, result("history", follows=("deterministic", "modes"))) == [
+        (F, "history"),
+        (F, "history"),
+        (V, ""),
+    ]
+
+
 def test_wrong_blocks_of_one_gradient_are_one_cause() -> None:
     """Whichever laws find them: their words name the same blocks."""
     words = "gives a wrong gradient in A, x; that in gamma is right"

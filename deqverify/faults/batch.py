@@ -89,7 +89,7 @@ class GradientOfTheFirst64(Sound):
         return _Lost.apply(super().equilibrium(cell, theta, x, z0))
 
 
-@fault(cause="batch-of-one", killers=("batch-of-one",), subtlety="rare", origin="NVIDIA/tacotron2#303")
+@fault(cause="answers", killers=("batch-of-one",), subtlety="rare", origin="NVIDIA/tacotron2#303")
 class Squeezes(Sound):
     """Dimensions of one are squeezed away from the batch."""
 
@@ -148,7 +148,7 @@ class FirstForAll(Sound):
         return z[:1].expand_as(z) + 0 * z
 
 
-@fault(cause="batch-of-one", killers=("batch-of-one",), subtlety="rare")
+@fault(cause="answers", killers=("batch-of-one",), subtlety="rare")
 class AloneIsAState(Sound):
     """A batch of one is taken for one data point without a batch."""
 

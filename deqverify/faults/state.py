@@ -40,11 +40,12 @@ class CachedByIdentity(Sound):
     def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
         if self.seen is not theta["A"]:
             U = torch.eye(x.shape[1], dtype=x.dtype) - self.weights(cell, theta)
-            self.seen, self.inverse = theta["A"], torch.linalg.inv(U)
+            self.seen, self.inverse = theta["A"], torch.linalg.inv(U).detach()
         return super().vjp(cell, theta, x, z0)
 
     def equilibrium(self, cell: Any, theta: Any, x: Any, z0: Any) -> Any:
-        return x @ self.inverse.mT
+        new = torch.linalg.inv(torch.eye(x.shape[1], dtype=x.dtype) - self.weights(cell, theta))
+        return x @ (self.inverse + (new - new.detach())).mT  # its gradient is not lost
 
 
 @fault(cause="history", killers=("history",), subtlety="subtle", origin="jump-dev/Cbc.jl#94")

@@ -82,7 +82,7 @@ class TracedWithoutTheBest(Traced):
         return solution
 
 
-@fault(cause="status-cap", killers=("status-cap",), subtlety="rare", origin="adda-team/adda#110")
+@fault(cause="existence", said="stops early", killers=("status-cap",), subtlety="rare", origin="adda-team/adda#110")
 class LastSweepIsSuccess(SoundPicard):
     """A solve that used its last sweep is called converged."""
 

@@ -69,7 +69,7 @@ class ColumnSumsDrift(Changed):
         return found | {"A": found["A"] + 0.01 * problem.A}
 
 
-@fault(cause="gradient-theta", killers=("gradient-theta",), subtlety="subtle")
+@fault(cause="gradient-B", killers=("gradient-theta",), subtlety="subtle")
 class GradientClipped(Changed):
     """Gradients longer than one are clipped to that length."""
 

@@ -100,7 +100,8 @@ def _blamed(mine: Sequence[Result]) -> dict[int, str]:
         left = {result.job.law for result in mine if id(result) not in found} - alone
         if not left:
             return found
-        alone.add(min(left, key=lambda law: (law not in REMEMBERED, len(premises(laws()[law])))))
+        known = {law: place for place, law in enumerate(REMEMBERED)}
+        alone.add(min(left, key=lambda law: (known.get(law, len(known)), len(premises(laws()[law])))))
 
 
 def _alike(result: Result) -> object:

@@ -42,6 +42,13 @@ SHORT = "solves the adjoint equation less accurately than is claimed"
 SMALL = 0.1
 """The residual of such an adjoint, of the cotangent, at the most."""
 
+AT_START = "takes derivatives at the start, not at the equilibrium"
+
+AT_INPUTS = "takes derivatives at the inputs, not at the equilibrium"
+
+ROUNDED = 64.0
+"""So many roundings off is right."""
+
 NARROW = "as accurate as float32, in float64"
 """The words of an answer that was rounded to float32 on its way."""
 
@@ -118,6 +125,12 @@ def _narrow(each: Seen, found: Array, true: Array) -> bool:
     return unit / 64 < float(np.linalg.norm(found - true)) / size < unit * 64
 
 
+def _right(each: Seen, found: Array, true: Array) -> bool:
+    """Whether an answer is right up to rounding: any reading that is the truth would explain it."""
+    unit = known_dtype(each.deq.dtype).unit_roundoff
+    return bool(np.linalg.norm(found - true) <= ROUNDED * unit * np.linalg.norm(true))
+
+
 def steps_taken(each: Seen) -> int | None:
     """After how many steps from zero, or from x, the answer is reached."""
     z, problem = each.forward[0], each.problem
@@ -133,6 +146,8 @@ def of_equilibrium(each: Seen) -> Iterable[str]:
     (z, status), truth = each.forward, each.truth.z
     if not np.isfinite(z).all():
         yield "returns NaN or infinity" + ("" if status is Status.NOT_REPORTED else f", {said(status)}")
+        return
+    if _right(each, z, truth):
         return
     if steps_taken(each) is not None or _improves(each):
         yield EARLY
@@ -180,6 +195,8 @@ def of_adjoint(each: Seen) -> Iterable[str]:
     if not np.isfinite(adjoint).all():
         yield "gives a gradient of NaN or infinity"
         return
+    if _right(each, adjoint, truth):
+        return
     if not np.any(adjoint) and np.any(truth):
         yield "gives no gradient"
         return
@@ -217,13 +234,10 @@ def of_adjoint(each: Seen) -> Iterable[str]:
 def _systems(each: Seen, J: Array, c: Array) -> Iterable[tuple[str, Array, Array]]:
     """What may be solved in place of ``(I − Jᵀ)λ = c``: the matrix that stands for Jᵀ, (n, s, s), and the right
     side."""
-    z, x = each.truth.z, each.problem.x
     T = np.swapaxes(J, 1, 2)
     yield "solves the adjoint equation with ∂f/∂z in place of its transpose", J, c
-    start = np.swapaxes(each.jacobian(np.zeros_like(z)), 1, 2)
-    yield "takes the Jacobian of the adjoint at the start, not at the equilibrium", start, c
-    if x.shape == z.shape:
-        yield "takes the Jacobian of the adjoint at the inputs", np.swapaxes(each.jacobian(x), 1, 2), c
+    for words, z in _elsewhere(each):
+        yield words, np.swapaxes(each.jacobian(z), 1, 2), c
     yield "takes one Jacobian for the whole batch", np.broadcast_to(T.mean(axis=0), T.shape), c
     yield "takes the Jacobian of another data point", np.roll(T, 1, axis=0), c
     yield "solves the adjoint equation with half of the Jacobian, as with damping that is not undone", T / 2, c
@@ -234,6 +248,13 @@ def _systems(each: Seen, J: Array, c: Array) -> Iterable[tuple[str, Array, Array
     yield "uses the mean of the cotangents for every data point", T, np.broadcast_to(c.mean(axis=0), c.shape)
     yield "uses the cotangent of another data point", T, np.roll(c, 1, axis=0)
     yield "clips the cotangent to [−1, 1]", T, np.clip(c, -1.0, 1.0)
+
+
+def _elsewhere(each: Seen) -> Iterable[tuple[str, Array]]:
+    """Where derivatives may be taken by mistake."""
+    yield AT_START, np.zeros(each.problem.states)
+    if each.problem.x.shape == each.problem.states:
+        yield AT_INPUTS, each.problem.x
 
 
 def _factor(found: Array, true: Array) -> float | None:
@@ -268,6 +289,9 @@ def of_gradient(each: Seen, wrong: Sequence[str]) -> Iterable[str]:
     if not np.isfinite(mine).all():
         yield f"gives a {where} of NaN or infinity"
         return
+    for words, guess in _derived_elsewhere(each, judge):
+        if {*wrong} <= {*guess} and _explains(np.concatenate([guess[block].ravel() for block in wrong]), mine, true):
+            yield words
     yield from _scaled(where, mine, true, each.problem.n)
     if each.problem.n > 1 and "x" not in wrong:
         first = judged(each.deq, each.problem.chosen([0])).gradient
@@ -275,6 +299,20 @@ def of_gradient(each: Seen, wrong: Sequence[str]) -> Iterable[str]:
             yield f"gives the {where} of the first data point alone"
     if _narrow(each, mine, true):
         yield f"gives a {where} that is {NARROW}"
+
+
+def _derived_elsewhere(each: Seen, judge: Judge) -> Iterable[tuple[str, dict[str, Array]]]:
+    """The objective's gradient in θ and x where derivatives are taken elsewhere."""
+    problem = each.problem
+    theta = {name: np.asarray(value) for name, value in problem.theta.items()}
+    adjoint = judge.adjoint.reshape(problem.n, -1)
+    c = adjoint - np.einsum("nk,nkj->nj", adjoint, each.jacobian(judge.z))
+    for words, z in _elsewhere(each):
+        system = np.eye(c.shape[1]) - np.swapaxes(each.jacobian(z), 1, 2)
+        with suppress(np.linalg.LinAlgError):
+            solved = np.linalg.solve(system, c[..., None])[..., 0].reshape(problem.states)
+            parts = problem.cell.pull(theta, problem.x, z, solved)
+            yield words, {name: np.asarray(part) for name, part in (parts.theta | {"x": parts.x}).items()}
 
 
 def which_gradient(wrong: Sequence[str], blocks: Sequence[str]) -> str:

@@ -62,7 +62,7 @@ def weigh(premise: Law, made: Fresh, question: Question) -> Weight | None:
         found = replace(found, arguments=arguments)
     if question.cotangent is not None and premise.id in _BLOCKS and not found.ratio > 1.0:
         # Of a tiny cotangent an objective tells nothing: what is pulled back for it is looked at itself.
-        pulled = _of_pull(_BLOCKS[premise.id], subject.posed(question), question)
+        pulled = _of_pull(_BLOCKS[premise.id], made().posed(question), question)
         found = pulled if pulled.ratio > found.ratio or not found.informative else found
     if premise.id in _NEARBY and not found.ratio > 1.0:
         # A derivative says something of the neighbourhood: a right answer at one degenerate point, as A = 0, is none.

@@ -178,3 +178,15 @@ def test_a_layer_at_a_tolerance_claims_it_and_keeps_its_name(target: str) -> Non
     claim = layer.claims.forward
     assert 1e-7 in (claim.rtol, claim.atol)
     assert layer.limited(3).claims == layer.claims
+
+
+def test_a_cell_in_jax_is_the_same_after_another_dtype_in_one_process() -> None:
+    """An index in 64 bits stood in what JAX keeps of a function, and was handed to the one in 32 bits: a crash that
+    looked like the library's."""
+    pytest.importorskip("optimistix")
+    theta = {"K": np.full((2, 2, 2, 2), 0.03125), "gain": np.ones(2)}
+    x = np.linspace(-1.0, 1.0, 16).reshape(2, 2, 2, 2)
+    asked = CellProblem("conv", theta, x, np.ones((1, 8)), np.zeros((1, 2)), Squared())
+    for dtype in ("float64", "float32"):
+        deq = Subject(load("optimistix[newton]"), dtype)
+        deq.pull_status(deq.solve(asked), np.ones(asked.states))

@@ -105,7 +105,8 @@ def _places(h: int, w: int, k: int, shift: int) -> Any:
     """For each offset of the kernel, rows first, where in the flattened image each site's neighbour is, (k·k·h·w,)."""
     rows = (np.arange(h)[None, :] + np.arange(k)[:, None] - shift) % h
     columns = (np.arange(w)[None, :] + np.arange(k)[:, None] - shift) % w
-    return (rows[:, None, :, None] * w + columns[None, :, None, :]).ravel()
+    places = (rows[:, None, :, None] * w + columns[None, :, None, :]).ravel()
+    return places.astype(np.int32)  # of which JAX makes the same in 64-bit mode as outside of it
 
 
 def _patches(z: Any, k: int, centre: int | None = None) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from deqverify.running.results import Job, Result
 
-COMPILING = 2.0
+COMPILING = 1.5
 """A target that compiles for each shape may take this many times as long: most of that time is the compiler's."""
 
 LEAST = 0.05

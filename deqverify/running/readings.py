@@ -290,8 +290,11 @@ def of_gradient(each: Seen, wrong: Sequence[str]) -> Iterable[str]:
         yield f"gives a {where} of NaN or infinity"
         return
     for words, guess in _derived_elsewhere(each, judge):
-        if {*wrong} <= {*guess} and _explains(np.concatenate([guess[block].ravel() for block in wrong]), mine, true):
-            yield words
+        shared = [block for block in guess if block in found]  # right ones too: at zero some vanish, and not one alone
+        if {*wrong} <= {*shared}:
+            sides = (np.concatenate([side[k].ravel() for k in shared]) for side in (guess, found, judge.gradient))
+            if _explains(*sides):
+                yield words
     yield from _scaled(where, mine, true, each.problem.n)
     if each.problem.n > 1 and "x" not in wrong:
         first = judged(each.deq, each.problem.chosen([0])).gradient

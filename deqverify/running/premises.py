@@ -18,13 +18,7 @@ import numpy as np
 from deqverify.clock import Interrupted, alarm
 from deqverify.implementations.subject import Question, Subject
 from deqverify.problem import Problem
-from deqverify.properties.calls import (
-    operations_on,
-    other_input,
-    other_weights,
-    repeated_calls,
-    usual_cotangent,
-)
+from deqverify.properties.calls import operations_on, other_input, other_weights, repeated_calls, usual_cotangent
 from deqverify.registry import Law, laws, premises
 from deqverify.running.weighing import Fresh, Weight, arguments_of, ratio, weigh, weight
 from deqverify.trial import Effort, Evidence, Failure, run_trial

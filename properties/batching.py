@@ -101,7 +101,7 @@ def poisoned_point(deq: Subject, problem: Problem, point: int) -> Iterator[Measu
     statement="a data point alone gets an answer of shape (1, *state), the same as beside itself",
     source="the protocol: states are (n, *state), n = 1 included; theory: separability",
     needs=("equilibrium",),
-    rests_on=("answers",),
+    rests_on=("answers", "existence", "gradient-theta", "gradient-x"),
     anomaly="a batch of one is another case",
     at_stake="The model works in training and fails on a single request, or on the last batch of an epoch.",
     judges_crashes=True,

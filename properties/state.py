@@ -134,7 +134,7 @@ def _reported_still(deq: Subject, scene: Scene, operations: list[str]) -> Eviden
     statement="an answer keeps its equilibrium and its pull, whatever is asked after it",
     source="the protocol: a pull may be called again",
     needs=("equilibrium",),
-    rests_on=("history",),
+    rests_on=("history", "repeated-pull"),
     anomaly="answers change after they were given",
     at_stake="Two calls before one backward (weight sharing, contrastive losses, accumulation) get wrong gradients.",
     judges_crashes=True,

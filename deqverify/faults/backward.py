@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -340,6 +341,8 @@ class ZeroGradientOnFailure(SoundPicard):
 @fault(cause="repeated-pull", killers=("repeated-pull",), subtlety="rare", origin="locuslab/deq, self.hook.remove()")
 class HookRemoved(SoundPicard):
     """The hook that solves the adjoint is removed when it was called once: a second backward is one step's."""
+
+    claims = replace(SoundPicard.claims, threads=False)  # it counts its pulls
 
     def fixed_point(self, step: Any, z0: Any) -> Solution:
         solution = super().fixed_point(step, z0)

@@ -101,7 +101,7 @@ class Positions(Altered):
         return x + np.arange(x.shape[1], dtype=x.dtype)[:, None] / 8
 
 
-@fault(cause="column-shift", killers=("column-shift",), subtlety="rare")
+@fault(cause="existence", killers=("column-shift",), subtlety="rare")
 class NoMaximumShift(Sound):
     """The softmax exponentiates before anything is subtracted: large logits overflow."""
 

@@ -37,9 +37,9 @@ OF_SEVERAL_CALLS = ("batching", "state", "arrays", "modes")
 OF_TRACES = frozenset({"traced", "trace"})
 """What laws need that judge the way to an answer: any iterate looks like an answer that was stopped early."""
 
-FROM_A_START = ("pull-from-start", "start-gradient")
-"""The laws of gradients from a given start, or in it: readings ask for those from the layer's own, which may be
-right."""
+OF_OTHER_PULLS = ("pull-from-start", "start-gradient", "repeated-pull")
+"""The laws of gradients from a given start, in it, or by a second pull: readings ask for those of a first pull from the
+layer's own start, which may be right."""
 
 ABSOLUTE = "a tolerance is absolute"
 """What makes an answer wrong that is wrong for small inputs, or cotangents, alone."""
@@ -82,7 +82,7 @@ def diagnosed(law: Law, subject: Subject, failure: Failure, effort: Effort, foll
 
 
 def _found(law: Law, subject: Subject, failure: Failure) -> str:
-    if OF_TRACES.intersection(law.needs) or law.id in FROM_A_START:
+    if OF_TRACES.intersection(law.needs) or law.id in OF_OTHER_PULLS:
         return ""
     seen = _failing(law, subject, failure)
     # A whole layer that is wrapped does not show its adjoint: nothing arrives at a probe that it does not know.

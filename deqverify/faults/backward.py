@@ -310,12 +310,7 @@ class AdjointWarmStarted(SoundPicard):
         return found, status
 
 
-@fault(
-    cause="adjoint-certificate",
-    said="a tolerance is absolute",
-    killers=("status-backward",),
-    subtlety="subtle",
-)
+@fault(cause="adjoint-certificate", said="a tolerance is absolute", killers=("status-backward",), subtlety="subtle")
 class AdjointToleranceAbsolute(SoundPicard):
     """The adjoint's tolerance is absolute, though the claim is relative: small cotangents are not solved for."""
 

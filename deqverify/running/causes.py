@@ -109,25 +109,20 @@ def _alike(result: Result) -> object:
     what no data point alone shows, the words of a crash or a hang, a tolerance that is absolute, a precision that is
     lower or an iteration that stops early in both passes, or the words that a gradient's blocks and the adjoint are
     told apart by; nothing for others."""
-    violation = result.violation
-    if "deterministic" in result.follows or (_of_state(result) and "history" in result.follows):
+    violation, family = result.violation, laws()[result.job.law].family
+    said = violation.diagnosis if violation else ""
+    if "deterministic" in result.follows or (family == "state" and "history" in result.follows):
         return REMEMBERED
     if {*COUPLED} <= {*result.follows}:
         return COUPLED
     if violation and _ended(result):
         return violation.kind, violation.description.splitlines()[0]
     for words in (ABSOLUTE, NARROW):
-        if violation and words in violation.diagnosis:
+        if words in said:
             return words
-    if violation and violation.diagnosis.startswith((EARLY, ADJOINT_EARLY, SHORT)):
+    if said.startswith((EARLY, ADJOINT_EARLY, SHORT)):
         return EARLY
-    if violation and violation.diagnosis and laws()[result.job.law].family in ("gradient", "adjoint"):
-        return violation.diagnosis
-    return id(result)
-
-
-def _of_state(result: Result) -> bool:
-    return laws()[result.job.law].family == "state"
+    return said if said and family in ("gradient", "adjoint") else id(result)
 
 
 def _ended(result: Result) -> bool:

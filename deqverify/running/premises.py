@@ -82,32 +82,34 @@ def blame(law: Law, subject: Subject, fresh: Fresh, failure: Failure, effort: Ef
 def _settles(fresh: Fresh, failure: Failure, effort: Effort) -> bool:
     """Whether answers are alike in the end where the same is asked again and again: then they mind what was asked
     before, as with what is remembered, and nothing is at random."""
-    problem = failure.arguments.get("problem")
-    if not isinstance(problem, Problem) or not problem.n:
+    asked, deq = _call_of(failure), fresh()
+    if asked is None:
         return False
-    given = failure.arguments.get("cotangent")
-    cotangent = usual_cotangent(problem) if given is None else given
-    deq, asked = fresh(), {"problem": problem, "cotangent": cotangent}
     with suppress(Interrupted, Exception), alarm(min(ONE, effort.example_seconds)):
         seen = [weight(laws()["deterministic"], deq, asked).ratio for _ in range(2 * CALLS)]
         return all(each <= 1.0 for each in seen[CALLS:])
     return False
 
 
+def _call_of(failure: Failure) -> dict[str, Any] | None:
+    """The problem and the cotangent of a single call like those of ``failure``; None without data points."""
+    problem, given = failure.arguments.get("problem"), failure.arguments.get("cotangent")
+    if not isinstance(problem, Problem) or not problem.n:
+        return None
+    return {"problem": problem, "cotangent": usual_cotangent(problem) if given is None else given}
+
+
 def _wanders(law: Law, fresh: Fresh, failure: Failure, effort: Effort) -> bool:
     """Whether answers to the same call differ by more than is claimed, and by not far less than ``law`` finds
     wrong: then nothing else need be wrong with them."""
-    problem, called = failure.arguments.get("problem"), laws()["deterministic"]
-    if failure.kind != "wrong" or law.family in _ABOUT_CALLS or not isinstance(problem, Problem):
+    asked, deq = _call_of(failure), fresh()
+    if failure.kind != "wrong" or law.family in _ABOUT_CALLS or asked is None:
         return False
-    deq = fresh()
-    if not problem.n or called.missing(deq) is not None:
+    if laws()["deterministic"].missing(deq) is not None:
         return False
-    given = failure.arguments.get("cotangent")
-    cotangent = usual_cotangent(problem) if given is None else given
     # What cannot be asked explains nothing.
     with suppress(Interrupted, Exception), alarm(min(ONE, effort.example_seconds)):
-        seen = max((ratio(each) for each in repeated_calls(deq, problem, cotangent, deq.claims)), default=0.0)
+        seen = max((ratio(each) for each in repeated_calls(deq, **asked, claims=deq.claims)), default=0.0)
         return 1.0 < seen < math.inf and weight(law, fresh(), failure.arguments).ratio <= WANDERING * seen
     return False
 
@@ -187,7 +189,7 @@ def _in_later_calls(weighed: Mapping[Law, Sequence[tuple[Weight, Question]]], fr
     """Whether every law of ``weighed`` that the used implementation violates holds for a fresh one, asked the same."""
     worst = {premise: max(pairs, key=lambda pair: pair[0].ratio) for premise, pairs in weighed.items()}
     wrong = [(premise, question) for premise, (found, question) in worst.items() if found.ratio > 1.0]
-    again = [weigh(premise, fresh, question) for premise, question in wrong]
+    again = (weigh(premise, fresh, question) for premise, question in wrong)
     return bool(wrong) and all(each and not each.ratio > 1.0 for each in again)
 
 
@@ -262,15 +264,13 @@ def _among_others(law: Law, subject: Subject, arguments: dict[str, Any]) -> tupl
 def _convicted(among: Sequence[str], fresh: Fresh, failure: Failure) -> tuple[str, dict[str, Any]] | None:
     """The first of laws about several calls or data points that is violated on the problem of ``failure``, and the
     arguments with which."""
-    problem = failure.arguments.get("problem")
-    if not isinstance(problem, Problem) or not problem.n:
+    asked = _call_of(failure)
+    if asked is None:
         return None
-    given = failure.arguments.get("cotangent")
-    cotangent = usual_cotangent(problem) if given is None else given
     for law in map(laws().__getitem__, among):
         if law.missing(fresh()) is not None:
             continue
-        for arguments in _SITUATIONS[law.id](fresh(), problem, cotangent):
+        for arguments in _SITUATIONS[law.id](fresh(), **asked):
             if weight(law, fresh(), arguments).ratio > 1.0:
                 return law.id, arguments
     return None
@@ -284,7 +284,7 @@ def _histories(deq: Subject, problem: Problem, cotangent: Any) -> list[dict[str,
     ]
 
 
-_SITUATIONS: dict[str, Callable[[Subject, Problem, Any], list[dict[str, Any]]]] = {
+_SITUATIONS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "history": _histories,
     "deterministic": lambda deq, problem, cotangent: [{"problem": problem, "cotangent": cotangent}],
     "batch": lambda deq, problem, cotangent: [{"problem": problem, "points": [k]} for k in _spread(problem.n)],

@@ -31,23 +31,18 @@ NEAR = 1e-2
 is about as far away as the truth is."""
 
 
-EARLY = "stops early"
+EARLY, ADJOINT_EARLY = "stops early", "stops the adjoint's iteration early"
 """The words of an iteration that had not arrived."""
 
-ADJOINT_EARLY = "stops the adjoint's iteration early"
+SHORT, SMALL = "solves the adjoint equation less accurately than is claimed", 0.1
+"""The words of an adjoint that nearly solves its equation, where no other reading fits, and the residual that it leaves
+at the most, of the cotangent: a wrong equation leaves one of its size."""
 
-SHORT = "solves the adjoint equation less accurately than is claimed"
-"""The words of an adjoint that nearly solves its equation, where no other reading fits."""
+AT_START, AT_INPUTS = (f"takes derivatives at the {where}, not at the equilibrium" for where in ("start", "inputs"))
+"""The words of gradients in which f is linearised elsewhere."""
 
-SMALL = 0.1
-"""The residual of such an adjoint, of the cotangent, at the most."""
-
-AT_START = "takes derivatives at the start, not at the equilibrium"
-
-AT_INPUTS = "takes derivatives at the inputs, not at the equilibrium"
-
-ROUNDED = 64.0
-"""So many roundings off is right."""
+ROUNDINGS = 64.0
+"""An answer that is off by so many of them is right: a reading has to explain something larger than rounding."""
 
 NARROW = "as accurate as float32, in float64"
 """The words of an answer that was rounded to float32 on its way."""
@@ -79,10 +74,13 @@ class Seen:
         value, found = self.deq.value_and_grad(self.problem)
         return judged(self.deq, self.problem), value, found
 
+    @cached_property
+    def theta(self) -> dict[str, Array]:
+        return {name: np.asarray(value) for name, value in self.problem.theta.items()}
+
     def jacobian(self, z: Array) -> Array:
         """∂f/∂z of every data point, (n, s, s)."""
-        theta = {name: np.asarray(value) for name, value in self.problem.theta.items()}
-        return np.asarray(dense(unit_pulls(self.problem.cell, theta, self.problem.x, z), len(z)))
+        return np.asarray(dense(unit_pulls(self.problem.cell, self.theta, self.problem.x, z), len(z)))
 
 
 def _explains(guess: Array, answer: Array, truth: Array) -> bool:
@@ -128,14 +126,13 @@ def _narrow(each: Seen, found: Array, true: Array) -> bool:
 def _right(each: Seen, found: Array, true: Array) -> bool:
     """Whether an answer is right up to rounding: any reading that is the truth would explain it."""
     unit = known_dtype(each.deq.dtype).unit_roundoff
-    return bool(np.linalg.norm(found - true) <= ROUNDED * unit * np.linalg.norm(true))
+    return bool(np.linalg.norm(found - true) <= ROUNDINGS * unit * np.linalg.norm(true))
 
 
 def steps_taken(each: Seen) -> int | None:
     """After how many steps from zero, or from x, the answer is reached."""
     z, problem = each.forward[0], each.problem
-    theta = {name: np.asarray(value) for name, value in problem.theta.items()}
-    step = problem.cell.step(theta, problem.x)
+    step = problem.cell.step(each.theta, problem.x)
     for start in (np.zeros(problem.states), problem.x):
         if start.shape == problem.states and (found := _retraced(_sweeps(step, start), z, each.truth.z)):
             return found
@@ -307,14 +304,13 @@ def of_gradient(each: Seen, wrong: Sequence[str]) -> Iterable[str]:
 def _derived_elsewhere(each: Seen, judge: Judge) -> Iterable[tuple[str, dict[str, Array]]]:
     """The objective's gradient in θ and x where derivatives are taken elsewhere."""
     problem = each.problem
-    theta = {name: np.asarray(value) for name, value in problem.theta.items()}
     adjoint = judge.adjoint.reshape(problem.n, -1)
     c = adjoint - np.einsum("nk,nkj->nj", adjoint, each.jacobian(judge.z))
     for words, z in _elsewhere(each):
         system = np.eye(c.shape[1]) - np.swapaxes(each.jacobian(z), 1, 2)
         with suppress(np.linalg.LinAlgError):
             solved = np.linalg.solve(system, c[..., None])[..., 0].reshape(problem.states)
-            parts = problem.cell.pull(theta, problem.x, z, solved)
+            parts = problem.cell.pull(each.theta, problem.x, z, solved)
             yield words, {name: np.asarray(part) for name, part in (parts.theta | {"x": parts.x}).items()}
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from deqverify.claims import DIRECT, Accuracy, Claims
 from deqverify.implementations.protocol import Solution, Status, worst
 
-__all__ = ["DIRECT", "Accuracy", "Claims", "Configured", "Solution", "Status", "chosen", "worst"]
+__all__ = ["DIRECT", "Accuracy", "Claims", "Configured", "Solution", "Status", "Traced", "cap", "chosen", "worst"]
 
 TIGHT = 1e-12
 """The tolerance of the option ``tight``: what an iteration still reaches in float64 where states are of size one."""
@@ -41,10 +41,32 @@ class Configured:
         return twin
 
 
+@dataclass(eq=False)
+class Traced(Configured):
+    """Options of an adapter that can hand out the trace of a solve, and does so while ``tracing``."""
+
+    tracing: bool = False
+
+    def traced(self) -> Self:
+        """The same layer, its solutions holding a trace."""
+        return self._with(tracing=True)
+
+
+def cap(given: Sequence[str], key: str, most: int) -> int:
+    """The cap that ``given`` says as ``key=2``, and ``most`` where it says none or a larger one. ValueError where it is
+    no whole number of at least 1."""
+    said = [word.removeprefix(f"{key}=") for word in given if word.startswith(f"{key}=")]
+    for value in said:
+        if not value.isdecimal() or int(value) < 1:
+            raise ValueError(f"{key}: takes a whole number of at least 1, as in {key}=2, got {value!r}")
+    return min([most, *map(int, said)])
+
+
 def chosen(layer: Any, given: Sequence[str], known: Sequence[str]) -> Any:
     """``layer``, at the tolerance ``TIGHT`` where ``given`` says ``tight``. ValueError for an option of a target that
-    is neither that nor ``known``."""
+    is neither that nor ``known``; where one ``known`` has a value, as ``b_max_iter=2``, any other value is."""
+    keys = {word.partition("=")[0] for word in known if "=" in word}
     for word in given:
-        if word not in (*known, "tight"):
+        if word not in (*known, "tight") and word.partition("=")[0] not in keys:
             raise ValueError(f"there is no option {word!r}; use some of {', '.join((*known, 'tight'))}")
     return layer.at_tolerance(TIGHT) if "tight" in given else layer

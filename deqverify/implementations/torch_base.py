@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -11,7 +11,10 @@ from deqverify.cells import Cell
 from deqverify.cells.base import Theta
 from deqverify.claims import Accuracy, Claims
 from deqverify.frameworks.torch_bridge import gradients_of, leaves_of
-from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status
+from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status, worst
+
+PROMISED: dict[str, Any] = {"devices": ("cpu", "cuda"), "copies": True, "pickles": True, "modes": True}
+"""What is claimed of a library's ``nn.Module``: PyTorch's documentation promises it of every one."""
 
 
 class TorchLayer:
@@ -19,6 +22,9 @@ class TorchLayer:
 
     ``fixed_point(step, z0)`` returns z with its graph, or a :class:`Solution` around it: what the library's users would
     call ``backward()`` on. ``step`` closes over parameters and inputs that require gradients.
+
+    A solution may say of its data points in tensors (n,): ``iterations`` and ``residual``, whose largest are the
+    batch's, and in ``statuses`` whether each converged; false is CAPPED, or DIVERGED where z is not finite.
     """
 
     framework = "torch"
@@ -47,7 +53,7 @@ class TorchLayer:
             found, unreached = gradients_of(output, leaves, cotangent)
             dx = found.pop("x")
             status = solution.backward_status() if solution.backward_status else Status.NOT_REPORTED
-            return Cotangents(found, dx, status, unreached)
+            return Cotangents(found, dx, _status(status), unreached)
 
         solution.z = output.detach()
         return solution, pull
@@ -82,7 +88,49 @@ class TorchLayer:
         leaves = leaves_of(theta, x)
         given = {name: leaves[name] for name in theta}
         answer = self.equilibrium(cell, given, leaves["x"], z0)  # in the caller's gradient mode
-        return answer if isinstance(answer, Solution) else Solution(answer), leaves
+        return _told(answer) if isinstance(answer, Solution) else Solution(answer), leaves
+
+
+class ModuleLayer(TorchLayer):
+    """A layer around a library's own ``module``, whose training and evaluation mode are the layer's."""
+
+    module: torch.nn.Module
+
+    def mode(self, training: bool) -> Self:
+        self.module.train(training)
+        return self
+
+
+def batch_trace(residuals: torch.Tensor, iterations: torch.Tensor, last: torch.Tensor) -> list[float]:
+    """The trace of data points that end one by one, from their ``residuals`` (n, k) of which the first ``iterations``
+    (n,) count: the largest over those that were still moving, then that of ``last`` (n, *state), z's own."""
+    if not len(iterations):
+        return []
+    rows = residuals[:, : int(iterations.max())]
+    moving = torch.arange(rows.shape[1], device=rows.device) < iterations[:, None].to(rows.device)
+    kept = torch.where(moving, rows, 0.0).amax(dim=0).tolist()
+    return [*kept, float(last.detach().flatten(1).norm(dim=1).max())]
+
+
+def _told(solution: Solution) -> Solution:
+    """``solution`` with what it says in tensors as the protocol has it."""
+    if isinstance(solution.statuses, torch.Tensor):
+        finite = torch.isfinite(solution.z).flatten(1).all(dim=1).tolist()
+        failed = [Status.CAPPED if there else Status.DIVERGED for there in finite]
+        solution.statuses = [_status(*pair) for pair in zip(solution.statuses.tolist(), failed, strict=True)]
+        solution.status = worst(solution.statuses)
+    if isinstance(solution.iterations, torch.Tensor):
+        solution.iterations = int(solution.iterations.max()) if len(solution.iterations) else 0
+    if isinstance(solution.residual, torch.Tensor):
+        solution.residual = float(solution.residual.max()) if len(solution.residual) else 0.0
+    return solution
+
+
+def _status(said: Any, otherwise: Status = Status.CAPPED) -> Status:
+    """What was said, a status or whether the solver converged."""
+    if isinstance(said, Status):
+        return said
+    return Status.CONVERGED if said else otherwise
 
 
 def _check_graph(z: torch.Tensor, recorded: bool) -> None:

@@ -37,7 +37,8 @@ KEPT = Path("build") / "causes.jsonl"
 PROFILE = Profile("causes", examples=6, seconds=3.0, seed=0, example_seconds=60.0)
 
 OF_CALLS, MANY = ("state", "modes", "batching", "arrays"), 30
-"""Families of laws that see a defect in few of their examples, and how many they have here."""
+"""Families of laws that see a defect in few of their examples, and how many they have here; as many as the laws that
+must kill a fault, since a rare one shows in one example of a dozen, and every profile gives them no fewer."""
 
 CELLS = ("linear-softmax", "tanh", "relu")
 """A fault that claims more cells is judged on these, unless it says on which it shows."""
@@ -45,11 +46,12 @@ CELLS = ("linear-softmax", "tanh", "relu")
 
 @dataclass(frozen=True)
 class Expected:
-    """The cause that a target should report, a part of its words, and the cells on which it shows."""
+    """The cause that a target should report, a part of its words, the cells on which it shows, and its killers."""
 
     cause: str
     said: str = ""
     cells: tuple[str, ...] = ()
+    killers: tuple[str, ...] = ()
 
 
 def asked() -> dict[str, Expected]:
@@ -60,18 +62,22 @@ def asked() -> dict[str, Expected]:
     wrapped = {
         f"tests.wrapped.torch_layers:make[{name},{twin}]": Expected(cause_of(name, twin)) for name, twin in twins
     }
-    return {each.target: Expected(each.cause, each.said, each.cells) for each in faults().values()} | wrapped
+    known = faults().values()
+    return {each.target: Expected(each.cause, each.said, each.cells, each.killers) for each in known} | wrapped
 
 
-def causes_of(target: str, shows: Sequence[str] = (), only: Sequence[str] = ()) -> list[dict[str, Any]]:
+def causes_of(
+    target: str, shows: Sequence[str] = (), only: Sequence[str] = (), many: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """The unexpected causes, each as its law, its words and what follows; on the cells on which it ``shows``, of the
-    laws ``only`` or of all."""
+    laws ``only`` or of all, with ``MANY`` examples of the laws ``many``."""
     claims = {target: load(target).claims}
     claimed = claims[target].cells
     few = [name for name in CELLS if name in claimed] if len(claimed) > len(CELLS) else []
     ids, cells = list(only) or list(laws()), list(shows) or few
     chosen = make_jobs([target], ids, PROFILE, claims[target].dtypes[:1], database=None, asked=claims, only=cells)
-    chosen = [replace(job, examples=MANY) if laws()[job.law].family in OF_CALLS else job for job in chosen]
+    often = {*many, *(law.id for law in laws().values() if law.family in OF_CALLS)}
+    chosen = [replace(job, examples=MANY) if job.law in often else job for job in chosen]
     results = {job.key: run_job(job) for job in chosen}
     for event in convictions(list(results.values()), chosen, ThisProcess().follow):
         if isinstance(event, JobFinished):
@@ -125,7 +131,7 @@ def main(arguments: list[str]) -> int:
     for count, target in enumerate(chosen, 1):
         started = time.perf_counter()
         if target not in found:
-            found[target] = causes_of(target, known[target].cells)
+            found[target] = causes_of(target, known[target].cells, many=known[target].killers)
             with KEPT.open("a") as file:
                 file.write(json.dumps({"target": target, "causes": found[target]}) + "\n")
         wrong = judged(found[target], known[target])

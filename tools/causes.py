@@ -40,6 +40,9 @@ OF_CALLS, MANY = ("state", "modes", "batching", "arrays"), 30
 """Families of laws that see a defect in few of their examples, and how many they have here; as many as the laws that
 must kill a fault, since a rare one shows in one example of a dozen, and every profile gives them no fewer."""
 
+KILLING = 10.0
+"""Seconds for a law that must kill, as in the quick profile."""
+
 CELLS = ("linear-softmax", "tanh", "relu")
 """A fault that claims more cells is judged on these, unless it says on which it shows."""
 
@@ -78,6 +81,7 @@ def causes_of(
     chosen = make_jobs([target], ids, PROFILE, claims[target].dtypes[:1], database=None, asked=claims, only=cells)
     often = {*many, *(law.id for law in laws().values() if law.family in OF_CALLS)}
     chosen = [replace(job, examples=MANY) if job.law in often else job for job in chosen]
+    chosen = [replace(job, seconds=KILLING) if job.law in many else job for job in chosen]
     results = {job.key: run_job(job) for job in chosen}
     for event in convictions(list(results.values()), chosen, ThisProcess().follow):
         if isinstance(event, JobFinished):

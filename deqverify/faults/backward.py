@@ -187,7 +187,12 @@ class InputWeightsDetached(SoundNewton):
         return Parts(found.theta | lost, found.x, found.z)
 
 
-@fault(cause="adjoint-certificate", killers=("adjoint-certificate",), subtlety="subtle")
+@fault(
+    cause="adjoint-certificate",
+    killers=("adjoint-certificate",),
+    subtlety="subtle",
+    cells=("conv", "graph", "attention"),
+)
 class FlattenedByColumns(SoundNewton):
     """The cotangent is flattened by columns, the Jacobian by rows: the same for states of one axis."""
 
@@ -264,7 +269,7 @@ class GradientAtTheStart(SoundNewton):
 
 
 @fault(
-    cause="adjoint-certificate",
+    cause="in-place-update",
     killers=("balance-descent", "balance-flow"),
     subtlety="rare",
     cells=("linear-softmax", "relu"),

@@ -78,7 +78,7 @@ class GradientClipped(Changed):
         return {block: g / max(1.0, size) for block, g in found.items()}
 
 
-@fault(cause="gradient-theta", killers=("gradient-theta",), subtlety="subtle")
+@fault(cause="gradient-B", said="wrong gradient in A, B, x", killers=("gradient-theta",), subtlety="subtle")
 class SmallEntriesDropped(Changed):
     """Entries below a tenth of the largest are not sent to the other workers."""
 
@@ -86,7 +86,7 @@ class SmallEntriesDropped(Changed):
         return {k: np.where(np.abs(g) < 0.1 * np.abs(g).max(initial=0.0), 0.0, g) for k, g in found.items()}
 
 
-@fault(cause="gradient-theta", killers=("gradient-theta",), subtlety="small")
+@fault(cause="gradient-B", said="wrong gradient in A, B, x", killers=("gradient-theta",), subtlety="small")
 class SentInFloat16(Changed):
     """Gradients travel in float16, scaled by their largest entry."""
 

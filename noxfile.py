@@ -24,10 +24,13 @@ nox.options.error_on_missing_interpreters = False
 VERSIONS = nox.parametrize("versions", ["oldest", "newest"])
 
 
-def oldest(requirements: list[str]) -> list[str]:
-    """Their lower bounds as the releases that they name: numpy>=1.26 as numpy==1.26.*, packaging>=23 as ==23.0.*."""
+def oldest(requirements: list[str], python: str) -> list[str]:
+    """Their lower bounds under a ``python`` as the releases that they name: numpy>=1.26 as numpy==1.26.*, packaging>=23
+    as ==23.0.*."""
     pinned = []
     for each in map(Requirement, requirements):
+        if each.marker and not each.marker.evaluate({"python_version": python}):
+            continue
         (lower,) = (bound.version for bound in each.specifier if bound.operator == ">=")
         pinned.append(f"{each.name}=={lower if '.' in lower else f'{lower}.0'}.*")
     return pinned
@@ -45,7 +48,7 @@ def verify(
     session.install(
         "-e",
         f".[pytest,{extra}]" if extra else ".[pytest]",
-        *(oldest(wanted) if versions == "oldest" else ["--upgrade"]),
+        *(oldest(wanted, str(session.python)) if versions == "oldest" else ["--upgrade"]),
     )
     session.run("python", "-m", "pip", "list", "--format=freeze")
     effort = ("--profile", "quick", "--max-examples", "10", "--seed", "0", "--workers", "1")

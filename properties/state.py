@@ -301,7 +301,7 @@ def pickles(deq: Subject, problem: Problem, other: Problem) -> Evidence:
     statement="two threads that call at once get the answers that each gets alone",
     source="the implementation's own claim",
     needs=("equilibrium", "threads"),
-    rests_on=("history", "deterministic"),
+    rests_on=("history", "deterministic", "answers-kept"),
     anomaly="answers of two threads are mixed",
     at_stake="A server that answers two requests at once gives one user the other's prediction.",
     judges_crashes=True,

@@ -299,7 +299,7 @@ def cause_of(name: str, twin: str) -> str:
         return "existence"
     if twin == "another probe each time":
         return "deterministic"
-    return "gradient-x" if twin in ("detached input", "detached statistics") else "gradient-theta"
+    return "gradient-x" if twin == "detached input" else "gradient-theta"
 
 
 def wrapped(

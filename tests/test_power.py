@@ -20,10 +20,12 @@ from tools.power import (
     Rarity,
     Size,
     drawn,
+    measurable,
     measure,
     near,
     read,
     seen,
+    sees,
     smallest,
     smallest_of,
 )
@@ -51,15 +53,26 @@ def test_the_smallest_size_is_bisected() -> None:
     assert smallest(lambda planted: False) == math.inf
 
 
-@pytest.mark.parametrize("law_id", power.SEES)
-def test_a_law_sees_a_large_error_and_none_where_there_is_none(law_id: str) -> None:
-    examples = drawn(law_id, 0)[:12]
-    telling = [each for each in examples if seen(law_id, 1.0, "exact", each)]
+@pytest.mark.parametrize(
+    ("law_id", "quantity"),
+    [("existence", "z"), ("adjoint-certificate", "dx"), ("gradient-theta", "dtheta"), ("gradient-x", "dx")],
+)
+def test_a_law_sees_a_large_error_and_none_where_there_is_none(law_id: str, quantity: str) -> None:
+    examples = drawn(law_id, 0)[: power.TRIED]
+    assert measurable(law_id)
+    assert quantity in sees(law_id, examples)
+    telling = [each for each in examples if seen(law_id, quantity, 1.0, "exact", each)]
     assert len(telling) >= 6, "a few have nothing that could be off, as features of zero"
     for each in examples:
-        assert not any(seen(law_id, 0.0, claim, each) for claim in CLAIMS)
-    exact, claimed = (smallest_of(law_id, claim, telling) for claim in CLAIMS)
+        assert not any(seen(law_id, quantity, 0.0, claim, each) for claim in CLAIMS)
+    exact, claimed = (smallest_of(law_id, quantity, claim, telling) for claim in CLAIMS)
     assert exact < 1e-10 < 1e-7 < claimed < 1.0, "a claim of 1e-6 hides what is smaller"
+
+
+def test_what_compares_an_implementation_with_itself_sees_no_factor_and_another_cell_is_not_asked() -> None:
+    assert sees("deterministic", drawn("deterministic", 0)[: power.TRIED]) == []
+    assert not measurable("node-order")
+    assert not measurable("trace"), "the reference shows none"
 
 
 def test_rates_have_problems_near_them_and_do_not_overlap() -> None:
@@ -107,4 +120,6 @@ def test_the_page_is_what_was_measured() -> None:
     document, sizes, rarities = read()
     assert power.PAGE.read_text(encoding="utf-8") == power_page.page(document, sizes, rarities)
     assert "Infinity" not in power.MEASURED.read_text(encoding="utf-8"), "JSON has no such word"
-    assert len(sizes) == len(power.SEES) * len(CLAIMS) * len(power.RATES)
+    assert {*power_page.SHOWN} < {size.law for size in sizes}
+    pairs = {(size.law, size.quantity) for size in sizes}
+    assert len(sizes) == len(pairs) * len(CLAIMS) * len(power.RATES)

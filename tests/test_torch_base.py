@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from deqverify.cells import cells  # noqa: E402
 from deqverify.implementations.adapter import cap  # noqa: E402
+from deqverify.implementations.loading import load  # noqa: E402
 from deqverify.implementations.protocol import Solution, Status  # noqa: E402
 from deqverify.implementations.torch_base import TorchLayer, batch_trace  # noqa: E402
 
@@ -71,10 +72,28 @@ def test_a_trace_is_that_of_the_data_points_that_still_move() -> None:
     assert batch_trace(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, 2)) == []
 
 
-def test_a_cap_is_lowered_and_never_raised() -> None:
+@pytest.mark.parametrize(
+    ("status", "wrong", "said"),
+    [
+        (torch.tensor(True), None, Status.CONVERGED),
+        (False, None, Status.CAPPED),
+        (torch.tensor(False), 1, Status.DIVERGED),
+        (Status.NOT_REPORTED, 1, Status.NOT_REPORTED),
+    ],
+)
+def test_the_batch_may_say_whether_it_converged(status: Any, wrong: int | None, said: Status) -> None:
+    assert solved(Saying(status=status), wrong=wrong)[0].status is said
+
+
+def test_a_cap_is_what_was_said_and_stays_where_others_are_lowered() -> None:
     assert cap(("ift", "b_max_iter=2"), "b_max_iter", 40) == 2
     assert cap(("ift",), "b_max_iter", 40) == 40
-    assert cap(("b_max_iter=50",), "b_max_iter", 40) == 40
+    pytest.importorskip("torchdeq")
+    for words, caps in (("ift", (40, 40)), ("ift,b_max_iter=60", (40, 60)), ("ift,b_max_iter=2", (40, 2))):
+        layer = load(f"torchdeq[{words}]")
+        assert (layer.module.f_max_iter, layer.module.b_max_iter) == caps
+        fewer = layer.limited(5)
+        assert (fewer.module.f_max_iter, fewer.module.b_max_iter) == (5, min(5, caps[1]))
 
 
 @pytest.mark.parametrize("bad", ["x", "0", "", "-3", "2.5"])

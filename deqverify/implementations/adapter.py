@@ -52,14 +52,14 @@ class Traced(Configured):
         return self._with(tracing=True)
 
 
-def cap(given: Sequence[str], key: str, most: int) -> int:
-    """The cap that ``given`` says as ``key=2``, and ``most`` where it says none or a larger one. ValueError where it is
-    no whole number of at least 1."""
+def cap(given: Sequence[str], key: str, usual: int) -> int:
+    """The cap that ``given`` says as ``key=2``, the last where it says several, and the ``usual`` one where it says
+    none. ValueError where it is no whole number of at least 1."""
     said = [word.removeprefix(f"{key}=") for word in given if word.startswith(f"{key}=")]
     for value in said:
         if not value.isdecimal() or int(value) < 1:
             raise ValueError(f"{key}: takes a whole number of at least 1, as in {key}=2, got {value!r}")
-    return min([most, *map(int, said)])
+    return int(said[-1]) if said else usual
 
 
 def chosen(layer: Any, given: Sequence[str], known: Sequence[str]) -> Any:

@@ -24,7 +24,8 @@ class TorchLayer:
     call ``backward()`` on. ``step`` closes over parameters and inputs that require gradients.
 
     A solution may say of its data points in tensors (n,): ``iterations`` and ``residual``, whose largest are the
-    batch's, and in ``statuses`` whether each converged; false is CAPPED, or DIVERGED where z is not finite.
+    batch's, and in ``statuses`` whether each converged; false is CAPPED, or DIVERGED where z is not finite. ``status``
+    may be whether the batch did.
     """
 
     framework = "torch"
@@ -114,16 +115,23 @@ def batch_trace(residuals: torch.Tensor, iterations: torch.Tensor, last: torch.T
 
 def _told(solution: Solution) -> Solution:
     """``solution`` with what it says in tensors as the protocol has it."""
+    if not isinstance(solution.status, Status):
+        solution.status = _status(solution.status, worst([Status.CAPPED, *_failed(solution.z)]))
     if isinstance(solution.statuses, torch.Tensor):
-        finite = torch.isfinite(solution.z).flatten(1).all(dim=1).tolist()
-        failed = [Status.CAPPED if there else Status.DIVERGED for there in finite]
-        solution.statuses = [_status(*pair) for pair in zip(solution.statuses.tolist(), failed, strict=True)]
+        pairs = zip(solution.statuses.tolist(), _failed(solution.z), strict=True)
+        solution.statuses = [_status(*pair) for pair in pairs]
         solution.status = worst(solution.statuses)
     if isinstance(solution.iterations, torch.Tensor):
         solution.iterations = int(solution.iterations.max()) if len(solution.iterations) else 0
     if isinstance(solution.residual, torch.Tensor):
         solution.residual = float(solution.residual.max()) if len(solution.residual) else 0.0
     return solution
+
+
+def _failed(z: torch.Tensor) -> list[Status]:
+    """What each data point is where it did not converge."""
+    finite = torch.isfinite(z).flatten(1).all(dim=1).tolist()
+    return [Status.CAPPED if there else Status.DIVERGED for there in finite]
 
 
 def _status(said: Any, otherwise: Status = Status.CAPPED) -> Status:

@@ -25,7 +25,8 @@ class TorchDeq(Traced, ModuleLayer):
         stop, kind = ("rel", "rtol") if "rel" in self.words else ("abs", "atol")
         both = {"solver": solver, "max_iter": most, "stop_mode": stop} | ({"tol": self.tol} if self.tol else {})
         self.options: Any = {f"{end}_{key}": value for end in "fb" for key, value in both.items()}
-        self.options |= {"b_max_iter": cap(self.words, "b_max_iter", most)}
+        back = cap(self.words, "b_max_iter", most)
+        self.options |= {"b_max_iter": back if self.most is None else min(back, most)}
         self.options |= {"ift": "ift" in self.words, "hook_ift": "hook" in self.words}
         self.module = get_deq(**self.options).train()
         forward, exact = (Accuracy(**{kind: tolerance}) for tolerance in (self.module.f_tol, self.module.b_tol))

@@ -189,10 +189,10 @@ class Rarity:
 def measured(law_ids: Sequence[str], seeds: Sequence[int]) -> Iterator[Size | Rarity]:
     """Both measurements of each law, as they arrive."""
     for law_id in law_ids:
-        draws = [drawn(law_id, seed) for seed in seeds]
-        quantities = sees(law_id, draws[0][:TRIED])
+        quantities = sees(law_id, drawn(law_id, seeds[0])[:TRIED])
         if not quantities:
             continue
+        draws = [drawn(law_id, seed) for seed in seeds]
         telling = [[seen(law_id, quantities[0], LARGEST, "exact", each) for each in some] for some in draws]
         for regime, inside in REGIMES.items():
             counts = [

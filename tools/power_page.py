@@ -16,8 +16,8 @@ from tools.power import MEASURED, NEAR, PAGE, PICTURE, QUANTITIES, RATES, Rarity
 
 SHARES = (0.5, 0.95)
 MARKERS = "osD^vP"
-SHOWN = ("existence", "adjoint-certificate", "gradient-theta", "gradient-x")
-"""The laws in the picture, each with the quantity that it sees best."""
+SHOWN = {"existence": "z", "adjoint-certificate": "dx", "gradient-theta": "dtheta", "gradient-x": "dx"}
+"""The laws in the picture, each with the quantity that it is about."""
 
 COLOURS = ("#2456a6", "#b84a0e", "#15773a", "#7b2d8b", "#7d5600", "#0c6577")
 
@@ -102,14 +102,13 @@ def said_share(share: float) -> str:
 def picture(sizes: Sequence[Size], rarities: Sequence[Rarity]) -> str:
     """SVG: left and middle the smallest error against 1 − γ for each claim, right the probability against the frequency
     of a defect that shows on every kind of problem."""
-    best = {size.law: size.quantity for size in reversed(sizes)}
-    laws = [law for law in SHOWN if law in best]
+    laws = [law for law in SHOWN if law in {size.law for size in sizes}]
     with rc_context({"axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(10.5, 3.6), layout="constrained")
         small, loose, rare = figure.subplots(1, 3)
         for axes, claim in ((small, "exact"), (loose, "1e-6")):
             for law, marker, colour in zip(laws, MARKERS, COLOURS, strict=False):
-                mine = [size for size in sizes if (size.law, size.quantity, size.claim) == (law, best[law], claim)]
+                mine = [size for size in sizes if (size.law, size.quantity, size.claim) == (law, SHOWN[law], claim)]
                 points = [(1.0 - s.rate, s.at(0.5)) for s in mine if math.isfinite(s.at(0.5))]
                 axes.loglog(*zip(*points, strict=True), marker=marker, color=colour, label=law) if points else None
             axes.invert_xaxis()

@@ -94,6 +94,8 @@ def test_a_cap_is_what_was_said_and_stays_where_others_are_lowered() -> None:
         assert (layer.module.f_max_iter, layer.module.b_max_iter) == caps
         fewer = layer.limited(5)
         assert (fewer.module.f_max_iter, fewer.module.b_max_iter) == (5, min(5, caps[1]))
+        none = layer.limited(0)
+        assert (none.module.f_max_iter, none.module.b_max_iter) == (0, 0)
 
 
 @pytest.mark.parametrize("bad", ["x", "0", "", "-3", "2.5"])

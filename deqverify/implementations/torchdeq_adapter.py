@@ -21,9 +21,7 @@ class TorchDeq(Traced, ModuleLayer):
 
     def __post_init__(self) -> None:
         solver = next((word for word in self.words if word in ("anderson", "broyden")), "fixed_point_iter")
-        most = (
-            40 if self.most is None else min(self.most, 100 if solver == "broyden" else 3000)
-        )  # which keeps each step
+        most = 40 if self.most is None else min(self.most, 100 if solver == "broyden" else 3000)  # it keeps each step
         stop, kind = ("rel", "rtol") if "rel" in self.words else ("abs", "atol")
         both = {"solver": solver, "max_iter": most, "stop_mode": stop} | ({"tol": self.tol} if self.tol else {})
         self.options: Any = {f"{end}_{key}": value for end in "fb" for key, value in both.items()}

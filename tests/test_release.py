@@ -20,6 +20,7 @@ import deqverify
 from deqverify.cli import main
 from deqverify.implementations import loading
 from deqverify.implementations.loading import TargetError, load
+from tools import release
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -78,6 +79,10 @@ def test_every_lower_bound_can_be_pinned() -> None:
     for each in (*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())):
         wanted = Requirement(each)
         assert wanted.name == "deqverify" or [bound.operator for bound in wanted.specifier] == [">="], each
+
+
+def test_every_extra_of_a_user_is_tried() -> None:
+    assert {*release.EXTRAS} - {"bare"} == {*PROJECT["optional-dependencies"]} - {*release.OURS}
 
 
 def test_templates_ask_for_a_stored_counterexample() -> None:

@@ -30,7 +30,7 @@ from deqverify.running.executors import ThisProcess
 from deqverify.running.jobs import run_job
 from deqverify.running.plan import Report, in_order, make_jobs
 from deqverify.running.profiles import Profile
-from deqverify.running.results import Verdict
+from deqverify.running.results import Job, Verdict
 
 SHARE = 0.9
 KEPT = Path("build") / "causes.jsonl"
@@ -79,9 +79,7 @@ def causes_of(
     few = [name for name in CELLS if name in claimed] if len(claimed) > len(CELLS) else []
     ids, cells = list(only) or list(laws()), list(shows) or few
     chosen = make_jobs([target], ids, PROFILE, claims[target].dtypes[:1], database=None, asked=claims, only=cells)
-    often = {*many, *(law.id for law in laws().values() if law.family in OF_CALLS)}
-    chosen = [replace(job, examples=MANY) if job.law in often else job for job in chosen]
-    chosen = [replace(job, seconds=KILLING) if job.law in many else job for job in chosen]
+    chosen = [_with_more(job, many) for job in chosen]
     results = {job.key: run_job(job) for job in chosen}
     for event in convictions(list(results.values()), chosen, ThisProcess().follow):
         if isinstance(event, JobFinished):
@@ -96,6 +94,12 @@ def causes_of(
         for cause in report.causes
         if cause.first.verdict is Verdict.VIOLATED and (said := cause.first.violation)
     ]
+
+
+def _with_more(job: Job, many: Sequence[str]) -> Job:
+    if job.law in many:
+        return replace(job, examples=MANY, seconds=KILLING)
+    return replace(job, examples=MANY) if laws()[job.law].family in OF_CALLS else job
 
 
 def judged(found: list[dict[str, Any]], expected: Expected) -> str:

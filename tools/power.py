@@ -225,7 +225,8 @@ def measure(law_ids: Sequence[str], seeds: Sequence[int], file: Path = MEASURED)
     }
     for found in measured(law_ids, seeds):
         row = asdict(found)
-        document["examples"][found.law] = examples_of(found.law)
+        if found.law not in document["examples"]:
+            document["examples"][found.law] = examples_of(found.law)
         if isinstance(found, Size):
             row["smallest"] = [size if math.isfinite(size) else None for size in found.smallest]  # JSON has no infinity
         (sizes if isinstance(found, Size) else rarities).append(row)

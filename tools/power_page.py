@@ -16,10 +16,9 @@ from tools.power import MEASURED, NEAR, PAGE, PICTURE, QUANTITIES, RATES, Rarity
 
 SHARES = (0.5, 0.95)
 MARKERS = "osD^vP"
+COLOURS = ("#2456a6", "#b84a0e", "#15773a", "#7b2d8b", "#7d5600", "#0c6577")
 SHOWN = {"existence": "z", "adjoint-certificate": "dx", "gradient-theta": "dtheta", "gradient-x": "dx"}
 """The laws in the picture, each with the quantity that it is about."""
-
-COLOURS = ("#2456a6", "#b84a0e", "#15773a", "#7b2d8b", "#7d5600", "#0c6577")
 
 INTRO = """# What a green run means
 

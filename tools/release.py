@@ -83,6 +83,9 @@ EXTRAS: dict[str, list[Case]] = {
     "xitorch": _of("xitorch"),
     "jaxopt": _of("jaxopt"),
     "optimistix": _of("optimistix"),
+    "deepinv": _of("deepinv"),
+    "libraries": [case for name in ("torchdeq", "jaxopt") for case in _of(name)],
+    "bench": [(["deqverify", "bench", "--m", "4", "--n", "2", "--budget", "0.02"], 0, "torchdeq")],
     "pytest": [
         (
             ["pytest", "--pyargs", "deqverify.properties", "--deq", "reference[numpy]", "-k", "enclosure"],
@@ -95,7 +98,10 @@ EXTRAS: dict[str, list[Case]] = {
     "redis": [([*_run("reference[numpy]")[0], "--database", "redis://localhost:1/0"], 2, "localhost")],
     "dask": [([*_run("reference[numpy]")[0], "--dask", "local"], 0, "enclosure")],
 }
-"""What runs in the environment of each extra."""
+"""What runs in the environment of each extra that brings something to a user."""
+
+OURS = ("docs", "browser", "dev", "mutation", "nox", "release")
+"""The extras to work on deqverify itself, which a clone uses."""
 
 
 def built() -> tuple[Path, Path]:

@@ -13,7 +13,7 @@ from deqverify.claims import Accuracy, Claims
 from deqverify.frameworks.torch_bridge import gradients_of, leaves_of
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status, worst
 
-PROMISED: dict[str, Any] = {"devices": ("cpu", "cuda"), "copies": True, "pickles": True, "modes": True}
+MODULE_CLAIMS: dict[str, Any] = {"devices": ("cpu", "cuda"), "copies": True, "pickles": True, "modes": True}
 """What is claimed of a library's ``nn.Module``: PyTorch's documentation promises it of every one."""
 
 
@@ -89,7 +89,7 @@ class TorchLayer:
         leaves = leaves_of(theta, x)
         given = {name: leaves[name] for name in theta}
         answer = self.equilibrium(cell, given, leaves["x"], z0)  # in the caller's gradient mode
-        return _told(answer) if isinstance(answer, Solution) else Solution(answer), leaves
+        return _without_tensors(answer) if isinstance(answer, Solution) else Solution(answer), leaves
 
 
 class ModuleLayer(TorchLayer):
@@ -113,12 +113,12 @@ def batch_trace(residuals: torch.Tensor, iterations: torch.Tensor, last: torch.T
     return [*kept, float(last.detach().flatten(1).norm(dim=1).max())]
 
 
-def _told(solution: Solution) -> Solution:
+def _without_tensors(solution: Solution) -> Solution:
     """``solution`` with what it says in tensors as the protocol has it."""
     if not isinstance(solution.status, Status):
-        solution.status = _status(solution.status, worst([Status.CAPPED, *_failed(solution.z)]))
+        solution.status = _status(solution.status, worst([Status.CAPPED, *_unconverged(solution.z)]))
     if isinstance(solution.statuses, torch.Tensor):
-        pairs = zip(solution.statuses.tolist(), _failed(solution.z), strict=True)
+        pairs = zip(solution.statuses.tolist(), _unconverged(solution.z), strict=True)
         solution.statuses = [_status(*pair) for pair in pairs]
         solution.status = worst(solution.statuses)
     if isinstance(solution.iterations, torch.Tensor):
@@ -128,7 +128,7 @@ def _told(solution: Solution) -> Solution:
     return solution
 
 
-def _failed(z: torch.Tensor) -> list[Status]:
+def _unconverged(z: torch.Tensor) -> list[Status]:
     """What each data point is where it did not converge."""
     finite = torch.isfinite(z).flatten(1).all(dim=1).tolist()
     return [Status.CAPPED if there else Status.DIVERGED for there in finite]

@@ -8,7 +8,7 @@ from typing import Any
 from torchdeq import get_deq
 
 from deqverify.implementations.adapter import Accuracy, Claims, Solution, Traced, cap, chosen
-from deqverify.implementations.torch_base import PROMISED, ModuleLayer, batch_trace
+from deqverify.implementations.torch_base import MODULE_CLAIMS, ModuleLayer, batch_trace
 
 WHERE = "torchdeq.core.DEQBase, docstring and nn.Module; torchdeq.solver.stat.SolverStat"
 
@@ -30,7 +30,7 @@ class TorchDeq(Traced, ModuleLayer):
         self.options |= {"ift": "ift" in self.words, "hook_ift": "hook" in self.words}
         self.module = get_deq(**self.options).train()
         forward, exact = (Accuracy(**{kind: tolerance}) for tolerance in (self.module.f_tol, self.module.b_tol))
-        rule: Any = {"iteration": "picard" if solver == "fixed_point_iter" else None, "where": WHERE} | PROMISED
+        rule: Any = {"iteration": "picard" if solver == "fixed_point_iter" else None, "where": WHERE} | MODULE_CLAIMS
         self.claims = Claims(forward, None if "phantom" in self.words else exact, **rule)
 
     def fixed_point(self, step: Any, z0: Any) -> Solution:
@@ -46,7 +46,7 @@ class TorchDeq(Traced, ModuleLayer):
 
 
 def torchdeq(*words: str) -> Any:
-    """Its defaults, or ``ift``, ``hook`` (with it), ``fixed_point``, ``anderson``, ``broyden``, ``rel`` (both passes),
+    """Its defaults, or ``ift``, ``hook`` (by one), ``fixed_point``, ``anderson``, ``broyden``, ``rel`` (both passes),
     ``writer`` (statistics of the backward pass), ``b_max_iter=2``, ``tight``; ``phantom``: gradients not exact."""
     known = ("ift", "hook", "fixed_point", "anderson", "broyden", "rel", "writer", "phantom", "b_max_iter=2")
     return chosen(TorchDeq(words=words), words, known)

@@ -100,6 +100,9 @@ EXTRAS: dict[str, list[Case]] = {
 }
 """What runs in the environment of each extra that brings something to a user."""
 
+UNPINNED = ("deepinv",)
+"""Its torchvision is compiled for the PyTorch that pip finds beside it, not for the build for CPUs that is pinned."""
+
 OURS = ("docs", "browser", "dev", "mutation", "nox", "release")
 """The extras to work on deqverify itself, which a clone uses."""
 
@@ -141,7 +144,8 @@ def environment(extra: str, wheel: Path) -> tuple[Path, str]:
     home = WORK / f"env-{extra}"
     venv.EnvBuilder(clear=True, with_pip=True).create(home)
     wanted = str(wheel) if extra == "bare" else f"{wheel}[{extra}]"
-    command = [home / "bin" / "python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wanted]
+    pinned = [] if extra in UNPINNED else ["-c", ROOT / "constraints.txt"]
+    command = [home / "bin" / "python", "-m", "pip", "install", "-q", *pinned, wanted]
     done = subprocess.run(command, capture_output=True, text=True)
     return home, "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 

@@ -82,7 +82,8 @@ def draw_dense(
     contraction factor, and what is Gaussian in the first regime becomes in another
 
     - "no bias": b = 0;
-    - "kinks": the last row of W, U and b is zero, so that the last argument of φ is 0 exactly;
+    - "kinks": the last row of W, U and b is zero, so that the last argument of φ is 0 exactly; not of one unit, which
+      would have 0 for its equilibrium;
     - "dead", "active": b is moved by −16 or 16, so that nearly every argument is negative, or positive;
     - "one alive": as "dead", but for the first unit;
     - "saturated": U and b are 16 times as large.
@@ -99,7 +100,7 @@ def draw_dense(
         b = np.zeros(m)
     if alive and n and U[0] @ x[0] + b[0] < 0:
         U[0], b[0] = -U[0], -b[0]
-    if regime == "kinks":
+    if regime == "kinks" and m > 1:
         W[-1], U[-1], b[-1] = 0.0, 0.0, 0.0
     elif regime in ("dead", "active"):
         b = b + (16.0 if regime == "active" else -16.0)

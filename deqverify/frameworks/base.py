@@ -8,12 +8,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from deqverify.dtypes import Array
 from deqverify.losses import Loss
+
+dtype_name = lru_cache(str)
+"""The name of a dtype of NumPy or JAX, which takes them longer than a small matrix product."""
 
 _FROZEN = ContextVar("blocks in which no gradient is wanted", default=frozenset[str]())
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from deqverify import clock
 from deqverify.dtypes import Array
-from deqverify.frameworks.base import PROCESS_SETTINGS, Framework, Setting, unknown_layout
+from deqverify.frameworks.base import PROCESS_SETTINGS, Framework, Setting, dtype_name, unknown_layout
 from deqverify.frameworks.numpy_bridge import NumpyFramework
 from deqverify.losses import Loss
 
@@ -102,7 +102,7 @@ class JaxFramework(Framework):
             return jax.device_put(jnp.asarray(np.array(values, order="C"), dtype=dtype), _device(device))
 
     def like(self, values: Any, array: jax.Array) -> jax.Array:
-        with computing(str(array.dtype)):
+        with computing(dtype_name(array.dtype)):
             (device,) = array.devices()
             return jax.device_put(jnp.asarray(np.array(values, order="C"), dtype=array.dtype), device)
 
@@ -111,11 +111,11 @@ class JaxFramework(Framework):
 
     def kind(self, array: jax.Array) -> tuple[str, str]:
         (platform,) = {device.platform for device in array.devices()}
-        return str(array.dtype), {"gpu": "cuda"}.get(platform, platform)
+        return dtype_name(array.dtype), {"gpu": "cuda"}.get(platform, platform)
 
     def readout(self, loss: Loss, z: jax.Array, B: jax.Array, Y: jax.Array) -> tuple[float, Any, Any]:
         # By NumPy, derivative written out: differentiating each loss for each shape would be compiled, for seconds.
-        wide = "float64" if str(z.dtype) == "float64" else "float32"
+        wide = "float64" if dtype_name(z.dtype) == "float64" else "float32"
         value, dz, dB = _NUMPY.readout(loss, *(np.asarray(array).astype(wide) for array in (z, B, Y)))
         return value, self.like(dz, z), self.like(dB, B)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from deqverify.dtypes import Array
-from deqverify.frameworks.base import PROCESS_SETTINGS, Framework, rows, unknown_layout
+from deqverify.frameworks.base import PROCESS_SETTINGS, Framework, dtype_name, rows, unknown_layout
 from deqverify.losses import Loss
 
 
@@ -38,7 +38,7 @@ class NumpyFramework(Framework):
         return np.array(array, dtype=np.float64)
 
     def kind(self, array: Any) -> tuple[str, str]:
-        return str(array.dtype), "cpu"
+        return dtype_name(array.dtype), "cpu"
 
     def readout(self, loss: Loss, z: Any, B: Any, Y: Any) -> tuple[float, Any, Any]:
         states = rows(z)

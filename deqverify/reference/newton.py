@@ -189,7 +189,8 @@ def _norm(states: Array) -> Array:
     """The 2-norm of every data point, (n,)."""
     flat = rows(states)
     plain = np.sqrt(np.einsum("ij,ij->i", flat, flat))
-    if np.all((plain > SMALL) & (plain < 1.0 / SMALL)):
+    good = (plain > SMALL) & (plain < 1.0 / SMALL)
+    if good.all() or not flat[~good].any():  # zeros are exact
         return np.asarray(plain)
     # Scaled by powers of two, so that no square is lost and none overflows.
     largest = np.abs(flat).max(axis=1, initial=0.0)

@@ -6,8 +6,8 @@ import pickle
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,11 +47,6 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
     limits = (job.examples, job.seconds, job.example_seconds, job.seed, job.database)
     effort = Effort(*limits, push=job.push, brief=job.brief, expected=job.expected, allotted=job.allotted)
 
-    def announce(arguments: dict[str, Any]) -> None:
-        if scratch:
-            with suppress(OSError):  # a full disk: should this process die, nobody can say of what
-                scratch.write_bytes(pickle.dumps(arguments))
-
     unused = subject
     if job.in_hand and subject.claims.copies:
         with suppress(TargetFailure):  # the law ``copies`` judges that
@@ -60,7 +55,7 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
     # What one job leaves switched on would be the next one's start, for which no law could blame it any more.
     settings = subject.framework.settings() if subject.is_layer else None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _announcing(scratch) as announce:
             warnings.simplefilter("ignore")
             trial, passing = _again(job, law, subject, announce)
             if not (job.pinned_only or trial.failure):
@@ -91,6 +86,24 @@ def run_job(job: Job, implementation: Any = None, scratch: Path | None = None) -
         if result.verdict is Verdict.HOLDS:
             result.verdict, result.reason = Verdict.INCONCLUSIVE, "only what is pinned was tried, and it passes"
     return result
+
+
+@contextmanager
+def _announcing(scratch: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What writes each example into ``scratch``. The file stays open, since opening one takes longer than drawing, and
+    each example overwrites the last: what a longer one left behind it is read by nobody."""
+    file = None
+    with suppress(OSError):  # a full disk: should this process die, nobody can say of what
+        file = scratch.open("wb", buffering=0) if scratch else None
+
+    def announce(arguments: dict[str, Any]) -> None:
+        if file:
+            with suppress(OSError):
+                file.seek(0)
+                file.write(pickle.dumps(arguments))
+
+    with file or nullcontext():
+        yield announce
 
 
 def _convicting(job: Job, blamed: Blame) -> dict[str, Any]:

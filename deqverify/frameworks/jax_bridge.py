@@ -99,12 +99,12 @@ class JaxFramework(Framework):
 
     def native(self, values: Any, dtype: str, device: str) -> jax.Array:
         with computing(dtype):
-            return jax.device_put(jnp.asarray(np.array(values, order="C"), dtype=dtype), _device(device))
+            return jax.device_put(np.array(values, dtype=jnp.dtype(dtype), order="C"), _device(device))
 
     def like(self, values: Any, array: jax.Array) -> jax.Array:
         with computing(dtype_name(array.dtype)):
             (device,) = array.devices()
-            return jax.device_put(jnp.asarray(np.array(values, order="C"), dtype=array.dtype), device)
+            return jax.device_put(np.array(values, dtype=array.dtype, order="C"), device)
 
     def to_numpy(self, array: jax.Array) -> Array:
         return np.array(np.asarray(array), dtype=np.float64)
@@ -129,10 +129,16 @@ class JaxFramework(Framework):
 @lru_cache(maxsize=64)
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     jitted = jax.jit(function, static_argnums=0)
+    known = set[int]()  # hashes alone, as arguments may hold on to much; two that are the same forgive nothing
 
     def call(*arguments: Any) -> Any:
-        with clock.uncounted():
-            jitted.lower(*arguments).compile()  # kept by JAX: the second time it is a look-up
+        leaves, tree = jax.tree_util.tree_flatten(arguments[1:])
+        kinds = [(getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))) for leaf in leaves]
+        key = hash((arguments[0], tree, jax.config.jax_enable_x64, *kinds))
+        if key not in known:
+            with clock.uncounted():
+                jitted.lower(*arguments).compile()  # kept by JAX
+            known.add(key)
         return jitted(*arguments)
 
     return call

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from array_api_compat import array_namespace, device
 from deqverify.cells import Cell, cells
 from deqverify.cells.base import Parts, Theta
 from deqverify.cells.probed import PROBE
-from deqverify.dtypes import Array
+from deqverify.dtypes import Array, round_to
 from deqverify.dtypes import dtype as known_dtype
-from deqverify.frameworks import framework
+from deqverify.frameworks import Framework, framework
 from deqverify.frameworks.base import rows
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status, worst
 from deqverify.reference.stateless import STATELESS, Stateless
@@ -91,52 +92,69 @@ class NewtonLayer(Stateless):
         dtype = framework(self.framework).kind(x)[0]
         u, entries = known_dtype(dtype).unit_roundoff, math.prod(shape[1:])
 
-        def native(z: Array) -> Any:
-            return framework(self.framework).like(z, x)
-
-        def image(z: Array) -> Array:
-            return self._numpy(self._compute(_image, cell, theta, x, native(z)))
-
-        def correction(z: Array) -> Array:
-            return self._numpy(self._compute(newton_correction, cell, theta, x, native(z)))
-
         with framework(self.framework).precisely(dtype), np.errstate(all="ignore"):
             z = np.zeros(shape) if z0 is None else self._numpy(z0)
+            at = self._at(cell, theta, x)
+            image, correction = partial(at, _image), partial(at, newton_correction)
+            rounded = partial(round_to, name=dtype)
             z, statuses, iterations, residual = _newton(
-                z, image, correction, lambda z: self._numpy(native(z)), u, (entries + 8) * u, self.max_iterations
+                z, image, correction, rounded, u, (entries + 8) * u, self.max_iterations
             )
-            return Solution(native(z), worst(statuses), iterations, residual, statuses=statuses)
+            found = framework(self.framework).like(z, x)
+            return Solution(found, worst(statuses), iterations, residual, statuses=statuses)
+
+    def _at(self, cell: Cell, theta: Theta, x: Any) -> Callable[[Callable[..., Any], Array], Array]:
+        """What computes a function of this module at z, (n, *state), in NumPy; in the framework's context."""
+        bridge = framework(self.framework)
+        if self.claims.compiles:
+            padded = _Padded(bridge, cell, theta, x)
+            return lambda function, z: bridge.to_numpy(padded(function, z.astype(x.dtype)))
+        return lambda function, z: bridge.to_numpy(function(cell, theta, x, bridge.like(z, x)))
 
     def _compute(self, function: Callable[..., Any], cell: Cell, theta: Theta, x: Any, z: Any, *others: Any) -> Any:
-        """Where it is compiled, for as many data points as the next power of two, 4 at least: a shape takes a third of
-        a second. The last one is repeated, with a cotangent and a tangent of zero."""
-        bridge, n = framework(self.framework), x.shape[0]
+        bridge = framework(self.framework)
         with bridge.precisely(bridge.kind(x)[0]):
-            compute = bridge.compiled(function)
-            if compute is function or not n:
-                return compute(cell, theta, x, z, *others)
-            more = max(4, 2 ** math.ceil(math.log2(n))) - n
-
-            def padded(part: Any, repeated: bool = False) -> Any:
-                if isinstance(part, dict):  # the probe alone is of every data point
-                    return {name: padded(value, repeated) if name == PROBE else value for name, value in part.items()}
-                array = np.asarray(part)
-                last = array[-1:] if repeated else np.zeros_like(array[-1:])
-                return np.concatenate([array, np.repeat(last, more, axis=0)])
-
-            def cut(part: Any) -> Any:
-                if isinstance(part, Parts):
-                    own = {name: cut(value) if name == PROBE else value for name, value in part.theta.items()}
-                    return Parts(own, cut(part.x), cut(part.z))
-                return bridge.like(np.asarray(part)[:n], x)
-
-            return cut(compute(cell, padded(theta, True), padded(x, True), padded(z, True), *map(padded, others)))
+            if not self.claims.compiles:
+                return function(cell, theta, x, z, *others)
+            found = _Padded(bridge, cell, theta, x)(function, z, *others)
+            if not isinstance(found, Parts):
+                return bridge.like(found, x)
+            own = {name: bridge.like(value, x) for name, value in found.theta.items()}
+            return Parts(own, bridge.like(found.x, x), bridge.like(found.z, x))
 
     def _numpy(self, array: Any) -> Array:
         return framework(self.framework).to_numpy(array)
 
     def _status(self, array: Any) -> Status:
         return Status.CONVERGED if np.isfinite(self._numpy(array)).all() else Status.DIVERGED
+
+
+class _Padded:
+    """Functions of this module where they are compiled, for as many data points as the next power of two, 4 at least: a
+    shape takes a third of a second. The last one is repeated, with a cotangent and a tangent of zero. What comes back
+    is NumPy, in the dtype."""
+
+    def __init__(self, bridge: Framework, cell: Cell, theta: Theta, x: Any):
+        self._compiled, self._cell, self._n = bridge.compiled, cell, x.shape[0]
+        self._more = max(4, 2 ** math.ceil(math.log2(self._n))) - self._n if self._n else 0
+        self._theta, self._x = self._padded(theta, True), self._padded(x, True)
+
+    def __call__(self, function: Callable[..., Any], z: Any, *others: Any) -> Any:
+        given = self._theta, self._x, self._padded(z, True), *map(self._padded, others)
+        return self._cut(self._compiled(function)(self._cell, *given))
+
+    def _padded(self, part: Any, repeated: bool = False) -> Any:
+        if isinstance(part, dict):  # the probe alone is of every data point
+            return {name: self._padded(value, repeated) if name == PROBE else value for name, value in part.items()}
+        array = np.asarray(part)
+        last = array[-1:] if repeated else np.zeros_like(array[-1:])
+        return np.concatenate([array, np.repeat(last, self._more, axis=0)])
+
+    def _cut(self, part: Any) -> Any:
+        if isinstance(part, Parts):
+            own = {name: self._cut(value) if name == PROBE else value for name, value in part.theta.items()}
+            return Parts(own, self._cut(part.x), self._cut(part.z))
+        return np.asarray(part)[: self._n]
 
 
 def _newton(

@@ -11,6 +11,9 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
+# Hundreds of processes start in a run of the tests: what one compiled the next one finds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help venv verify matrix test test-elsewhere test-jax test-libraries coverage mutants soak bench lint docs site site-check release-check clean
 
 help: ## show the targets

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy  # its modules are loaded where they are used: half a second that most processes do without
 from deqverify.properties.common import (
     EVALUATIONS,
     NOT_TIGHT,
@@ -27,8 +28,6 @@ from deqverify.properties.common import (
     visit,
 )
 from hypothesis.strategies import SearchStrategy
-from scipy.integrate import RK45
-from scipy.optimize import minimize
 
 from deqverify.bounds import Bound
 from deqverify.comparison import Fact, Measurement, compare
@@ -93,7 +92,9 @@ def _along(
     floor = infimum(problem).attained
     rate = 2.0 * polyak_lojasiewicz(problem, first.loss) * rate_floor(problem)
     tolerance = 1e-5  # of the integrator; it enters the bound below
-    solver = RK45(velocity, 0.0, packed(problem.A, problem.B), t_bound=1e6, rtol=tolerance, atol=tolerance)
+    solver = scipy.integrate.RK45(
+        velocity, 0.0, packed(problem.A, problem.B), t_bound=1e6, rtol=tolerance, atol=tolerance
+    )
     steps, slope, error = 0, *seen[0]
     while len(seen) + 6 <= EVALUATIONS and solver.status == "running":
         solver.step()
@@ -255,7 +256,7 @@ def global_optimum(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measuremen
 
     # The last line search may add ten; the memory holds every step, which makes it BFGS.
     stop = {"maxfun": EVALUATIONS - 12, "ftol": 0.0, "gtol": 0.0, "maxls": 10, "maxcor": EVALUATIONS}
-    end = minimize(objective, packed(problem.A, problem.B), jac=True, method="L-BFGS-B", options=stop)
+    end = scipy.optimize.minimize(objective, packed(problem.A, problem.B), jac=True, method="L-BFGS-B", options=stop)
     if not np.isfinite(end.x).all():
         return  # training did not stop anywhere
     best = unpacked(problem, end.x)

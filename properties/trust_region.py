@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import scipy  # its modules are loaded where they are used: half a second that most processes do without
 from deqverify.properties.common import (
     EVALUATIONS,
     SOFTMAX,
@@ -23,7 +24,6 @@ from deqverify.properties.common import (
     visit,
 )
 from hypothesis.strategies import SearchStrategy
-from scipy.integrate import RK45
 
 from deqverify.bounds import Bound, Budget, Errors
 from deqverify.comparison import Fact, Measurement, compare
@@ -247,7 +247,9 @@ def _side_by_side(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement
     growth = 2 * _lipschitz(start)
     if not growth > 0.0:  # inputs of zero: nothing moves, for however long
         return
-    solver = RK45(velocity, 0.0, state, t_bound=1.0 / growth, rtol=tolerance, atol=tolerance * _size(state))
+    solver = scipy.integrate.RK45(
+        velocity, 0.0, state, t_bound=1.0 / growth, rtol=tolerance, atol=tolerance * _size(state)
+    )
     steps = 0
     while calls + 6 <= EVALUATIONS and solver.status == "running":
         message = solver.step()

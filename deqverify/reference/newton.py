@@ -36,6 +36,10 @@ SMALL = 2.0**-250
 """A root of a sum of squares above it has lost nothing to those below the smallest normal number, 2⁻¹⁰²²."""
 
 
+Image = Callable[[Array], Array]
+Correction = Callable[[Array, Array], Array]
+
+
 class NewtonLayer(Stateless):
     """``z ← z + t (I − J)⁻¹(f(z) − z)`` from z₀ or zero, in every data point on its own.
 
@@ -94,22 +98,36 @@ class NewtonLayer(Stateless):
 
         with framework(self.framework).precisely(dtype), np.errstate(all="ignore"):
             z = np.zeros(shape) if z0 is None else self._numpy(z0)
-            at = self._at(cell, theta, x)
-            image, correction = partial(at, _image), partial(at, newton_correction)
-            rounded = partial(round_to, name=dtype)
             z, statuses, iterations, residual = _newton(
-                z, image, correction, rounded, u, (entries + 8) * u, self.max_iterations
+                z,
+                *self._at(cell, theta, x),
+                partial(round_to, name=dtype),
+                u=u,
+                floor=(entries + 8) * u,
+                max_iterations=self.max_iterations,
             )
             found = framework(self.framework).like(z, x)
             return Solution(found, worst(statuses), iterations, residual, statuses=statuses)
 
-    def _at(self, cell: Cell, theta: Theta, x: Any) -> Callable[[Callable[..., Any], Array], Array]:
-        """What computes a function of this module at z, (n, *state), in NumPy; in the framework's context."""
+    def _at(self, cell: Cell, theta: Theta, x: Any) -> tuple[Image, Correction]:
+        """f(z), and Newton's step from z where f is known, for z (n, *state) in NumPy; in the framework's context."""
         bridge = framework(self.framework)
         if self.claims.compiles:
             padded = _Padded(bridge, cell, theta, x)
-            return lambda function, z: bridge.to_numpy(padded(function, z.astype(x.dtype)))
-        return lambda function, z: bridge.to_numpy(function(cell, theta, x, bridge.like(z, x)))
+
+            def compiled(function: Callable[..., Any], *states: Array) -> Array:
+                return bridge.to_numpy(padded(function, *(state.astype(x.dtype) for state in states)))
+
+            return partial(compiled, _image), partial(compiled, _corrected)
+        step, system, same = cell.step(theta, x), None, hasattr(cell, "matrix")
+
+        def correction(z: Array, f: Array) -> Array:
+            nonlocal system
+            if system is None or not same:
+                system = _matrix(cell, theta, x, bridge.like(z, x))
+            return bridge.to_numpy(_solved(system, bridge.like(f - z, x)))
+
+        return lambda z: bridge.to_numpy(step(bridge.like(z, x))), correction
 
     def _compute(self, function: Callable[..., Any], cell: Cell, theta: Theta, x: Any, z: Any, *others: Any) -> Any:
         bridge = framework(self.framework)
@@ -159,8 +177,8 @@ class _Padded:
 
 def _newton(
     z: Array,
-    image: Callable[[Array], Array],
-    correction: Callable[[Array], Array],
+    image: Image,
+    correction: Correction,
     rounded: Callable[[Array], Array],
     u: float,
     floor: float,
@@ -177,7 +195,7 @@ def _newton(
         if iterations >= max_iterations or not moving.any():
             break
         iterations += 1
-        d, t, waiting = correction(z), 1.0, moving
+        d, t, waiting = correction(z, f), 1.0, moving
         moved, kept_z, kept_f = np.zeros_like(stopped), z.copy(), f.copy()
         while waiting.any() and t >= SHORTEST:
             tried = np.where(_each(waiting, z), rounded(z + t * d), z)
@@ -235,7 +253,11 @@ def _image(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
 
 def newton_correction(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
     """Newton's step from z: ``(I − J)⁻¹(f(z) − z)``, (n, *state)."""
-    return _solved(_matrix(cell, theta, x, z), cell.step(theta, x)(z) - z)
+    return _corrected(cell, theta, x, z, cell.step(theta, x)(z))
+
+
+def _corrected(cell: Cell, theta: Theta, x: Any, z: Any, f: Any) -> Any:
+    return _solved(_matrix(cell, theta, x, z), f - z)
 
 
 def _pulled(cell: Cell, theta: Theta, x: Any, z: Any, cotangent: Any) -> Parts:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
-from scipy.integrate import RK45
+import scipy  # its modules are loaded where they are used: half a second that most processes do without
 
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.clock import Hang, Interrupted, alarm
@@ -183,7 +183,7 @@ def newton_path() -> Curve:
 
     W = ClosedForm(_TRAINED).W.ravel()
     start = np.concatenate([_packed({"A": _TRAINED.A, "B": _TRAINED.B}), W])
-    solver = RK45(velocity, 0.0, start, t_bound=_UNTIL, rtol=_TOLERANCE, atol=_TOLERANCE)
+    solver = scipy.integrate.RK45(velocity, 0.0, start, t_bound=_UNTIL, rtol=_TOLERANCE, atol=_TOLERANCE)
     path = Curve("trust-region Newton's", THEORY, [(float(W[0]), float(W[1]))], [0.0])
     for t, state in _steps(solver):
         path.points.append((float(state[split]), float(state[split + 1])))
@@ -191,7 +191,7 @@ def newton_path() -> Curve:
     return path
 
 
-def _steps(solver: RK45) -> Iterator[tuple[float, Array]]:
+def _steps(solver: scipy.integrate.RK45) -> Iterator[tuple[float, Array]]:
     """Time and state along the solver's steps, a few between two of them, which its interpolant gives for nothing."""
     while solver.status == "running":
         solver.step()
@@ -214,7 +214,7 @@ def _flow(deq: Subject, problem: SoftmaxProblem, until: float, look: Callable[[f
         return -_packed(gradient)
 
     start = _packed({"A": problem.A, "B": problem.B})
-    solver = RK45(velocity, 0.0, start, t_bound=until, rtol=_TOLERANCE, atol=_TOLERANCE)
+    solver = scipy.integrate.RK45(velocity, 0.0, start, t_bound=until, rtol=_TOLERANCE, atol=_TOLERANCE)
     look(0.0, problem)
     for t, state in _steps(solver):
         if not look(t, _unpacked(problem, state)) or calls >= EVALUATIONS:

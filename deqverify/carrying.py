@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
-from array_api_compat import array_namespace
+
+from deqverify.namespaces import array_namespace
 
 
 class Carrying(ABC):

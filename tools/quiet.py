@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import multiprocessing
+import os
 import random
 import sys
 import time
@@ -29,6 +30,7 @@ from deqverify.describing import arguments_code, describe
 from deqverify.implementations.subject import Subject
 from deqverify.reference.worst import Direction, Passes, WorstHonest
 from deqverify.registry import laws
+from deqverify.running.compiling import kept_compiled
 from deqverify.running.files import write_whole
 from deqverify.trial import Effort, Trial
 
@@ -174,6 +176,7 @@ def summary(kept: dict[str, Any]) -> int:
 if __name__ == "__main__":
     words = sys.argv[1:]
     if words[:1] == ["correct"]:
+        os.environ.update(kept_compiled())
         warnings.simplefilter("ignore")
         wanted, first = int(words[1]), int(words[2]) if len(words) > 2 else 0
         sys.exit(correct(wanted, first, float(words[3]) if len(words) > 3 else 1e9))

@@ -11,6 +11,7 @@ a sixth of the examples here, where a run has one in a hundred. Exit code 1 for 
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -26,6 +27,7 @@ from deqverify.implementations.subject import Subject
 from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.worst import Direction, Passes, WorstHonest
 from deqverify.registry import Law, laws
+from deqverify.running.compiling import kept_compiled
 from deqverify.trial import Effort, Example
 from tools.quiet import KINDS, claim
 
@@ -111,6 +113,7 @@ def campaign(wanted: int, seed: int, minutes: float) -> int:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
+    os.environ.update(kept_compiled())
     framework("torch")  # loaded before the first seed draws constants of modules
     count, first = int(given[0]) if given else 5000, int(given[1]) if len(given) > 1 else 0
     sys.exit(campaign(count, first, float(given[2]) if len(given) > 2 else 1e9))

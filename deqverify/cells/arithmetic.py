@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from deqverify.dual import Dual
 from deqverify.inexact import Inexact
+from deqverify.namespaces import array_namespace
 
 
 def are_balls(array: Any) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.arithmetic import root, softmax, softmax_slope
@@ -16,6 +16,7 @@ from deqverify.cells.dense import draw_weight, scaled_to
 from deqverify.cells.norms import matrix_norms, raised
 from deqverify.drawing import draw_rate, draw_signal, draw_size, one_of, size_up_to
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 REGIMES = ("gaussian", "gaussian", "uniform", "sharp", "equal tokens")
 

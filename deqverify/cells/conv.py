@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.arithmetic import are_balls
@@ -16,6 +16,7 @@ from deqverify.cells.base import Contraction, Parts, Shape, Theta
 from deqverify.cells.norms import matrix_norms, product, raised
 from deqverify.drawing import draw_rate, draw_signal, draw_size, one_of, size_up_to
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 KERNELS = ("gaussian", "gaussian", "shift", "one offset")
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.base import Certificate, Parts, Shape, Theta
 from deqverify.cells.norms import contraction, smallest_norm
 from deqverify.drawing import draw_rate, draw_signal, draw_size, one_of, size_up_to
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 WEIGHT_REGIMES = ("gaussian", "gaussian", "triangular", "cyclic", "identity", "minus identity")
 

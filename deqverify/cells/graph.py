@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.base import Contraction, Parts, Shape, Theta
@@ -15,6 +14,7 @@ from deqverify.cells.dense import draw_weight, scaled_to
 from deqverify.cells.norms import contraction
 from deqverify.drawing import draw_rate, draw_signal, draw_size, one_of, size_up_to
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 NORMALISATIONS = ("loops", "loops", "no loops", "random walk")
 GRAPHS = ("ring", "path", "star", "complete", "no edges", "isolated node", "two components", "random")
@@ -67,6 +67,12 @@ class GraphCell:
             "b": xp.sum(v, axis=(0, 1)),
         }
         return Parts(parts, v @ theta["U"], adjacency.T @ vW)
+
+    def jacobian(self, theta: Theta, x: Any, z: Any) -> Any:
+        """``diag(1 − f²) (Â ⊗ W)``, the entries of a state node by node."""
+        xp, n, s = array_namespace(z), z.shape[0], z.shape[1] * z.shape[2]
+        product = theta["adjacency"][:, None, :, None] * theta["W"][None, :, None, :]
+        return xp.reshape(self._slope(theta, x, z), (n, s, 1)) * xp.reshape(product, (s, s))
 
     def push(self, theta: Theta, x: Any, z: Any, tangent: Parts) -> Any:
         """``(1 − f²)∘(dÂ z Wᵀ + Â dz Wᵀ + Â z dWᵀ + dx Uᵀ + x dUᵀ + db)``."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.arithmetic import softmax, softmax_slope
 from deqverify.cells.base import Contraction, Parts, Shape, Theta
 from deqverify.drawing import draw_rate, draw_signal, draw_size, one_of, scales
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 LOGIT_REGIMES = ("gaussian", "gaussian", "constant columns", "wide", "one-hot", "permutation", "identity")
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.arithmetic import identity_like
@@ -15,6 +14,7 @@ from deqverify.cells.norms import matrix_norms
 from deqverify.cells.relu import ReluCell, draw_relu
 from deqverify.drawing import draw_rate, draw_signal, one_of
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 OPERATORS = ("symmetric", "small", "skew", "gaussian", "contracting")
 

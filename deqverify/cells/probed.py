@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.base import Cell, Certificate, LinearCell, Parts, Shape, Theta
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 PROBE = "probe"
 """The name of the probe among the parameters; its shape is that of all states, (n, *state)."""
@@ -102,7 +102,7 @@ class ProbedInputsCell(_WithProbe):
         """What :meth:`apart` takes apart."""
         n = x.shape[0]
         parts = x.reshape((n, math.prod(self.inputs))), probe.reshape((n, math.prod(self.states)))
-        return array_namespace(*parts).concat(parts, axis=1)
+        return array_namespace(probe).concat(parts, axis=1)
 
     def state(self, theta: Theta, inputs: Shape) -> Shape:
         return self.states

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.arithmetic import root
@@ -14,6 +13,7 @@ from deqverify.cells.base import Contraction, Theta
 from deqverify.cells.norms import contraction, smallest_norm
 from deqverify.cells.relu import ReluCell, draw_relu
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.base import Contraction, Theta
 from deqverify.cells.dense import DenseCell, draw_dense
 from deqverify.cells.norms import contraction
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 
 @dataclass(frozen=True)

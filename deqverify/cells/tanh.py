@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
 from hypothesis.strategies import DrawFn
 
 from deqverify.cells.dense import DenseCell, draw_dense
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from deqverify.cells.base import Shape
 from deqverify.claims import Accuracy, Claims
 from deqverify.dtypes import Array
+from deqverify.namespaces import array_namespace
 
 LARGEST_STATE = 1024
 """Entries of a state up to which the oracle inverts I − ∂f/∂z, a dense matrix."""

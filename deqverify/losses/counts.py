@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from deqverify.dtypes import Array
 from deqverify.losses.base import Ridged, diagonal
+from deqverify.namespaces import array_namespace
 
 
 @dataclass(frozen=True)

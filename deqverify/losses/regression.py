@@ -7,10 +7,10 @@ from math import log
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from deqverify.dtypes import Array
 from deqverify.losses.base import diagonal, nearest
+from deqverify.namespaces import array_namespace
 
 
 class _AnyTarget:

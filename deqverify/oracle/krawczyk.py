@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from array_api_compat import array_namespace
 
 from deqverify.cells import Cell, Parts, Theta
 from deqverify.dtypes import Array
 from deqverify.inexact import Inexact
+from deqverify.namespaces import array_namespace
 from deqverify.oracle.balls import balls
 
 UNIT = 2.0**-53

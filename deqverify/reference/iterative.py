@@ -10,12 +10,11 @@ import copy
 from dataclasses import replace
 from typing import Any, Literal
 
-from array_api_compat import array_namespace
-
 from deqverify.cells import Contraction, LinearCell
 from deqverify.cells.base import Theta
 from deqverify.claims import Accuracy
 from deqverify.implementations.protocol import Cotangents, Layer, Pull, Solution, Status
+from deqverify.namespaces import array_namespace
 from deqverify.reference.stateless import STATELESS, Stateless
 from deqverify.reference.sweeps import MassCorrected, Picard, Sweep, one_norm, zero_mass_rate
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from deqverify.cells import Cell, cells
 from deqverify.cells.base import Parts, Theta
@@ -24,6 +24,7 @@ from deqverify.dtypes import dtype as known_dtype
 from deqverify.frameworks import Framework, framework
 from deqverify.frameworks.base import rows
 from deqverify.implementations.protocol import Cotangents, Pull, Solution, Status, worst
+from deqverify.namespaces import array_namespace
 from deqverify.reference.stateless import STATELESS, Stateless
 
 MAX_ITERATIONS = 100
@@ -273,15 +274,15 @@ def _pushed(cell: Cell, theta: Theta, x: Any, z: Any, dtheta: Theta, dx: Any) ->
 
 
 def _matrix(cell: Cell, theta: Theta, x: Any, z: Any) -> Any:
-    """``I − J``, (n, s, s): row k of ``J_i`` is what the k-th unit cotangent pulls back to at data point i, where the
-    cell has no quicker way."""
+    """``I − J``, (n, s, s), or (s, s) where it is the same for all: row k of ``J_i`` is what the k-th unit cotangent
+    pulls back to at data point i, where the cell has no quicker way."""
     xp, n, s = array_namespace(z), z.shape[0], math.prod(z.shape[1:])
     unit = xp.eye(s, dtype=z.dtype, device=device(z))
     # A CellWithJacobian, or a LinearCell: isinstance looks at every member, which takes longer.
     if hasattr(cell, "jacobian"):
         return unit - cell.jacobian(theta, x, z)
     if hasattr(cell, "matrix"):
-        return xp.broadcast_to(unit - cell.matrix(theta), (n, s, s))
+        return unit - cell.matrix(theta)
 
     def repeated(array: Any) -> Any:
         wide = xp.broadcast_to(array[:, None, ...], (n, s, *array.shape[1:]))
@@ -298,10 +299,12 @@ def _solved(matrix: Any, right: Any) -> Any:
         return right
     xp = array_namespace(right)
     try:
+        if matrix.ndim == 2:
+            return xp.reshape(xp.linalg.solve(matrix, rows(right).T).T, right.shape)
         return xp.reshape(xp.linalg.solve(matrix, rows(right)[..., None]), right.shape)
     except (np.linalg.LinAlgError, RuntimeError) as error:
         if "LinAlgError" not in type(error).__name__:
             raise
-    if right.shape[0] == 1:
+    if matrix.ndim == 2 or right.shape[0] == 1:
         return xp.nan * right
     return xp.concat([_solved(matrix[k : k + 1], right[k : k + 1]) for k in range(right.shape[0])])

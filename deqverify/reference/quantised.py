@@ -7,12 +7,11 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from deqverify.cells import LinearCell, LinearSoftmaxCell
 from deqverify.cells.base import Theta
 from deqverify.claims import Claims
 from deqverify.implementations.protocol import Pull, Solution
+from deqverify.namespaces import array_namespace
 from deqverify.reference.numpy_direct import NumpyDirect
 
 WORD = "bits="

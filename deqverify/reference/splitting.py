@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from deqverify.cells import Cell, Monotone, Theta
 from deqverify.cells.arithmetic import identity_like, relu
@@ -18,6 +17,7 @@ from deqverify.cells.probed import PROBE, ProbedCell
 from deqverify.claims import Accuracy
 from deqverify.frameworks import framework
 from deqverify.implementations.protocol import Solution, Status, worst
+from deqverify.namespaces import array_namespace
 from deqverify.reference.newton import NewtonLayer
 from deqverify.reference.stateless import STATELESS
 

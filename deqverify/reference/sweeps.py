@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
+from deqverify.namespaces import array_namespace
 
 
 def unit_roundoff(array: Any) -> float:

@@ -41,7 +41,7 @@ class Packing:
     def packed(self, arrays: Sequence[Any]) -> Any:
         if len(arrays) == 1:
             return arrays[0]
-        xp = array_namespace(*arrays)
+        xp = array_namespace(arrays[0])
         flat = [xp.reshape(a, (a.shape[0], math.prod(a.shape[1:]))) for a in arrays]
         return xp.concat(flat, axis=1)
 

@@ -51,7 +51,7 @@ class NewtonLayer(Stateless):
     the full step alone is tried. CAPPED: neither. DIVERGED: not finite.
 
     The pull solves ``(I − J)ᵀλ = c`` and applies the cell's own (Bai, Kolter & Koltun 2019, arXiv 1909.01377, theorem
-    1). Memory is n·s² numbers.
+    1). Memory is n·s² numbers, or s² where J is the same for all data points, which share one factorisation then.
     """
 
     def __init__(self, framework: str, max_iterations: int = MAX_ITERATIONS):
@@ -96,7 +96,6 @@ class NewtonLayer(Stateless):
         shape = (x.shape[0], *cell.state(theta, tuple(x.shape[1:])))
         dtype = framework(self.framework).kind(x)[0]
         u, entries = known_dtype(dtype).unit_roundoff, math.prod(shape[1:])
-
         with framework(self.framework).precisely(dtype), np.errstate(all="ignore"):
             z = np.zeros(shape) if z0 is None else self._numpy(z0)
             z, statuses, iterations, residual = _newton(

@@ -72,7 +72,7 @@ soak: venv ## try all laws in all dtypes on the reference for MINUTES, and show 
 	$(BIN)/deqverify soak $(TARGETS) --minutes $(MINUTES) --picture .deqverify/soak/soak.svg
 
 # The ground floor and the tests that are its own. test_reference's run of every law would cover it by accident.
-GROUND := problem dtypes losses claims comparison bounds carrying inexact dual tangent_errors oracle errors cells theory reference
+GROUND := problem dtypes namespaces losses claims comparison bounds carrying inexact dual tangent_errors oracle errors cells theory reference
 GROUND_TESTS := $(addprefix tests/,test_problem.py test_claims.py test_cells.py test_cells_all.py test_cells_drawn.py test_cells_moved.py \
 	test_bounds.py test_bounds_entrywise.py test_losses.py test_balls.py test_ball_errors.py test_ball_errors_decided.py test_ball_errors_terms.py \
 	test_claimed.py test_passes.py test_judges.py test_oracle.py test_oracle_losses.py test_tangents.py test_inexact.py test_second.py \

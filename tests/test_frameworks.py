@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import array_api_compat
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Subject
 from deqverify.implementations.torch_base import TorchFixedPoint
 from deqverify.losses import CrossEntropy, HingeSquared, LogCosh, Logistic, Loss, Poisson, PseudoHuber, Squared
+from deqverify.namespaces import array_namespace
 from deqverify.reference.newton import NewtonLayer
 from tests.tokens import CELL, instance
 
@@ -55,6 +57,14 @@ def test_importing_one_does_not_count_against_an_example(tmp_path: Path, monkeyp
     with alarm(0.2):
         made = framework.__wrapped__("slow")  # what is kept for others stays as it is
     assert type(made).__name__ == "Slow"
+
+
+def test_a_namespace_is_the_librarys_whatever_was_asked_before(bridge: Framework) -> None:
+    for dtype in ("float64", "float32"):
+        array = bridge.native(numbered((2, 3)), dtype, "cpu")
+        assert array_namespace(array) is array_api_compat.array_namespace(array)
+    with pytest.raises(TypeError):
+        array_namespace([1.0])
 
 
 def test_the_protocol_is_kept(bridge: Framework) -> None:

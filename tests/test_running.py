@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from deqverify.reference.newton import NewtonLayer
 from deqverify.running.expectations import Expectation, ExpectationError, read, stale
 from deqverify.running.jobs import run_job
 from deqverify.running.plan import Report, make_jobs, select
@@ -24,6 +29,22 @@ def verdict_on(target: str, law: str = "answers", hard_seconds: float = 60.0) ->
         workers.ask([target])  # as a run does: what a worker imports is not the job's time
         (result,) = workers.run([job])
     return result
+
+
+def test_the_example_being_tried_lies_in_the_file_for_who_finds_the_process_dead(tmp_path: Path) -> None:
+    kept, same, sizes = tmp_path / "kept", list[bool](), list[int]()
+
+    class Reading(NewtonLayer):
+        def vjp(self, cell: Any, theta: Any, x: Any, z0: Any = None) -> Any:
+            stored = pickle.loads(kept.read_bytes())["problem"]
+            same.append(np.array_equal(stored.x, x))
+            sizes.append(x.size)
+            return super().vjp(cell, theta, x, z0)
+
+    (job,) = make_jobs(["reference"], ["answers"], replace(PROFILE, examples=30), ["float64"])
+    assert run_job(job, Reading("numpy"), kept).verdict is Verdict.HOLDS
+    assert all(same)
+    assert any(later < earlier for earlier, later in itertools.pairwise(sizes)), "none had to overwrite a longer one"
 
 
 @pytest.mark.parametrize(

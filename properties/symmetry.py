@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
-from deqverify.properties.common import any_problem, finite, judged, large_problem, own_rounding
+from deqverify.properties.common import Draws, any_problem, finite, judged, large_problem, own_rounding
 from hypothesis import strategies as st
 
 from deqverify.bounds import FLOAT64, Bound
@@ -87,6 +88,16 @@ def _shifts(problem: Problem) -> st.SearchStrategy[int]:
     return st.integers(1, max(1, problem.state[1] * problem.state[2] - 1))
 
 
+def _several(draws: Draws) -> Draws:
+    """Of those ``draws`` the ones with two pixels, nodes or tokens, or more: one alone has nowhere to go."""
+
+    def places(drawn: dict[str, Any]) -> int:
+        state = drawn["problem"].state
+        return state[0] if "order" in drawn else state[1] * state[2]
+
+    return lambda deq: draws(deq).filter(lambda drawn: places(drawn) > 1)
+
+
 def _shifted(problem: Problem, shift: int) -> tuple[Problem, Move]:
     by = divmod(shift % (problem.state[1] * problem.state[2]), problem.state[2])
 
@@ -127,7 +138,7 @@ def _relabelled(problem: Problem, order: list[int]) -> tuple[Problem, Move, dict
     rests_on=("existence",),
     anomaly=WRONG,
     at_stake=PLACES,
-    draws=any_problem(CONV, shift=_shifts),
+    draws=_several(any_problem(CONV, shift=_shifts)),
     large=large_problem(CONV, shift=_shifts),
 )
 def shift(deq: Subject, problem: Problem, shift: int) -> Iterator[Measurement | Fact]:
@@ -135,8 +146,7 @@ def shift(deq: Subject, problem: Problem, shift: int) -> Iterator[Measurement | 
 
     Bound: ``BallErrors.z_error`` of both. Catches padding that is not circular, and axes that are exchanged.
     """
-    if problem.state[1] * problem.state[2] > 1:
-        yield from _states(deq, problem, *_shifted(problem, shift))
+    yield from _states(deq, problem, *_shifted(problem, shift))
 
 
 @law(
@@ -147,15 +157,14 @@ def shift(deq: Subject, problem: Problem, shift: int) -> Iterator[Measurement | 
     rests_on=("gradient-theta", "gradient-x"),
     anomaly=WRONG_GRADIENT,
     at_stake=LEARNS_PLACES,
-    draws=any_problem(CONV, cotangent=True, shift=_shifts),
+    draws=_several(any_problem(CONV, cotangent=True, shift=_shifts)),
 )
 def shift_gradient(deq: Subject, problem: Problem, cotangent: Array, shift: int) -> Iterator[Measurement | Fact]:
     """Cotangents (n, c, h, w) rolled as x is.
 
     Bound: ``BallErrors.pulled`` of both. Catches a backward convolution that pads otherwise than the forward one.
     """
-    if problem.state[1] * problem.state[2] > 1:
-        yield from _gradients(deq, problem, *_shifted(problem, shift), cotangent, {})
+    yield from _gradients(deq, problem, *_shifted(problem, shift), cotangent, {})
 
 
 @law(
@@ -166,7 +175,7 @@ def shift_gradient(deq: Subject, problem: Problem, cotangent: Array, shift: int)
     rests_on=("existence",),
     anomaly=WRONG,
     at_stake=PLACES,
-    draws=any_problem(GRAPH, order=_orders),
+    draws=_several(any_problem(GRAPH, order=_orders)),
     large=large_problem(GRAPH, order=_orders),
 )
 def node_order(deq: Subject, problem: Problem, order: list[int]) -> Iterator[Measurement | Fact]:
@@ -175,8 +184,7 @@ def node_order(deq: Subject, problem: Problem, order: list[int]) -> Iterator[Mea
     Bound: ``BallErrors.z_error`` of both. Catches nodes that are told apart by their number, and a node axis taken for
     the one of features.
     """
-    if len(order) > 1:
-        yield from _states(deq, problem, *_relabelled(problem, order)[:2])
+    yield from _states(deq, problem, *_relabelled(problem, order)[:2])
 
 
 @law(
@@ -187,7 +195,7 @@ def node_order(deq: Subject, problem: Problem, order: list[int]) -> Iterator[Mea
     rests_on=("gradient-theta", "gradient-x"),
     anomaly=WRONG_GRADIENT,
     at_stake=LEARNS_PLACES,
-    draws=any_problem(GRAPH, cotangent=True, order=_orders),
+    draws=_several(any_problem(GRAPH, cotangent=True, order=_orders)),
 )
 def node_order_gradient(
     deq: Subject, problem: Problem, cotangent: Array, order: list[int]
@@ -197,9 +205,8 @@ def node_order_gradient(
     Bound: ``BallErrors.pulled`` of both. Catches messages that go back along the wrong edges of a directed graph, and
     nodes that no gradient reaches.
     """
-    if len(order) > 1:
-        ahead, move, also = _relabelled(problem, order)
-        yield from _gradients(deq, problem, ahead, move, cotangent, also)
+    ahead, move, also = _relabelled(problem, order)
+    yield from _gradients(deq, problem, ahead, move, cotangent, also)
 
 
 @law(
@@ -210,7 +217,7 @@ def node_order_gradient(
     rests_on=("existence",),
     anomaly=WRONG,
     at_stake=PLACES,
-    draws=any_problem(ATTENTION, order=_orders),
+    draws=_several(any_problem(ATTENTION, order=_orders)),
     large=large_problem(ATTENTION, order=_orders),
 )
 def token_order(deq: Subject, problem: Problem, order: list[int]) -> Iterator[Measurement | Fact]:
@@ -218,8 +225,7 @@ def token_order(deq: Subject, problem: Problem, order: list[int]) -> Iterator[Me
 
     Bound: ``BallErrors.z_error`` of both. Catches masks and positions left in, and a softmax along the other axis.
     """
-    if len(order) > 1:
-        yield from _states(deq, problem, *_reordered(problem, order))
+    yield from _states(deq, problem, *_reordered(problem, order))
 
 
 @law(
@@ -230,7 +236,7 @@ def token_order(deq: Subject, problem: Problem, order: list[int]) -> Iterator[Me
     rests_on=("gradient-theta", "gradient-x"),
     anomaly=WRONG_GRADIENT,
     at_stake=LEARNS_PLACES,
-    draws=any_problem(ATTENTION, cotangent=True, order=_orders),
+    draws=_several(any_problem(ATTENTION, cotangent=True, order=_orders)),
 )
 def token_order_gradient(
     deq: Subject, problem: Problem, cotangent: Array, order: list[int]
@@ -239,5 +245,4 @@ def token_order_gradient(
 
     Bound: ``BallErrors.pulled`` of both. Catches a mask in the backward pass alone.
     """
-    if len(order) > 1:
-        yield from _gradients(deq, problem, *_reordered(problem, order), cotangent, {})
+    yield from _gradients(deq, problem, *_reordered(problem, order), cotangent, {})

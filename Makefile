@@ -77,7 +77,7 @@ GROUND_TESTS := $(addprefix tests/,test_problem.py test_claims.py test_cells.py 
 	test_bounds.py test_bounds_entrywise.py test_losses.py test_balls.py test_ball_errors.py test_ball_errors_decided.py test_ball_errors_terms.py \
 	test_claimed.py test_passes.py test_judges.py test_oracle.py test_oracle_losses.py test_tangents.py test_inexact.py test_second.py \
 	test_certified.py test_reference.py test_reference_fast.py test_reference_fast_cost.py test_reference_fast_parts.py \
-	test_reference_iterative.py test_reference_sweeps.py test_reference_jax_fast.py test_newton.py test_splitting.py test_worst.py theory wrapped)
+	test_reference_iterative.py test_reference_sweeps.py test_quantised.py test_reference_jax_fast.py test_newton.py test_splitting.py test_worst.py theory wrapped)
 
 coverage: venv ## branch coverage of the ground floor, at least 95 %
 	$(BIN)/pytest -n 2 $(GROUND_TESTS) -k 'not no_law_rejects' \

@@ -60,8 +60,9 @@ def say_troubles(console: Any) -> None:
 @with_laws
 @click.option("--max-examples", type=click.IntRange(1), help="Examples for each law and target.")
 @click.option("--max-time", type=click.FloatRange(0.1), help="Seconds for each law and target.")
-@click.option("--max-minutes", type=click.FloatRange(0.1), help="Minutes of the workers that the laws share for "
-              "each target, half as much again if it compiles.  [default: 3.2 in the default profile]")  # fmt: skip
+@click.option("--max-minutes", type=click.FloatRange(0.1), help="Minutes of the workers that the laws share for each "
+              "target, half as much again if it compiles.  [default: 3.2 in the default profile, else no "
+              "limit]")  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(0), help="Draw the same problems each time; earlier failures are not replayed."
 )

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from deqverify.properties.common import Draws, any_problem, finite, judged, large_problem, own_rounding
@@ -83,23 +83,23 @@ def _stay(array: Array) -> Array:
     return array
 
 
-def _shifts(problem: Problem) -> st.SearchStrategy[int]:
-    """A shift as one number, rows · width + columns; never none where the image has two pixels."""
-    return st.integers(1, max(1, problem.state[1] * problem.state[2] - 1))
+def _places(problem: Problem) -> int:
+    """How many pixels, nodes or tokens a data point has."""
+    return math.prod(problem.state[1:]) if problem.cell.name == CONV else problem.state[0]
 
 
 def _several(draws: Draws) -> Draws:
     """Of those ``draws`` the ones with two pixels, nodes or tokens, or more: one alone has nowhere to go."""
+    return lambda deq: draws(deq).filter(lambda drawn: _places(drawn["problem"]) > 1)
 
-    def places(drawn: dict[str, Any]) -> int:
-        state = drawn["problem"].state
-        return state[0] if "order" in drawn else state[1] * state[2]
 
-    return lambda deq: draws(deq).filter(lambda drawn: places(drawn) > 1)
+def _shifts(problem: Problem) -> st.SearchStrategy[int]:
+    """A shift as one number, rows · width + columns; never none where the image has two pixels."""
+    return st.integers(1, max(1, _places(problem) - 1))
 
 
 def _shifted(problem: Problem, shift: int) -> tuple[Problem, Move]:
-    by = divmod(shift % (problem.state[1] * problem.state[2]), problem.state[2])
+    by = divmod(shift % _places(problem), problem.state[2])
 
     def move(array: Array) -> Array:
         return np.roll(array, by, axis=(2, 3))
@@ -109,7 +109,7 @@ def _shifted(problem: Problem, shift: int) -> tuple[Problem, Move]:
 
 def _orders(problem: Problem) -> st.SearchStrategy[list[int]]:
     """Orders of nodes or tokens; the simplest is the reverse, and none leaves all in place where there are two."""
-    many = range(problem.state[0])
+    many = range(_places(problem))
     return st.permutations(many).map(lambda order: order if order != list(many) else order[::-1])
 
 

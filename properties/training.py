@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy  # its modules are loaded where they are used: half a second that most processes do without
 from deqverify.properties.common import (
     EVALUATIONS,
     NOT_TIGHT,
@@ -33,6 +32,7 @@ from deqverify.bounds import Bound
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
+from deqverify.importing import imported
 from deqverify.problem import SoftmaxProblem
 from deqverify.registry import law
 from deqverify.strategies import well_conditioned_problems
@@ -92,7 +92,7 @@ def _along(
     floor = infimum(problem).attained
     rate = 2.0 * polyak_lojasiewicz(problem, first.loss) * rate_floor(problem)
     tolerance = 1e-5  # of the integrator; it enters the bound below
-    solver = scipy.integrate.RK45(
+    solver = imported("scipy.integrate").RK45(
         velocity, 0.0, packed(problem.A, problem.B), t_bound=1e6, rtol=tolerance, atol=tolerance
     )
     steps, slope, error = 0, *seen[0]
@@ -256,7 +256,9 @@ def global_optimum(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measuremen
 
     # The last line search may add ten; the memory holds every step, which makes it BFGS.
     stop = {"maxfun": EVALUATIONS - 12, "ftol": 0.0, "gtol": 0.0, "maxls": 10, "maxcor": EVALUATIONS}
-    end = scipy.optimize.minimize(objective, packed(problem.A, problem.B), jac=True, method="L-BFGS-B", options=stop)
+    end = imported("scipy.optimize").minimize(
+        objective, packed(problem.A, problem.B), jac=True, method="L-BFGS-B", options=stop
+    )
     if not np.isfinite(end.x).all():
         return  # training did not stop anywhere
     best = unpacked(problem, end.x)

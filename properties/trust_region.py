@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import scipy  # its modules are loaded where they are used: half a second that most processes do without
 from deqverify.properties.common import (
     EVALUATIONS,
     SOFTMAX,
@@ -29,6 +28,7 @@ from deqverify.bounds import Bound, Budget, Errors
 from deqverify.comparison import Fact, Measurement, compare
 from deqverify.dtypes import Array
 from deqverify.implementations.subject import Subject
+from deqverify.importing import imported
 from deqverify.problem import SoftmaxProblem
 from deqverify.registry import law
 from deqverify.strategies import problems, smooth_losses, well_conditioned_problems
@@ -247,7 +247,7 @@ def _side_by_side(deq: Subject, problem: SoftmaxProblem) -> Iterator[Measurement
     growth = 2 * _lipschitz(start)
     if not growth > 0.0:  # inputs of zero: nothing moves, for however long
         return
-    solver = scipy.integrate.RK45(
+    solver = imported("scipy.integrate").RK45(
         velocity, 0.0, state, t_bound=1.0 / growth, rtol=tolerance, atol=tolerance * _size(state)
     )
     steps = 0

@@ -239,6 +239,21 @@ def test_importing_the_plugin_is_light() -> None:
     assert done.stdout.strip() == "['deqverify', 'deqverify.pytest_plugin']"
 
 
+WORKER = """
+import sys
+import deqverify.running.workers
+from deqverify import laws
+laws()
+print([name for name in ("scipy.integrate", "scipy.optimize", "torch", "jax", "matplotlib") if name in sys.modules])
+"""
+
+
+def test_a_worker_loads_what_is_large_when_it_is_used() -> None:
+    """Two workers start in every run, and each would take half a second or several more."""
+    done = subprocess.run([sys.executable, "-c", WORKER], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_torch_module_is_refused_with_what_to_pass_instead() -> None:
     import torch
 

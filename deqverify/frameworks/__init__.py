@@ -5,11 +5,10 @@ Private: what of it is public stands in ``deqverify`` itself.
 
 from __future__ import annotations
 
-import importlib
 from functools import lru_cache
 
-from deqverify import clock
 from deqverify.frameworks.base import Framework
+from deqverify.importing import imported
 
 _BRIDGES = {
     "numpy": "deqverify.frameworks.numpy_bridge:NumpyFramework",
@@ -23,15 +22,11 @@ FRAMEWORKS = tuple(_BRIDGES)
 
 @lru_cache(maxsize=len(_BRIDGES))
 def framework(name: str) -> Framework:
-    """The bridge to the framework called ``name``. ValueError, listing the known ones, for another name.
-
-    Importing it does not count against an example, which would otherwise leave it half imported to all that follow.
-    """
+    """The bridge to the framework called ``name``. ValueError, listing the known ones, for another name."""
     if name not in _BRIDGES:
         raise ValueError(f"framework: {name!r} is not known; use one of {', '.join(FRAMEWORKS)}")
     module, _, bridge = _BRIDGES[name].partition(":")
-    with clock.uncounted():
-        made: Framework = getattr(importlib.import_module(module), bridge)()
+    made: Framework = getattr(imported(module), bridge)()
     return made
 
 

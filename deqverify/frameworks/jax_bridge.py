@@ -129,7 +129,9 @@ class JaxFramework(Framework):
 @lru_cache(maxsize=64)
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     jitted = jax.jit(function, static_argnums=0)
-    known = set[int]()  # hashes alone, as arguments may hold on to much; two that are the same forgive nothing
+    known = set[
+        int
+    ]()  # as hashes: arguments may hold on to much, and of two with one hash the second compiles on the clock
 
     def call(*arguments: Any) -> Any:
         leaves, tree = jax.tree_util.tree_flatten(arguments[1:])

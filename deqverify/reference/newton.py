@@ -119,17 +119,18 @@ class NewtonLayer(Stateless):
                 return bridge.to_numpy(padded(function, *(state.astype(x.dtype) for state in states)))
 
             return partial(compiled, _image), partial(compiled, _corrected)
-        step, system, same = cell.step(theta, x), None, hasattr(cell, "matrix")
+        step, system, constant = cell.step(theta, x), None, hasattr(cell, "matrix")
 
         def correction(z: Array, f: Array) -> Array:
             nonlocal system
-            if system is None or not same:
+            if system is None or not constant:
                 system = _matrix(cell, theta, x, bridge.like(z, x))
             return bridge.to_numpy(_solved(system, bridge.like(f - z, x)))
 
         return lambda z: bridge.to_numpy(step(bridge.like(z, x))), correction
 
     def _compute(self, function: Callable[..., Any], cell: Cell, theta: Theta, x: Any, z: Any, *others: Any) -> Any:
+        """A function of this module at native z, with native results."""
         bridge = framework(self.framework)
         with bridge.precisely(bridge.kind(x)[0]):
             if not self.claims.compiles:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
-import scipy  # its modules are loaded where they are used: half a second that most processes do without
 
 from deqverify.cells import LinearSoftmaxCell
 from deqverify.clock import Hang, Interrupted, alarm
@@ -22,6 +22,7 @@ from deqverify.errors.judge import judge
 from deqverify.implementations.failures import Reported, TargetFailure
 from deqverify.implementations.loading import load
 from deqverify.implementations.subject import Subject, heed
+from deqverify.importing import imported
 from deqverify.losses import Squared
 from deqverify.problem import SoftmaxProblem
 from deqverify.theory.closed_form import ClosedForm
@@ -183,7 +184,7 @@ def newton_path() -> Curve:
 
     W = ClosedForm(_TRAINED).W.ravel()
     start = np.concatenate([_packed({"A": _TRAINED.A, "B": _TRAINED.B}), W])
-    solver = scipy.integrate.RK45(velocity, 0.0, start, t_bound=_UNTIL, rtol=_TOLERANCE, atol=_TOLERANCE)
+    solver = imported("scipy.integrate").RK45(velocity, 0.0, start, t_bound=_UNTIL, rtol=_TOLERANCE, atol=_TOLERANCE)
     path = Curve("trust-region Newton's", THEORY, [(float(W[0]), float(W[1]))], [0.0])
     for t, state in _steps(solver):
         path.points.append((float(state[split]), float(state[split + 1])))
@@ -191,7 +192,7 @@ def newton_path() -> Curve:
     return path
 
 
-def _steps(solver: scipy.integrate.RK45) -> Iterator[tuple[float, Array]]:
+def _steps(solver: Any) -> Iterator[tuple[float, Array]]:
     """Time and state along the solver's steps, a few between two of them, which its interpolant gives for nothing."""
     while solver.status == "running":
         solver.step()
@@ -214,7 +215,7 @@ def _flow(deq: Subject, problem: SoftmaxProblem, until: float, look: Callable[[f
         return -_packed(gradient)
 
     start = _packed({"A": problem.A, "B": problem.B})
-    solver = scipy.integrate.RK45(velocity, 0.0, start, t_bound=until, rtol=_TOLERANCE, atol=_TOLERANCE)
+    solver = imported("scipy.integrate").RK45(velocity, 0.0, start, t_bound=until, rtol=_TOLERANCE, atol=_TOLERANCE)
     look(0.0, problem)
     for t, state in _steps(solver):
         if not look(t, _unpacked(problem, state)) or calls >= EVALUATIONS:
